@@ -1,0 +1,113 @@
+//! What is kept of who did what, and of why policy said what it said.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Answer, AuditId, DecisionId, OperationKind, OrgId, PrincipalKind, RequestId, SessionId, Timestamp, Verdict,
+};
+
+/// One line of an organisation's audit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// Its id.
+    pub id: AuditId,
+    /// In whose organisation.
+    pub org: OrgId,
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub actor: PrincipalKind,
+    /// In which request, if a caller asked.
+    pub request: Option<RequestId>,
+    /// What.
+    pub operation: OperationKind,
+    /// To which session.
+    pub session: Option<SessionId>,
+    /// To which other thing, by its id.
+    pub subject: Option<String>,
+    /// With what end.
+    pub outcome: AuditOutcome,
+    /// The decision that led to it, if policy was asked.
+    pub decision: Option<DecisionId>,
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum AuditOutcome {
+    /// It was done.
+    Done,
+    /// It was so already.
+    Unchanged,
+    /// It was put off.
+    Deferred {
+        /// Until when.
+        until: Timestamp,
+    },
+    /// Policy denied it.
+    Vetoed {
+        /// The first denial's code.
+        code: String,
+    },
+    /// The lifecycle, a quota or a limit refused it.
+    Refused {
+        /// The refusal's code.
+        code: String,
+    },
+    /// The caller was not allowed to ask.
+    Denied {
+        /// The denial's code.
+        code: String,
+    },
+    /// A deletion reached its end; this entry is the receipt.
+    Erased {
+        /// When the deletion was asked for.
+        since: Timestamp,
+        /// SHA-256 over the overwritten key slot, in hexadecimal.
+        slot_digest: String,
+    },
+}
+
+impl AuditOutcome {
+    /// The stable word.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Unchanged => "unchanged",
+            Self::Deferred { .. } => "deferred",
+            Self::Vetoed { .. } => "vetoed",
+            Self::Refused { .. } => "refused",
+            Self::Denied { .. } => "denied",
+            Self::Erased { .. } => "erased",
+        }
+    }
+}
+
+/// Everything that is kept of one run of the policy chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionRecord {
+    /// Its id; the caller gets it with every answer that policy shaped.
+    pub id: DecisionId,
+    /// In whose organisation.
+    pub org: OrgId,
+    /// About which session.
+    pub session: Option<SessionId>,
+    /// When the chain was asked; the `now` that every plugin saw.
+    pub at: Timestamp,
+    /// The random seed that every plugin saw.
+    pub seed: u64,
+    /// Who asked.
+    pub actor: PrincipalKind,
+    /// What was asked.
+    pub operation: OperationKind,
+    /// Whether a grace period had ended.
+    pub due_since: Option<Timestamp>,
+    /// What the plugins saw of operation, session and organisation: a JSON document without credentials.
+    /// `None` if it was larger than the record may be, and after the session was erased.
+    pub input: Option<String>,
+    /// Every plugin's answer, in the order of the chain.
+    pub answers: Vec<Answer>,
+    /// What they fold to.
+    pub verdict: Verdict,
+}

@@ -1,0 +1,154 @@
+//! Domain events: what happened, as customers hear of it.
+//!
+//! Events are written in the commit of what they tell; the webhook pump delivers them from there.
+
+use serde::{Deserialize, Serialize};
+
+use crate::session::{AccountLimit, FailureCause, PairingCode, PairingMethod};
+use crate::{Device, EventId, OrgId, SessionId, Timestamp};
+
+/// One event, as it lies in the outbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainEvent {
+    /// Its id, stable over every delivery.
+    pub id: EventId,
+    /// In whose organisation it happened.
+    pub org: OrgId,
+    /// To which session it happened.
+    pub session: Option<SessionId>,
+    /// When.
+    pub at: Timestamp,
+    /// The session's generation that it belongs to; orders the events of one session.
+    pub generation: u64,
+    /// What happened.
+    pub body: EventBody,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum EventBody {
+    /// A session was made.
+    SessionCreated,
+    /// A session's status changed.
+    StatusChanged {
+        /// The status before, by its stable name.
+        from: String,
+        /// The status after, by its stable name.
+        to: String,
+        /// Why it failed, if it did.
+        cause: Option<FailureCause>,
+    },
+    /// There is a new code to show or tell to the phone.
+    PairingCodeIssued {
+        /// Which kind of code.
+        method: PairingMethod,
+        /// The code, a credential.
+        code: PairingCode,
+    },
+    /// A device was linked.
+    Linked {
+        /// The device.
+        device: Device,
+    },
+    /// The device was unlinked.
+    Unlinked,
+    /// WhatsApp limited the account.
+    AccountLimited {
+        /// The limit.
+        limit: AccountLimit,
+    },
+    /// The rate policy changed.
+    RatePolicyChanged {
+        /// The new policy's slug.
+        slug: String,
+    },
+    /// The labels changed.
+    LabelsChanged,
+    /// A delete was put off.
+    DeleteScheduled {
+        /// Until when.
+        due: Timestamp,
+        /// Why.
+        reason: String,
+    },
+    /// A pending delete was taken back.
+    Restored,
+    /// A due delete was cancelled by policy.
+    DeleteCancelled {
+        /// The policy's code.
+        code: String,
+        /// The policy's sentence.
+        reason: String,
+    },
+    /// A deletion began.
+    Deleting,
+    /// A session is gone.
+    Deleted,
+    /// A plugin failed too often and is no longer asked.
+    PluginSuspended {
+        /// The plugin's name.
+        plugin: String,
+    },
+    /// Policy denied an operation.
+    PolicyDenied {
+        /// The operation's name.
+        operation: String,
+        /// The first denial's code.
+        code: String,
+    },
+    /// A message came in.
+    MessageIn {
+        /// WhatsApp's id of the message.
+        message: String,
+        /// Who sent it, a JID.
+        from: String,
+        /// Its text.
+        text: String,
+    },
+    /// A message went out.
+    MessageOut {
+        /// WhatsApp's id of the message.
+        message: String,
+        /// To whom, a JID.
+        to: String,
+    },
+    /// A plugin emitted an event of its own.
+    PluginEvent {
+        /// The plugin's name.
+        plugin: String,
+        /// The event's name.
+        name: String,
+        /// Its payload, a JSON document.
+        json: String,
+    },
+}
+
+impl EventBody {
+    /// The stable name, under which endpoints subscribe.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::SessionCreated => "session.created",
+            Self::StatusChanged { .. } => "session.status",
+            Self::PairingCodeIssued { method: PairingMethod::Qr, .. } => "session.qr",
+            Self::PairingCodeIssued { method: PairingMethod::Code, .. } => "session.pairing-code",
+            Self::PairingCodeIssued { method: PairingMethod::Passkey, .. } => "session.passkey",
+            Self::Linked { .. } => "session.linked",
+            Self::Unlinked => "session.unlinked",
+            Self::AccountLimited { .. } => "session.limited",
+            Self::RatePolicyChanged { .. } => "session.rate-policy",
+            Self::LabelsChanged => "session.labels",
+            Self::DeleteScheduled { .. } => "session.delete-scheduled",
+            Self::Restored => "session.restored",
+            Self::DeleteCancelled { .. } => "session.delete-cancelled",
+            Self::Deleting => "session.deleting",
+            Self::Deleted => "session.deleted",
+            Self::PluginSuspended { .. } => "plugin.suspended",
+            Self::PolicyDenied { .. } => "policy.denied",
+            Self::MessageIn { .. } => "message.in",
+            Self::MessageOut { .. } => "message.out",
+            Self::PluginEvent { .. } => "plugin.event",
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The pure core of Portcullis: what things are and what may happen to them.
+//!
+//! Everything here is a function of its arguments.
+//! There is no clock, no randomness, no IO and no async: time and random values come in as values, and what should be done goes out as data.
+//!
+//! The first stop for a reader is [`lifecycle`], which draws the state machine of a session, then [`operation`], the one table of all operations.
+
+pub mod audit;
+pub mod authorize;
+pub mod decision;
+pub mod event;
+pub mod id;
+pub mod key;
+pub mod label;
+pub mod lifecycle;
+pub mod operation;
+pub mod org;
+pub mod plugin;
+pub mod port;
+pub mod principal;
+pub mod rate;
+pub mod secret;
+pub mod session;
+pub mod time;
+pub mod verdict;
+
+pub use audit::{AuditEntry, AuditOutcome, DecisionRecord};
+pub use authorize::{Denial, Permit, Target, authorize};
+pub use decision::{Answer, Decision, FollowUp, Patch, PluginFailure};
+pub use event::{DomainEvent, EventBody};
+pub use id::{
+    AuditId, BindingId, DecisionId, DeliveryId, EventId, IdError, KeyId, OrgId, PluginId, RequestId, SessionId,
+};
+pub use key::ApiKey;
+pub use label::{LabelError, Labels};
+pub use lifecycle::{Effect, EngineFact, Fact, Input, Refusal, Request, Step, step};
+pub use operation::{Operation, OperationKind};
+pub use org::{Org, Plan, Quotas};
+pub use plugin::{Binding, FailureFold, Grant, Hook, Mode, PluginVersion, Selector};
+pub use port::{
+    DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange, KvEntry, PolicyReadError, PolicyReads,
+};
+pub use principal::{Capabilities, Capability, Principal, PrincipalKind};
+pub use rate::{LimitCheck, RateLimits, RatePolicy, Window};
+pub use secret::Secret;
+pub use session::{Attempt, Device, Intent, Names, Session, Status};
+pub use time::Timestamp;
+pub use verdict::{Verdict, fold};

@@ -1,0 +1,197 @@
+//! Facts: what happens when an engine run reports.
+
+use super::{Draft, Effect, EngineFact, Fact, NEXT_CODE_GRACE, RECONNECT_TIMEOUT, START_TIMEOUT, Step, time};
+use crate::session::{FailureCause, LoggedOutBy, PairingMethod, RemovalStep};
+use crate::{Attempt, EventBody, Session, Status, Timestamp};
+
+/// Applies a fact. A stale one, and one that says nothing new, is [`Step::Unchanged`].
+pub(super) fn apply(session: &Session, EngineFact { attempt, fact }: EngineFact, now: Timestamp) -> Step {
+    if let Status::LoggedOut { by: LoggedOutBy::Api } = session.status {
+        return while_logging_out(session, attempt, &fact, now);
+    }
+    if session.status.attempt() != Some(attempt) {
+        return Step::Unchanged;
+    }
+    match &session.status {
+        Status::Starting { .. } => while_starting(session, attempt, fact, now),
+        Status::Pairing { .. } => while_pairing(session, attempt, fact, now),
+        Status::Online { .. } => while_online(session, attempt, fact, now),
+        Status::Reconnecting { .. } => while_reconnecting(session, attempt, fact, now),
+        Status::Removing { step: RemovalStep::Unlink { .. } } => while_unlinking(session, attempt, &fact, now),
+        // These have no run, so no fact of theirs passes the fence above.
+        Status::Stopped | Status::LoggedOut { .. } | Status::Failed { .. } | Status::Removing { .. } => Step::Unchanged,
+    }
+}
+
+fn while_starting(session: &Session, attempt: Attempt, fact: Fact, now: Timestamp) -> Step {
+    match fact {
+        Fact::Connected => online(session, attempt, now),
+        Fact::Lost => relaunch(session, now),
+        Fact::CodeIssued { .. }
+        | Fact::PasskeyRequested
+        | Fact::CodesExhausted
+        | Fact::Linked { .. }
+        | Fact::Disconnected => Step::Unchanged,
+        fact @ (Fact::LoggedOut | Fact::Unlinked | Fact::Ended { .. } | Fact::Limited { .. }) => {
+            common(session, fact, now)
+        }
+    }
+}
+
+fn while_pairing(session: &Session, attempt: Attempt, fact: Fact, now: Timestamp) -> Step {
+    let mut draft = Draft::of(session, now);
+    match fact {
+        Fact::CodeIssued { method, code } => {
+            let deadline = code.expires_at.after(NEXT_CODE_GRACE);
+            draft.events.push(EventBody::PairingCodeIssued { method, code: code.clone() });
+            draft.session.status = Status::Pairing { attempt, method, code: Some(code), deadline };
+        }
+        Fact::PasskeyRequested => {
+            let deadline = now.after(START_TIMEOUT);
+            draft.session.status = Status::Pairing { attempt, method: PairingMethod::Passkey, code: None, deadline };
+        }
+        Fact::CodesExhausted => draft.fail(FailureCause::PairingExpired),
+        Fact::Linked { device } => {
+            draft.events.push(EventBody::Linked { device: device.clone() });
+            draft.session.device = Some(device);
+            draft.session.status = Status::Starting { attempt, deadline: now.after(START_TIMEOUT) };
+        }
+        Fact::Lost => match &session.status {
+            // The phone number was never kept, so only a QR code can be made again without asking.
+            Status::Pairing { method: PairingMethod::Qr, .. } => draft.pair(None),
+            _ => draft.fail(FailureCause::PairingInterrupted),
+        },
+        Fact::Connected | Fact::Disconnected => return Step::Unchanged,
+        fact @ (Fact::LoggedOut | Fact::Unlinked | Fact::Ended { .. } | Fact::Limited { .. }) => {
+            return common(session, fact, now);
+        }
+    }
+    draft.finish()
+}
+
+fn while_online(session: &Session, attempt: Attempt, fact: Fact, now: Timestamp) -> Step {
+    match fact {
+        Fact::Disconnected => {
+            let mut draft = Draft::of(session, now);
+            let deadline = now.after(RECONNECT_TIMEOUT);
+            draft.session.status = Status::Reconnecting { attempt, since: now, tries: 0, deadline };
+            draft.finish()
+        }
+        Fact::Lost => relaunch(session, now),
+        Fact::Connected
+        | Fact::CodeIssued { .. }
+        | Fact::PasskeyRequested
+        | Fact::CodesExhausted
+        | Fact::Linked { .. } => Step::Unchanged,
+        fact @ (Fact::LoggedOut | Fact::Unlinked | Fact::Ended { .. } | Fact::Limited { .. }) => {
+            common(session, fact, now)
+        }
+    }
+}
+
+fn while_reconnecting(session: &Session, attempt: Attempt, fact: Fact, now: Timestamp) -> Step {
+    match fact {
+        Fact::Connected => online(session, attempt, now),
+        Fact::Disconnected => {
+            let mut draft = Draft::of(session, now);
+            if let Status::Reconnecting { tries, .. } = &mut draft.session.status {
+                *tries = tries.saturating_add(1);
+            }
+            draft.finish()
+        }
+        Fact::Lost => relaunch(session, now),
+        Fact::CodeIssued { .. } | Fact::PasskeyRequested | Fact::CodesExhausted | Fact::Linked { .. } => {
+            Step::Unchanged
+        }
+        fact @ (Fact::LoggedOut | Fact::Unlinked | Fact::Ended { .. } | Fact::Limited { .. }) => {
+            common(session, fact, now)
+        }
+    }
+}
+
+/// A deletion waits for the device to be unlinked; that it already is, or cannot be, is as good.
+fn while_unlinking(session: &Session, attempt: Attempt, fact: &Fact, now: Timestamp) -> Step {
+    let mut draft = Draft::of(session, now);
+    match fact {
+        Fact::Unlinked | Fact::LoggedOut | Fact::Ended { .. } => {
+            draft.session.device = None;
+            time::begin_notify(&mut draft);
+        }
+        Fact::Lost => {
+            let attempt = draft.next_attempt();
+            if let Status::Removing { step: RemovalStep::Unlink { attempt: current, .. } } = &mut draft.session.status {
+                *current = attempt;
+            }
+            draft.effects.push(Effect::Unlink { attempt });
+        }
+        Fact::CodeIssued { .. }
+        | Fact::PasskeyRequested
+        | Fact::CodesExhausted
+        | Fact::Linked { .. }
+        | Fact::Connected
+        | Fact::Disconnected
+        | Fact::Limited { .. } => return Step::Unchanged,
+    }
+    debug_assert!(session.status.attempt() == Some(attempt), "the fence is the caller's");
+    draft.finish()
+}
+
+/// A logout keeps the device until its run has told WhatsApp, so that a crash in between is made good.
+fn while_logging_out(session: &Session, attempt: Attempt, fact: &Fact, now: Timestamp) -> Step {
+    let done = matches!(fact, Fact::Unlinked | Fact::LoggedOut | Fact::Ended { .. });
+    if !done || attempt != session.last_attempt || session.device.is_none() {
+        return Step::Unchanged;
+    }
+    let mut draft = Draft::of(session, now);
+    draft.session.device = None;
+    draft.finish()
+}
+
+/// Facts that mean the same in every status with a run.
+fn common(session: &Session, fact: Fact, now: Timestamp) -> Step {
+    let mut draft = Draft::of(session, now);
+    match fact {
+        Fact::LoggedOut | Fact::Unlinked => {
+            if draft.session.device.take().is_some() {
+                draft.effects.push(Effect::Forget);
+                draft.events.push(EventBody::Unlinked);
+            }
+            draft.halt();
+            draft.session.status = Status::LoggedOut { by: LoggedOutBy::Phone };
+        }
+        Fact::Ended { cause } => draft.fail(cause),
+        Fact::Limited { limit } => {
+            if session
+                .account_limit
+                .as_ref()
+                .is_some_and(|known| known.code == limit.code && known.until == limit.until)
+            {
+                return Step::Unchanged;
+            }
+            draft.events.push(EventBody::AccountLimited { limit: limit.clone() });
+            draft.session.account_limit = Some(limit);
+        }
+        Fact::CodeIssued { .. }
+        | Fact::PasskeyRequested
+        | Fact::CodesExhausted
+        | Fact::Linked { .. }
+        | Fact::Connected
+        | Fact::Disconnected
+        | Fact::Lost => return Step::Unchanged,
+    }
+    draft.finish()
+}
+
+fn online(session: &Session, attempt: Attempt, now: Timestamp) -> Step {
+    let mut draft = Draft::of(session, now);
+    draft.session.status = Status::Online { attempt };
+    draft.session.last_connected_at = Some(now);
+    draft.finish()
+}
+
+/// The run is gone with its process. A session that is linked comes back as if nothing had happened.
+fn relaunch(session: &Session, now: Timestamp) -> Step {
+    let mut draft = Draft::of(session, now);
+    draft.launch();
+    draft.finish()
+}

@@ -1,0 +1,433 @@
+//! The lifecycle machine of a session: the only code that moves a [`Status`] or an [`Intent`].
+//!
+//! ```text
+//!            start, qr, pairing-code                      code scanned or typed
+//!  Stopped ───────────────────────────▶ Pairing ──────────────────────────────────┐
+//!    ▲  │                                  │ codes exhausted                        ▼
+//!    │  └─ start (linked) ───────────▶ Starting ◀──── relaunch ──── Reconnecting   Linked: Starting
+//!    │                                     │ connected                   ▲  │
+//!    │                                     ▼                             │  │ connected again
+//!    ├──────────── stop ──────────────  Online ── connection lost ───────┘  │
+//!    │                                     ▲ └──────────────────────────────┘
+//!    │                                     │
+//!    ├─ stop ─  LoggedOut ◀── logout, or unlinked on the phone, from any of the above
+//!    └─ stop ─  Failed    ◀── codes exhausted, start timed out, replaced, banned, outdated, refused
+//!
+//!  delete, due at once or after a grace period, from any status:
+//!    Removing{Unlink} ─▶ Removing{Notify} ─▶ Removing{Erase} ─▶ gone
+//! ```
+//!
+//! The happy path: `session.create` → `Stopped` → start → `Pairing` → linked → `Starting` → connected → `Online`.
+//!
+//! Ways to fail: every status that waits for something has a deadline, at which [`Input::Deadline`] moves it on;
+//! an engine run that ends without saying so is found by reconciliation and reported as [`Fact::Lost`].
+//!
+//! A deletion that a policy puts off stops the session and leaves it as [`Intent::Removed`] until it is due; until `Erase` begins it can be restored.
+
+mod fact;
+mod request;
+mod time;
+
+use std::time::Duration;
+
+use crate::session::{AccountLimit, FailureCause, PairingCode, PairingMethod};
+use crate::{Attempt, Device, EventBody, Secret, Session, Status, Timestamp};
+
+pub use request::apply as apply_request;
+
+/// How long an engine may take to connect.
+pub const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an engine may take to produce the first pairing code.
+pub const FIRST_CODE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long after a pairing code's end the next one may arrive.
+pub const NEXT_CODE_GRACE: Duration = Duration::from_secs(10);
+/// How long an engine may try to reconnect before it is launched anew.
+pub const RECONNECT_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a deletion waits for the device to be unlinked.
+pub const UNLINK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a deletion waits for the first delivery of its event.
+pub const NOTIFY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What can happen to a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// Somebody asks, and policy has agreed.
+    Request(Request),
+    /// The engine reports.
+    Engine(EngineFact),
+    /// Time has passed; harmless if nothing was due.
+    Deadline,
+    /// The delete event was delivered, or there was nobody to deliver it to.
+    Notified,
+}
+
+/// What can be asked of a session's lifecycle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Connect; `pair` says what to do if it is not linked: begin pairing, or else refuse.
+    Start {
+        /// Whether an unlinked session begins pairing.
+        pair: bool,
+    },
+    /// Disconnect, keeping the link.
+    Stop,
+    /// Disconnect and connect.
+    Restart {
+        /// Whether an unlinked session begins pairing.
+        pair: bool,
+    },
+    /// Unlink the device.
+    Logout {
+        /// Whether a linked session that is not connected is connected for it.
+        connect: bool,
+    },
+    /// Delete at `due`; at once if that is not after now.
+    Delete {
+        /// When.
+        due: Timestamp,
+        /// Why it is put off; empty if it is not.
+        reason: String,
+    },
+    /// A due delete was put off again.
+    Postpone {
+        /// Until when.
+        due: Timestamp,
+        /// Why.
+        reason: String,
+    },
+    /// A due delete was denied.
+    CancelDelete {
+        /// The policy's code.
+        code: String,
+        /// The policy's sentence.
+        reason: String,
+    },
+    /// Take a pending delete back.
+    Restore,
+    /// Begin pairing by QR code, or go on with it.
+    Qr,
+    /// Begin pairing by a code to type.
+    PairingCode {
+        /// The account's phone number, digits only.
+        phone: Secret,
+        /// Whether pairing by QR code is given up for it.
+        switch: bool,
+    },
+}
+
+/// Something an engine run reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineFact {
+    /// The run. A fact of another run than the status's is stale and changes nothing.
+    pub attempt: Attempt,
+    /// What it reports.
+    pub fact: Fact,
+}
+
+/// What an engine run can report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// A new code to show or tell to the phone.
+    CodeIssued {
+        /// Which kind.
+        method: PairingMethod,
+        /// The code.
+        code: PairingCode,
+    },
+    /// WhatsApp asks for a passkey to go on.
+    PasskeyRequested,
+    /// Nobody used any of the codes.
+    CodesExhausted,
+    /// A device was linked.
+    Linked {
+        /// The device.
+        device: Device,
+    },
+    /// The connection is up.
+    Connected,
+    /// The connection is down; the engine is working on it.
+    Disconnected,
+    /// The device was unlinked by the phone or by WhatsApp.
+    LoggedOut,
+    /// The device was unlinked because it was asked for, or the engine gave up telling WhatsApp; its credentials are gone.
+    Unlinked,
+    /// The run ended for good.
+    Ended {
+        /// Why.
+        cause: FailureCause,
+    },
+    /// WhatsApp limited the account.
+    Limited {
+        /// The limit.
+        limit: AccountLimit,
+    },
+    /// There is no such run: the process that had it is gone.
+    Lost,
+}
+
+impl Fact {
+    /// The stable word for the fact, in logs and the golden matrix.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CodeIssued { .. } => "code-issued",
+            Self::PasskeyRequested => "passkey-requested",
+            Self::CodesExhausted => "codes-exhausted",
+            Self::Linked { .. } => "linked",
+            Self::Connected => "connected",
+            Self::Disconnected => "disconnected",
+            Self::LoggedOut => "logged-out",
+            Self::Unlinked => "unlinked",
+            Self::Ended { .. } => "ended",
+            Self::Limited { .. } => "limited",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// IO that a move asks for. It is done after the move's commit; the reconciler does it again if a crash came between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Connect with the stored device.
+    Launch {
+        /// The run to begin.
+        attempt: Attempt,
+    },
+    /// Begin to pair.
+    Pair {
+        /// The run to begin.
+        attempt: Attempt,
+        /// The phone number, if pairing is by code.
+        phone: Option<Secret>,
+    },
+    /// End a run, keeping the link.
+    Halt {
+        /// The run to end.
+        attempt: Attempt,
+    },
+    /// Log the device out of WhatsApp, connecting if need be, forget its credentials, and report [`Fact::Unlinked`].
+    Unlink {
+        /// The run that does it.
+        attempt: Attempt,
+    },
+    /// Forget the device's credentials; WhatsApp knows already.
+    Forget,
+    /// Deliver the delete event, then report [`Input::Notified`].
+    Notify,
+    /// Erase everything of the session.
+    Erase,
+}
+
+impl Effect {
+    /// The stable word for the effect, in logs, metrics and the golden matrix.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Launch { .. } => "launch",
+            Self::Pair { .. } => "pair",
+            Self::Halt { .. } => "halt",
+            Self::Unlink { .. } => "unlink",
+            Self::Forget => "forget",
+            Self::Notify => "notify",
+            Self::Erase => "erase",
+        }
+    }
+}
+
+/// The machine's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// It is so already, or it no longer matters.
+    Unchanged,
+    /// It moved.
+    Moved(Box<Move>),
+}
+
+/// A move: the new session, what to do, and what to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// The session as it is from the commit on; its generation is one higher.
+    pub session: Session,
+    /// What to do after the commit.
+    pub effects: Vec<Effect>,
+    /// What to tell, in the commit.
+    pub events: Vec<EventBody>,
+}
+
+/// The lifecycle's own no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The session is not linked, and the operation needs it to be.
+    #[error("session not paired; use QR or pairing code")]
+    NotPaired,
+    /// The session is linked, and the operation needs it not to be.
+    #[error("session is already paired")]
+    AlreadyPaired,
+    /// The session is pairing by QR code.
+    #[error("session already running")]
+    AlreadyPairing,
+    /// The session is not connected, and the operation needs it to be.
+    #[error("session is not running")]
+    NotRunning,
+    /// A delete is pending; restore the session first.
+    #[error("session is scheduled for deletion; restore it first")]
+    PendingDelete,
+    /// The session is being deleted.
+    #[error("session is being deleted")]
+    Removing,
+    /// No delete is pending.
+    #[error("session has no pending delete")]
+    NotPendingDelete,
+}
+
+impl Refusal {
+    /// Every refusal.
+    pub const ALL: [Refusal; 7] = [
+        Self::NotPaired,
+        Self::AlreadyPaired,
+        Self::AlreadyPairing,
+        Self::NotRunning,
+        Self::PendingDelete,
+        Self::Removing,
+        Self::NotPendingDelete,
+    ];
+
+    /// The stable code.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NotPaired => "not_paired",
+            Self::AlreadyPaired => "already_paired",
+            Self::AlreadyPairing => "already_pairing",
+            Self::NotRunning => "not_running",
+            Self::PendingDelete => "pending_delete",
+            Self::Removing => "removing",
+            Self::NotPendingDelete => "not_pending_delete",
+        }
+    }
+}
+
+/// Moves a session on, or says why not.
+///
+/// # Errors
+/// The lifecycle's own refusal of a request; facts and deadlines are never refused.
+pub fn step(session: &Session, input: Input, now: Timestamp) -> Result<Step, Refusal> {
+    match input {
+        Input::Request(request) => request::apply(session, request, now),
+        Input::Engine(fact) => Ok(fact::apply(session, fact, now)),
+        Input::Deadline => Ok(time::deadline(session, now)),
+        Input::Notified => Ok(time::notified(session, now)),
+    }
+}
+
+/// What has to be running or under way for the session to be as it says, whatever happened to the process meanwhile.
+/// `alive` is the engine run that exists for it, if any.
+#[must_use]
+pub fn reconcile(session: &Session, alive: Option<Attempt>) -> Reconciliation {
+    let wanted = session.status.attempt();
+    let stray = alive.filter(|alive| Some(*alive) != wanted).map(|attempt| Effect::Halt { attempt });
+    match &session.status {
+        Status::Starting { attempt, .. }
+        | Status::Pairing { attempt, .. }
+        | Status::Online { attempt }
+        | Status::Reconnecting { attempt, .. }
+        | Status::Removing { step: crate::session::RemovalStep::Unlink { attempt, .. } } => {
+            let lost = alive != Some(*attempt);
+            Reconciliation { lost: lost.then_some(*attempt), effects: stray.into_iter().collect() }
+        }
+        Status::Removing { step: crate::session::RemovalStep::Notify { .. } } => {
+            Reconciliation { lost: None, effects: stray.into_iter().chain([Effect::Notify]).collect() }
+        }
+        Status::Removing { step: crate::session::RemovalStep::Erase } => {
+            Reconciliation { lost: None, effects: stray.into_iter().chain([Effect::Erase]).collect() }
+        }
+        Status::LoggedOut { .. } if session.device.is_some() => match alive {
+            // The run that unlinks is still at it.
+            Some(attempt) if attempt == session.last_attempt => Reconciliation::default(),
+            _ => Reconciliation {
+                lost: None,
+                effects: stray.into_iter().chain([Effect::Unlink { attempt: session.last_attempt }]).collect(),
+            },
+        },
+        Status::Stopped | Status::LoggedOut { .. } | Status::Failed { .. } => {
+            Reconciliation { lost: None, effects: stray.into_iter().collect() }
+        }
+    }
+}
+
+/// What [`reconcile`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reconciliation {
+    /// A run that should exist and does not; report it as [`Fact::Lost`].
+    pub lost: Option<Attempt>,
+    /// What to do again, or to end.
+    pub effects: Vec<Effect>,
+}
+
+/// A move under construction. Its methods keep the habits of the machine in one place:
+/// a new run gets the next attempt, and a status that changes its name is told.
+struct Draft {
+    session: Session,
+    effects: Vec<Effect>,
+    events: Vec<EventBody>,
+    before: &'static str,
+    now: Timestamp,
+}
+
+impl Draft {
+    fn of(session: &Session, now: Timestamp) -> Self {
+        Self {
+            session: session.changed(now),
+            effects: Vec::new(),
+            events: Vec::new(),
+            before: session.status.name(),
+            now,
+        }
+    }
+
+    fn next_attempt(&mut self) -> Attempt {
+        self.session.last_attempt = self.session.last_attempt.next();
+        self.session.last_attempt
+    }
+
+    /// Ends the run that the status stands for, if there is one.
+    fn halt(&mut self) {
+        if let Some(attempt) = self.session.status.attempt() {
+            self.effects.push(Effect::Halt { attempt });
+        }
+    }
+
+    fn launch(&mut self) {
+        let attempt = self.next_attempt();
+        self.session.status = Status::Starting { attempt, deadline: self.now.after(START_TIMEOUT) };
+        self.effects.push(Effect::Launch { attempt });
+    }
+
+    fn pair(&mut self, phone: Option<Secret>) {
+        // Credentials of a device that was logged out must not leak into the new link.
+        if self.session.device.take().is_some() {
+            self.effects.push(Effect::Forget);
+        }
+        let attempt = self.next_attempt();
+        let method = if phone.is_some() { PairingMethod::Code } else { PairingMethod::Qr };
+        let deadline = self.now.after(FIRST_CODE_TIMEOUT);
+        self.session.status = Status::Pairing { attempt, method, code: None, deadline };
+        self.effects.push(Effect::Pair { attempt, phone });
+    }
+
+    fn fail(&mut self, cause: FailureCause) {
+        self.session.status = Status::Failed { cause };
+    }
+
+    fn finish(mut self) -> Step {
+        let after = self.session.status.name();
+        if after != self.before {
+            let cause = if let Status::Failed { cause } = self.session.status { Some(cause) } else { None };
+            self.events.push(EventBody::StatusChanged { from: self.before.to_owned(), to: after.to_owned(), cause });
+        }
+        Step::Moved(Box::new(Move { session: self.session, effects: self.effects, events: self.events }))
+    }
+}
+
+#[cfg(test)]
+mod test;

@@ -1,0 +1,216 @@
+//! Requests: what happens when somebody asks and policy has agreed.
+
+use super::{Draft, Effect, Refusal, Request, Step, UNLINK_TIMEOUT};
+use crate::session::{LoggedOutBy, PairingMethod, RemovalStep};
+use crate::{EventBody, Intent, Secret, Session, Status, Timestamp};
+
+/// Applies a request.
+///
+/// # Errors
+/// The lifecycle's refusal.
+pub fn apply(session: &Session, request: Request, now: Timestamp) -> Result<Step, Refusal> {
+    match request {
+        Request::Delete { due, reason } => Ok(delete(session, due, reason, now)),
+        Request::Postpone { due, reason } => postpone(session, due, reason, now),
+        Request::CancelDelete { code, reason } => take_back(session, EventBody::DeleteCancelled { code, reason }, now),
+        Request::Restore => take_back(session, EventBody::Restored, now),
+        Request::Start { pair } => available(session).and_then(|()| start(session, pair, now)),
+        Request::Stop => available(session).map(|()| stop(session, now)),
+        Request::Restart { pair } => available(session).and_then(|()| restart(session, pair, now)),
+        Request::Logout { connect } => available(session).and_then(|()| logout(session, connect, now)),
+        Request::Qr => available(session).and_then(|()| qr(session, now)),
+        Request::PairingCode { phone, switch } => {
+            available(session).and_then(|()| pairing_code(session, phone, switch, now))
+        }
+    }
+}
+
+/// A session on its way out takes no requests but those about its deletion.
+fn available(session: &Session) -> Result<(), Refusal> {
+    match (&session.status, &session.intent) {
+        (Status::Removing { .. }, _) => Err(Refusal::Removing),
+        (_, Intent::Removed { .. }) => Err(Refusal::PendingDelete),
+        (_, Intent::Running | Intent::Stopped) => Ok(()),
+    }
+}
+
+fn start(session: &Session, pair: bool, now: Timestamp) -> Result<Step, Refusal> {
+    match &session.status {
+        Status::Starting { .. } | Status::Pairing { .. } | Status::Online { .. } | Status::Reconnecting { .. } => {
+            Ok(Step::Unchanged)
+        }
+        Status::Stopped | Status::LoggedOut { .. } | Status::Failed { .. } => boot(session, pair, now),
+        Status::Removing { .. } => Err(Refusal::Removing),
+    }
+}
+
+fn boot(session: &Session, pair: bool, now: Timestamp) -> Result<Step, Refusal> {
+    let mut draft = Draft::of(session, now);
+    draft.session.intent = Intent::Running;
+    if session.linked_device().is_some() {
+        draft.halt();
+        draft.launch();
+    } else if pair {
+        draft.halt();
+        draft.pair(None);
+    } else {
+        return Err(Refusal::NotPaired);
+    }
+    Ok(draft.finish())
+}
+
+fn stop(session: &Session, now: Timestamp) -> Step {
+    if session.status == Status::Stopped && session.intent == Intent::Stopped {
+        return Step::Unchanged;
+    }
+    let mut draft = Draft::of(session, now);
+    if matches!(session.status, Status::LoggedOut { .. }) && draft.session.device.take().is_some() {
+        draft.effects.push(Effect::Forget);
+    }
+    draft.halt();
+    draft.session.intent = Intent::Stopped;
+    draft.session.status = Status::Stopped;
+    draft.finish()
+}
+
+fn restart(session: &Session, pair: bool, now: Timestamp) -> Result<Step, Refusal> {
+    boot(session, pair, now)
+}
+
+fn logout(session: &Session, connect: bool, now: Timestamp) -> Result<Step, Refusal> {
+    let mut draft = Draft::of(session, now);
+    draft.session.intent = Intent::Stopped;
+    let linked = session.device.is_some();
+    match &session.status {
+        Status::LoggedOut { .. } => return Ok(Step::Unchanged),
+        Status::Online { attempt } | Status::Reconnecting { attempt, .. } | Status::Starting { attempt, .. } => {
+            draft.effects.push(Effect::Unlink { attempt: *attempt });
+        }
+        Status::Stopped | Status::Failed { .. } if linked && !connect => return Err(Refusal::NotRunning),
+        Status::Stopped | Status::Failed { .. } if linked => {
+            let attempt = draft.next_attempt();
+            draft.effects.push(Effect::Unlink { attempt });
+        }
+        Status::Pairing { .. } => draft.halt(),
+        Status::Stopped | Status::Failed { .. } => {}
+        Status::Removing { .. } => return Err(Refusal::Removing),
+    }
+    draft.session.status = Status::LoggedOut { by: LoggedOutBy::Api };
+    if linked {
+        draft.events.push(EventBody::Unlinked);
+    }
+    Ok(draft.finish())
+}
+
+fn qr(session: &Session, now: Timestamp) -> Result<Step, Refusal> {
+    match &session.status {
+        Status::Pairing { .. } => Ok(Step::Unchanged),
+        Status::Starting { .. } | Status::Online { .. } | Status::Reconnecting { .. } => Err(Refusal::AlreadyPaired),
+        Status::Stopped | Status::LoggedOut { .. } | Status::Failed { .. } => {
+            if session.linked_device().is_some() {
+                return Err(Refusal::AlreadyPaired);
+            }
+            boot(session, true, now)
+        }
+        Status::Removing { .. } => Err(Refusal::Removing),
+    }
+}
+
+fn pairing_code(session: &Session, phone: Secret, switch: bool, now: Timestamp) -> Result<Step, Refusal> {
+    match &session.status {
+        Status::Pairing { method: PairingMethod::Qr, .. } if !switch => Err(Refusal::AlreadyPairing),
+        Status::Starting { .. } | Status::Online { .. } | Status::Reconnecting { .. } => Err(Refusal::AlreadyPaired),
+        Status::Pairing { .. } | Status::Stopped | Status::LoggedOut { .. } | Status::Failed { .. } => {
+            if session.linked_device().is_some() {
+                return Err(Refusal::AlreadyPaired);
+            }
+            let mut draft = Draft::of(session, now);
+            draft.session.intent = Intent::Running;
+            draft.halt();
+            draft.pair(Some(phone));
+            Ok(draft.finish())
+        }
+        Status::Removing { .. } => Err(Refusal::Removing),
+    }
+}
+
+fn delete(session: &Session, due: Timestamp, reason: String, now: Timestamp) -> Step {
+    let (since, was_running) = match (&session.status, &session.intent) {
+        (Status::Removing { .. }, _) => return Step::Unchanged,
+        // Asked again: only an earlier time is news.
+        (_, Intent::Removed { due: pending, .. }) if due >= *pending && due > now => return Step::Unchanged,
+        (_, Intent::Removed { since, was_running, .. }) => (*since, *was_running),
+        (_, Intent::Running) => (now, true),
+        (_, Intent::Stopped) => (now, false),
+    };
+    let mut draft = Draft::of(session, now);
+    draft.session.intent = Intent::Removed { due, reason: reason.clone(), since, was_running };
+    if due <= now {
+        begin_removal(session, &mut draft);
+    } else {
+        if session.status.attempt().is_some() {
+            draft.halt();
+            draft.session.status = Status::Stopped;
+        }
+        draft.events.push(EventBody::DeleteScheduled { due, reason });
+    }
+    draft.finish()
+}
+
+fn begin_removal(session: &Session, draft: &mut Draft) {
+    draft.events.push(EventBody::Deleting);
+    if session.device.is_none() {
+        draft.halt();
+        super::time::begin_notify(draft);
+        return;
+    }
+    // A running engine unlinks at once; otherwise a new run connects for it.
+    let attempt = match session.status.attempt() {
+        Some(attempt) => attempt,
+        None => draft.next_attempt(),
+    };
+    let deadline = draft.now.after(UNLINK_TIMEOUT);
+    draft.session.status = Status::Removing { step: RemovalStep::Unlink { attempt, deadline } };
+    draft.effects.push(Effect::Unlink { attempt });
+}
+
+fn postpone(session: &Session, due: Timestamp, reason: String, now: Timestamp) -> Result<Step, Refusal> {
+    match (&session.status, &session.intent) {
+        (Status::Removing { .. }, _) => Err(Refusal::Removing),
+        (_, Intent::Running | Intent::Stopped) => Err(Refusal::NotPendingDelete),
+        (_, Intent::Removed { since, was_running, .. }) => {
+            let mut draft = Draft::of(session, now);
+            draft.session.intent =
+                Intent::Removed { due, reason: reason.clone(), since: *since, was_running: *was_running };
+            draft.events.push(EventBody::DeleteScheduled { due, reason });
+            Ok(draft.finish())
+        }
+    }
+}
+
+/// Gives a session back that was to be deleted, as it was wanted before.
+fn take_back(session: &Session, event: EventBody, now: Timestamp) -> Result<Step, Refusal> {
+    let Intent::Removed { was_running, .. } = &session.intent else { return Err(Refusal::NotPendingDelete) };
+    let mut draft = Draft::of(session, now);
+    match &session.status {
+        Status::Removing { step: RemovalStep::Erase } => return Err(Refusal::Removing),
+        Status::Removing { step: RemovalStep::Unlink { .. } | RemovalStep::Notify { .. } } => {
+            draft.halt();
+            draft.session.status = Status::Stopped;
+        }
+        Status::Stopped
+        | Status::Starting { .. }
+        | Status::Pairing { .. }
+        | Status::Online { .. }
+        | Status::Reconnecting { .. }
+        | Status::LoggedOut { .. }
+        | Status::Failed { .. } => {}
+    }
+    draft.session.intent = Intent::Stopped;
+    draft.events.push(event);
+    if *was_running && draft.session.status == Status::Stopped && session.linked_device().is_some() {
+        draft.session.intent = Intent::Running;
+        draft.launch();
+    }
+    Ok(draft.finish())
+}

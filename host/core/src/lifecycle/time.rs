@@ -1,0 +1,70 @@
+//! Time: what happens when nothing else did.
+
+use super::{Draft, Effect, NOTIFY_TIMEOUT, Step};
+use crate::session::{FailureCause, RemovalStep};
+use crate::{EventBody, Session, Status, Timestamp};
+
+/// Moves a status whose deadline has come. A delete that is due is not begun here: policy has to be asked first.
+pub(super) fn deadline(session: &Session, now: Timestamp) -> Step {
+    if session.status.deadline().is_none_or(|deadline| now < deadline) {
+        return Step::Unchanged;
+    }
+    let mut draft = Draft::of(session, now);
+    match &session.status {
+        Status::Starting { .. } => {
+            draft.halt();
+            draft.fail(FailureCause::StartTimeout);
+        }
+        Status::Pairing { .. } => {
+            draft.halt();
+            draft.fail(FailureCause::PairingExpired);
+        }
+        Status::Reconnecting { .. } => {
+            draft.halt();
+            draft.launch();
+        }
+        Status::Removing { step: RemovalStep::Unlink { .. } } => {
+            draft.halt();
+            begin_notify(&mut draft);
+        }
+        Status::Removing { step: RemovalStep::Notify { .. } } => begin_erase(&mut draft),
+        // These have no deadline, so they never pass the check above.
+        Status::Stopped
+        | Status::Online { .. }
+        | Status::LoggedOut { .. }
+        | Status::Failed { .. }
+        | Status::Removing { step: RemovalStep::Erase } => return Step::Unchanged,
+    }
+    draft.finish()
+}
+
+/// The delete event reached its receivers, or there are none.
+pub(super) fn notified(session: &Session, now: Timestamp) -> Step {
+    match &session.status {
+        Status::Removing { step: RemovalStep::Notify { .. } } => {
+            let mut draft = Draft::of(session, now);
+            begin_erase(&mut draft);
+            draft.finish()
+        }
+        Status::Stopped
+        | Status::Starting { .. }
+        | Status::Pairing { .. }
+        | Status::Online { .. }
+        | Status::Reconnecting { .. }
+        | Status::LoggedOut { .. }
+        | Status::Failed { .. }
+        | Status::Removing { step: RemovalStep::Unlink { .. } | RemovalStep::Erase } => Step::Unchanged,
+    }
+}
+
+/// Queues the delete event, in the commit, and has it delivered before the data goes.
+pub(super) fn begin_notify(draft: &mut Draft) {
+    draft.session.status = Status::Removing { step: RemovalStep::Notify { deadline: draft.now.after(NOTIFY_TIMEOUT) } };
+    draft.events.push(EventBody::Deleted);
+    draft.effects.push(Effect::Notify);
+}
+
+fn begin_erase(draft: &mut Draft) {
+    draft.session.status = Status::Removing { step: RemovalStep::Erase };
+    draft.effects.push(Effect::Erase);
+}

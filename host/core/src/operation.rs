@@ -1,0 +1,296 @@
+//! The one table of operations: what can be asked of the gateway, and what each asking takes.
+//!
+//! Authorisation, audit, the policy contract, metrics, OpenAPI and the documentation read [`OperationKind`]'s table; nothing else lists operations.
+//! Adding one: a row here, an arm in [`crate::lifecycle`] if it moves a session, a route, and the golden files.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Capability, Labels, Secret, SessionId};
+
+/// What an operation asks for, with everything it needs.
+/// These are the operations on sessions, which pass the policy chain; the others are calls of their own with a [`crate::Permit`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "kebab-case")]
+pub enum Operation {
+    /// Make a session.
+    SessionCreate(CreateSession),
+    /// Connect it.
+    SessionStart {
+        /// The session.
+        session: SessionId,
+        /// What to do if it is not linked.
+        when_unpaired: WhenUnpaired,
+    },
+    /// Disconnect it, keeping the link.
+    SessionStop {
+        /// The session.
+        session: SessionId,
+    },
+    /// Disconnect and connect it.
+    SessionRestart {
+        /// The session.
+        session: SessionId,
+        /// What to do if it is not linked.
+        when_unpaired: WhenUnpaired,
+    },
+    /// Unlink its device.
+    SessionLogout {
+        /// The session.
+        session: SessionId,
+        /// What to do if it is linked but not connected.
+        when_stopped: WhenStopped,
+    },
+    /// Delete it.
+    SessionDelete {
+        /// The session.
+        session: SessionId,
+    },
+    /// Take a pending delete back.
+    SessionRestore {
+        /// The session.
+        session: SessionId,
+    },
+    /// Begin pairing by QR code, or go on with it.
+    SessionQr {
+        /// The session.
+        session: SessionId,
+    },
+    /// Begin pairing by a code to type.
+    SessionPairingCode {
+        /// The session.
+        session: SessionId,
+        /// The account's phone number, digits only.
+        phone: Secret,
+        /// What to do if it is pairing by QR code already.
+        when_pairing: WhenPairing,
+    },
+    /// Replace its labels.
+    SessionLabels {
+        /// The session.
+        session: SessionId,
+        /// All labels it has from then on.
+        labels: Labels,
+    },
+    /// Choose its named rate policy.
+    SessionRatePolicy {
+        /// The session.
+        session: SessionId,
+        /// The policy's slug.
+        slug: String,
+    },
+    /// Send a text.
+    MessageSend(SendText),
+}
+
+/// What a new session is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CreateSession {
+    /// What people call it.
+    pub display_name: Option<String>,
+    /// Its name within the organisation, if the caller chose one.
+    pub instance_name: Option<String>,
+    /// Its first labels.
+    pub labels: Labels,
+    /// Its settings.
+    pub settings: crate::session::Settings,
+    /// Its rate policy, if the caller chose one.
+    pub rate_policy: Option<String>,
+    /// Whether pairing begins at once.
+    pub start: bool,
+}
+
+/// A text to send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendText {
+    /// The session that sends.
+    pub session: SessionId,
+    /// The recipient's JID.
+    pub to: String,
+    /// The text.
+    pub text: String,
+    /// The id of a message that this one answers.
+    pub reply_to: Option<String>,
+}
+
+/// What a start does with a session that is not linked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenUnpaired {
+    /// Refuse.
+    Refuse,
+    /// Begin pairing by QR code.
+    Pair,
+}
+
+/// What a logout does with a session that is linked but not connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenStopped {
+    /// Refuse.
+    Refuse,
+    /// Connect to tell WhatsApp.
+    ConnectToUnlink,
+}
+
+/// What a request for a pairing code does while pairing by QR code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenPairing {
+    /// Refuse.
+    Refuse,
+    /// Switch to the code.
+    Switch,
+}
+
+impl Operation {
+    /// Which row of the table this is.
+    #[must_use]
+    pub fn kind(&self) -> OperationKind {
+        match self {
+            Self::SessionCreate(_) => OperationKind::SessionCreate,
+            Self::SessionStart { .. } => OperationKind::SessionStart,
+            Self::SessionStop { .. } => OperationKind::SessionStop,
+            Self::SessionRestart { .. } => OperationKind::SessionRestart,
+            Self::SessionLogout { .. } => OperationKind::SessionLogout,
+            Self::SessionDelete { .. } => OperationKind::SessionDelete,
+            Self::SessionRestore { .. } => OperationKind::SessionRestore,
+            Self::SessionQr { .. } => OperationKind::SessionQr,
+            Self::SessionPairingCode { .. } => OperationKind::SessionPairingCode,
+            Self::SessionLabels { .. } => OperationKind::SessionLabels,
+            Self::SessionRatePolicy { .. } => OperationKind::SessionRatePolicy,
+            Self::MessageSend(_) => OperationKind::MessageSend,
+        }
+    }
+
+    /// The session it is about; none for a creation.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::SessionCreate(_) => None,
+            Self::SessionStart { session, .. }
+            | Self::SessionStop { session }
+            | Self::SessionRestart { session, .. }
+            | Self::SessionLogout { session, .. }
+            | Self::SessionDelete { session }
+            | Self::SessionRestore { session }
+            | Self::SessionQr { session }
+            | Self::SessionPairingCode { session, .. }
+            | Self::SessionLabels { session, .. }
+            | Self::SessionRatePolicy { session, .. }
+            | Self::MessageSend(SendText { session, .. }) => Some(*session),
+        }
+    }
+}
+
+macro_rules! operation_table {
+    ($($kind:ident $name:literal $capability:ident $mutates:literal $hookable:literal $idempotent:literal $doc:literal;)*) => {
+        /// Every kind of operation.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum OperationKind {
+            $(#[doc = $doc] #[serde(rename = $name)] $kind,)*
+        }
+
+        impl OperationKind {
+            /// Every kind, in the order of the table.
+            pub const ALL: &[OperationKind] = &[$(Self::$kind,)*];
+
+            /// The row of this kind.
+            #[must_use]
+            pub const fn row(self) -> OperationRow {
+                match self {
+                    $(Self::$kind => OperationRow {
+                        name: $name,
+                        capability: Capability::$capability,
+                        mutates: $mutates,
+                        hookable: $hookable,
+                        idempotent: $idempotent,
+                        summary: $doc,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+/// A row of the operation table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OperationRow {
+    /// The stable name, in audit, hooks, metrics and OpenAPI.
+    pub name: &'static str,
+    /// What the caller must be capable of.
+    pub capability: Capability,
+    /// Whether it changes anything.
+    pub mutates: bool,
+    /// Whether the policy chain is asked.
+    pub hookable: bool,
+    /// Whether asking twice is the same as asking once.
+    pub idempotent: bool,
+    /// What it does, in a sentence.
+    pub summary: &'static str,
+}
+
+operation_table! {
+    // kind             name                   needs    mutates hookable idempotent
+    SessionCreate      "session.create"        Manage   true    true     false "Create a session.";
+    SessionStart       "session.start"         Manage   true    true     true  "Connect a session.";
+    SessionStop        "session.stop"          Manage   true    true     true  "Disconnect a session and keep its link.";
+    SessionRestart     "session.restart"       Manage   true    true     false "Disconnect and connect a session.";
+    SessionLogout      "session.logout"        Manage   true    true     true  "Unlink a session's device.";
+    SessionDelete      "session.delete"        Manage   true    true     true  "Delete a session.";
+    SessionRestore     "session.restore"       Manage   true    true     true  "Take back a pending delete.";
+    SessionQr          "session.qr"            Manage   true    true     true  "Read the QR code, beginning to pair if need be.";
+    SessionPairingCode "session.pairing-code"  Manage   true    true     false "Begin pairing by a code to type on the phone.";
+    SessionLabels      "session.labels"        Manage   true    true     true  "Replace a session's labels.";
+    SessionRatePolicy  "session.rate-policy"   Manage   true    true     true  "Choose a session's rate policy.";
+    SessionRead        "session.read"          Read     false   false    true  "Read sessions.";
+    MessageSend        "message.send"          Send     true    true     false "Send a message.";
+    OrgCreate          "org.create"            Operate  true    false    false "Create an organisation.";
+    OrgRead            "org.read"              Operate  false   false    true  "Read organisations.";
+    OrgUpdate          "org.update"            Operate  true    false    true  "Change an organisation.";
+    OrgDelete          "org.delete"            Operate  true    false    true  "Erase an organisation with everything it owns.";
+    KeyCreate          "key.create"            Manage   true    false    false "Create an API key.";
+    KeyRead            "key.read"              Manage   false   false    true  "Read API keys.";
+    KeyRevoke          "key.revoke"            Manage   true    false    true  "Revoke an API key.";
+    PluginUpload       "plugin.upload"         Plugins  true    false    true  "Upload a plugin version.";
+    PluginRead         "plugin.read"           Plugins  false   false    true  "Read plugins and bindings.";
+    PluginDelete       "plugin.delete"         Plugins  true    false    true  "Delete a plugin that nothing binds.";
+    BindingCreate      "binding.create"        Plugins  true    false    false "Bind a plugin.";
+    BindingUpdate      "binding.update"        Plugins  true    false    true  "Change a binding.";
+    BindingDelete      "binding.delete"        Plugins  true    false    true  "Remove a binding.";
+    DecisionRead       "decision.read"         Audit    false   false    true  "Read recorded decisions.";
+    AuditRead          "audit.read"            Audit    false   false    true  "Read the audit.";
+    Simulate           "simulator.act"         Manage   true    false    false "Act as the phone or the network of a simulated session.";
+}
+
+impl OperationKind {
+    /// The stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// The kind with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.name() == name)
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found_again() {
+        for kind in OperationKind::ALL {
+            assert_eq!(OperationKind::from_name(kind.name()), Some(*kind));
+        }
+    }
+
+    #[test]
+    fn what_is_hookable_mutates() {
+        for kind in OperationKind::ALL {
+            assert!(kind.row().mutates || !kind.row().hookable, "{} is hooked but changes nothing", kind.name());
+        }
+    }
+}

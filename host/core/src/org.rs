@@ -1,0 +1,69 @@
+//! Organisations: who owns sessions, and within which bounds.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Labels, OrgId, Timestamp};
+
+/// One organisation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Org {
+    /// Its id; every row it owns is stored under it.
+    pub id: OrgId,
+    /// What people call it.
+    pub name: String,
+    /// What it has subscribed to.
+    pub plan: Plan,
+    /// How much it may use.
+    pub quotas: Quotas,
+    /// What policies and operators know about it.
+    pub labels: Labels,
+    /// A suspended organisation may read, but nothing else.
+    pub suspended: bool,
+    /// Set once the organisation is being erased; nothing may happen under it from then on.
+    #[serde(default)]
+    pub erasing: bool,
+    /// Grows with every change; the expectation of commits.
+    pub generation: u64,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// What an organisation has subscribed to, as the operator names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Plan {
+    /// The plan's name, for policies to read.
+    pub name: String,
+    /// Whether a paid plan is active; plan-gated rate policies ask this.
+    pub active: bool,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { name: "free".into(), active: false }
+    }
+}
+
+/// How much an organisation may use; each bound has a finite default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Quotas {
+    /// Sessions that exist, pending deletes included.
+    pub sessions: u32,
+    /// API keys that exist.
+    pub keys: u32,
+    /// Plugins that exist.
+    pub plugins: u32,
+    /// Bindings that exist.
+    pub bindings: u32,
+    /// Operations under way at once.
+    pub concurrency: u32,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self { sessions: 100, keys: 100, plugins: 20, bindings: 50, concurrency: 64 }
+    }
+}

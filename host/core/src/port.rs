@@ -1,0 +1,142 @@
+//! Ports: traits through which crates of one floor meet without seeing each other.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{OperationKind, OrgId, PluginId, Session, SessionId, Timestamp, Window};
+
+/// Where an engine keeps the credentials of a linked device.
+///
+/// Implemented by `store`, used by `engine`. Values are sealed with the session's key and go with it.
+/// Both methods block: on disk for a read, until the change is durable for a write. Call them off the async workers.
+pub trait DeviceStore: Send + Sync {
+    /// The value under `key`.
+    ///
+    /// # Errors
+    /// If the session is gone or the store fails.
+    fn read(&self, org: OrgId, session: SessionId, key: &[u8]) -> Result<Option<Vec<u8>>, DeviceStoreError>;
+
+    /// Makes all `changes` in one durable step.
+    ///
+    /// # Errors
+    /// If the session is gone or the store fails; then nothing is changed.
+    fn write(&self, org: OrgId, session: SessionId, changes: Vec<DeviceChange>) -> Result<(), DeviceStoreError>;
+}
+
+/// One change of a device's stored state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceChange {
+    /// Keep `value` under `key`.
+    Put {
+        /// At most 256 bytes.
+        key: Vec<u8>,
+        /// At most 1 MiB.
+        value: Vec<u8>,
+    },
+    /// Forget what is under `key`.
+    Remove {
+        /// The key.
+        key: Vec<u8>,
+    },
+    /// Forget everything of this session's device.
+    Clear,
+}
+
+/// Why a device's state could not be read or changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceStoreError {
+    /// The session does not exist, or no longer.
+    #[error("the session is gone")]
+    Gone,
+    /// The store failed; the text is for the log.
+    #[error("the device store failed: {0}")]
+    Failed(String),
+}
+
+/// What a plugin may read while it decides, all of it as of one point in time and within one organisation.
+///
+/// Implemented by `service` over a snapshot of the store, used by `policy`.
+/// The methods may block for a read from disk, never for a write.
+pub trait PolicyReads: Send + Sync {
+    /// The live value under a plugin's key.
+    ///
+    /// # Errors
+    /// If the store fails.
+    fn kv(&self, plugin: PluginId, key: &str) -> Result<Option<KvEntry>, PolicyReadError>;
+
+    /// At most `limit` live keys of a plugin with this prefix, in order, from the one after `after` on.
+    ///
+    /// # Errors
+    /// If the store fails.
+    fn kv_keys(
+        &self,
+        plugin: PluginId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, PolicyReadError>;
+
+    /// One session of the organisation.
+    ///
+    /// # Errors
+    /// If the store fails.
+    fn session(&self, id: SessionId) -> Result<Option<Session>, PolicyReadError>;
+
+    /// At most `limit` sessions of the organisation, oldest first, from the one after `after` on.
+    ///
+    /// # Errors
+    /// If the store fails.
+    fn sessions(&self, after: Option<SessionId>, limit: usize) -> Result<Vec<Session>, PolicyReadError>;
+
+    /// How many operations of this kind were done in the organisation within the window.
+    ///
+    /// # Errors
+    /// If the store fails.
+    fn usage(&self, operation: OperationKind, window: Window) -> Result<u64, PolicyReadError>;
+}
+
+/// The store failed under a plugin's read; the text is for the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a read for a plugin failed: {0}")]
+pub struct PolicyReadError(pub String);
+
+/// A value that a plugin keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvEntry {
+    /// The value.
+    pub value: Vec<u8>,
+    /// Grows with every write of the key, from 1.
+    pub version: u64,
+    /// From when on the key counts as absent.
+    pub expires: Option<Timestamp>,
+}
+
+/// A buffered change of a plugin's keys, or a read on which its answer rests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvAccess {
+    /// The plugin.
+    pub plugin: PluginId,
+    /// The key.
+    pub key: String,
+    /// The version that was seen: `None` if it was not looked at, `Some(None)` if the key was absent.
+    /// The commit goes through only if it still is so.
+    pub seen: Option<Option<u64>>,
+    /// What to change.
+    pub change: KvChange,
+}
+
+/// What to change about a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KvChange {
+    /// Nothing: the key was only read.
+    Keep,
+    /// Set its value.
+    Put {
+        /// The value.
+        value: Vec<u8>,
+        /// From when on it counts as absent.
+        expires: Option<Timestamp>,
+    },
+    /// Remove it.
+    Remove,
+}

@@ -1,0 +1,180 @@
+//! Rate arithmetic: named policies, their limits, and the windows in which the store's writer counts.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{SessionId, Timestamp};
+
+/// The policy that a session gets when nobody chose one.
+pub const DEFAULT_POLICY: &str = "standard_policy";
+
+/// The limits under a named policy; zero means unlimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimits {
+    /// Sends in any 60 seconds.
+    pub send_message_per_minute: u32,
+    /// Sends in a UTC day.
+    pub send_message_daily_cap: u32,
+    /// The least number of seconds between two sends.
+    pub account_protection_seconds: u32,
+    /// Sends under way at once.
+    pub concurrent_limit: u32,
+    /// Group calls in any 60 seconds.
+    pub group_req_per_minute: u32,
+    /// Group calls in a UTC day.
+    pub group_daily_cap: u32,
+    /// Number checks in any 60 seconds.
+    pub check_req_per_minute: u32,
+    /// Number checks in a UTC day.
+    pub check_daily_cap: u32,
+}
+
+/// A named policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RatePolicy {
+    /// Its stable name.
+    pub slug: String,
+    /// What people call it.
+    pub name: String,
+    /// Whether organisations without an active plan may use it.
+    pub free: bool,
+    /// What it allows.
+    pub limits: RateLimits,
+}
+
+/// The policies that the gateway knows without configuration, strictest first.
+/// The numbers are Portcullis's own: no public source gives any.
+#[must_use]
+pub fn built_in_policies() -> Vec<RatePolicy> {
+    let row = |slug: &str,
+               name: &str,
+               free,
+               [per_minute, daily, gap, at_once, group, group_day, check, check_day]: [u32; 8]| {
+        RatePolicy {
+            slug: slug.to_owned(),
+            name: name.to_owned(),
+            free,
+            limits: RateLimits {
+                send_message_per_minute: per_minute,
+                send_message_daily_cap: daily,
+                account_protection_seconds: gap,
+                concurrent_limit: at_once,
+                group_req_per_minute: group,
+                group_daily_cap: group_day,
+                check_req_per_minute: check,
+                check_daily_cap: check_day,
+            },
+        }
+    };
+    vec![
+        row("strict", "Strict", true, [5, 200, 10, 1, 2, 20, 5, 50]),
+        row(DEFAULT_POLICY, "Standard", true, [20, 1_000, 3, 1, 5, 100, 10, 200]),
+        row("high_throughput", "High throughput", false, [60, 10_000, 1, 3, 20, 500, 30, 2_000]),
+        row("unlimited", "Unlimited", false, [0; 8]),
+    ]
+}
+
+/// Over which time a counter is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Window {
+    /// The last so many milliseconds.
+    Sliding(u64),
+    /// Since midnight UTC.
+    UtcDay,
+}
+
+impl Window {
+    /// Hits at or before this point no longer count at `now`.
+    #[must_use]
+    pub fn counts_after(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Sliding(millis) => Timestamp::from_millis(now.as_millis().saturating_sub(millis)),
+            // A hit at midnight itself belongs to the new day.
+            Self::UtcDay => Timestamp::from_millis(now.start_of_day().as_millis().saturating_sub(1)),
+        }
+    }
+
+    /// How long after `now` the hit at `hit` stops counting.
+    #[must_use]
+    pub fn frees_in(self, hit: Timestamp, now: Timestamp) -> Duration {
+        match self {
+            Self::Sliding(millis) => hit.after(Duration::from_millis(millis)).since(now),
+            Self::UtcDay => now.start_of_day().after(Duration::from_secs(24 * 60 * 60)).since(now),
+        }
+    }
+}
+
+/// A bound that the store's writer checks, and a hit that it counts, in an operation's commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitCheck {
+    /// Which counter, within the organisation.
+    pub counter: String,
+    /// Over which time.
+    pub window: Window,
+    /// The operation goes through while the counter is below this.
+    pub max: u64,
+}
+
+/// The counter of a session's sends.
+#[must_use]
+pub fn send_counter(session: SessionId) -> String {
+    format!("send:{session}")
+}
+
+impl RateLimits {
+    /// What one send has to pass.
+    #[must_use]
+    pub fn send_checks(&self, session: SessionId) -> Vec<LimitCheck> {
+        let bound = |max: u32, window| {
+            (max > 0).then(|| LimitCheck { counter: send_counter(session), window, max: max.into() })
+        };
+        let gap = u64::from(self.account_protection_seconds) * 1000;
+        [
+            bound(u32::from(gap > 0), Window::Sliding(gap)),
+            bound(self.send_message_per_minute, Window::Sliding(60_000)),
+            bound(self.send_message_daily_cap, Window::UtcDay),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn an_unlimited_policy_checks_nothing() {
+        let id = SessionId::from_bytes([1; 16]);
+        let checks = |slug: &str| {
+            let policies = built_in_policies();
+            let policy = policies.iter().find(|policy| policy.slug == slug).expect("a built-in policy");
+            policy.limits.send_checks(id).iter().map(|check| (check.window, check.max)).collect::<Vec<_>>()
+        };
+        assert_eq!(checks("unlimited"), []);
+        assert_eq!(
+            checks("strict"),
+            [(Window::Sliding(10_000), 1), (Window::Sliding(60_000), 5), (Window::UtcDay, 200)]
+        );
+    }
+
+    #[test]
+    fn a_sliding_window_excludes_its_own_start() {
+        let now = Timestamp::from_millis(100_000);
+        let window = Window::Sliding(60_000);
+        assert_eq!(window.counts_after(now), Timestamp::from_millis(40_000));
+        assert_eq!(window.frees_in(Timestamp::from_millis(40_001), now), Duration::from_millis(1));
+    }
+
+    #[test]
+    fn a_day_begins_at_midnight_utc() {
+        let day = 24 * 60 * 60 * 1000;
+        let now = Timestamp::from_millis(day + 5);
+        assert!(Timestamp::from_millis(day) > Window::UtcDay.counts_after(now));
+        assert!(Timestamp::from_millis(day - 1) <= Window::UtcDay.counts_after(now));
+        assert_eq!(Window::UtcDay.frees_in(Timestamp::from_millis(day), now).as_millis(), u128::from(day - 5));
+    }
+}
