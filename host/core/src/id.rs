@@ -41,7 +41,7 @@ macro_rules! id_types {
 
             /// The id with these 16 bytes.
             #[must_use]
-            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(u128::from_be_bytes(bytes))
             }
         }

@@ -38,7 +38,7 @@ pub use operation::{Operation, OperationKind};
 pub use org::{Org, Plan, Quotas};
 pub use plugin::{Binding, FailureFold, Grant, Hook, Mode, PluginVersion, Selector};
 pub use port::{
-    DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange, KvEntry, PolicyReadError, PolicyReads,
+    Clock, DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange, KvEntry, PolicyReadError, PolicyReads,
 };
 pub use principal::{Capabilities, Capability, Principal, PrincipalKind};
 pub use rate::{LimitCheck, RateLimits, RatePolicy, Window};

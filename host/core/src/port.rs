@@ -1,5 +1,7 @@
 //! Ports: traits through which crates of one floor meet without seeing each other.
 
+use std::pin::Pin;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{OperationKind, OrgId, PluginId, Session, SessionId, Timestamp, Window};
@@ -139,4 +141,15 @@ pub enum KvChange {
     },
     /// Remove it.
     Remove,
+}
+
+/// Where the gateway's time comes from.
+///
+/// Implemented in `service` by the system's clock, and by a clock that moves only when it is told to (the demo's and the tests').
+pub trait Clock: Send + Sync {
+    /// The time.
+    fn now(&self) -> Timestamp;
+
+    /// Completes once the time is `at` or later; it may complete early.
+    fn reach(&self, at: Timestamp) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }

@@ -1,0 +1,158 @@
+//! WhatsApp drivers behind one trait.
+//!
+//! An engine holds one *run* for each session that is connected or on its way there.
+//! It is told what to do by [`Command`]s and tells what happened by [`Report`]s; it never changes a session and never decides anything.
+//! Every run carries the attempt under which it was begun, so that the lifecycle can drop what a run that is over still has to say.
+//!
+//! There is one driver at the moment, [`simulated`], which speaks to nobody.
+
+pub mod simulated;
+
+use std::pin::Pin;
+
+use portcullis_core::{Attempt, EngineFact, OrgId, Secret, SessionId, Timestamp};
+
+pub use simulated::Simulated;
+
+/// A WhatsApp driver.
+///
+/// Time is an argument, as in the core: an engine that does things by time says when it wants to be asked again.
+pub trait Engine: Send + Sync {
+    /// The driver's name, as it is shown to people.
+    fn name(&self) -> &'static str;
+
+    /// Does, or begins to do, what a lifecycle effect asks for. What comes of it is reported.
+    /// Blocks on the device store: call it off the async workers.
+    fn perform(&self, command: Command, now: Timestamp);
+
+    /// Every run there is.
+    fn runs(&self) -> Vec<(SessionId, Attempt)>;
+
+    /// The run of one session.
+    fn run(&self, session: SessionId) -> Option<Attempt>;
+
+    /// Takes the reports that are ready at `now`, oldest first.
+    fn poll(&self, now: Timestamp) -> Vec<Report>;
+
+    /// When [`Engine::poll`] will have something by time alone. To be asked again after every `perform` and `poll`.
+    fn next_wake(&self) -> Option<Timestamp>;
+
+    /// Completes when `poll` may have something that `next_wake` did not announce.
+    fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    /// Sends a text through a run.
+    fn send_text(
+        &self,
+        session: SessionId,
+        attempt: Attempt,
+        text: OutgoingText,
+        now: Timestamp,
+    ) -> Pin<Box<dyn Future<Output = Result<Sent, SendError>> + Send + '_>>;
+
+    /// The controls of a simulated phone and network, if this engine is simulated.
+    fn simulator(&self) -> Option<&Simulated> {
+        None
+    }
+}
+
+/// Something for an engine to do, for one session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// Whose session it is.
+    pub org: OrgId,
+    /// The session.
+    pub session: SessionId,
+    /// What to do.
+    pub task: Task,
+}
+
+/// What an engine can be told to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    /// Begin a run with the stored device.
+    Launch {
+        /// The run's attempt.
+        attempt: Attempt,
+    },
+    /// Begin a run that waits to be linked.
+    Pair {
+        /// The run's attempt.
+        attempt: Attempt,
+        /// The phone number to link with a code; a QR code otherwise.
+        phone: Option<Secret>,
+    },
+    /// End a run, keeping its credentials. A run that is not there has ended already.
+    Halt {
+        /// The run's attempt.
+        attempt: Attempt,
+    },
+    /// Log the device out of WhatsApp, connecting if need be; forget its credentials; report `Unlinked`.
+    Unlink {
+        /// The attempt under which it is reported.
+        attempt: Attempt,
+    },
+    /// Forget the device's credentials.
+    Forget,
+}
+
+/// Something that an engine has to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Whose session it is about.
+    pub org: OrgId,
+    /// The session.
+    pub session: SessionId,
+    /// What happened.
+    pub body: ReportBody,
+}
+
+/// What an engine can tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReportBody {
+    /// Something for the lifecycle.
+    Fact(EngineFact),
+    /// A text came in.
+    TextIn(IncomingText),
+}
+
+/// A text to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutgoingText {
+    /// The recipient's JID.
+    pub to: String,
+    /// The text.
+    pub text: String,
+    /// The id of a message that it answers.
+    pub reply_to: Option<String>,
+}
+
+/// A text that came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IncomingText {
+    /// WhatsApp's id of the message.
+    pub id: String,
+    /// The sender's JID.
+    pub from: String,
+    /// The text.
+    pub text: String,
+}
+
+/// A text that was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// WhatsApp's id of the message.
+    pub id: String,
+    /// When it was accepted.
+    pub at: Timestamp,
+}
+
+/// Why a text was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// There is no such run, or it is not connected.
+    #[error("live WhatsApp client is not available for this session")]
+    NotConnected,
+    /// WhatsApp refused the recipient or the message.
+    #[error("WhatsApp refused the message")]
+    Refused,
+}
