@@ -1,0 +1,354 @@
+//! Portcullis's own resources: organisations, keys, plugins, bindings, decisions and the audit.
+
+use hyper::StatusCode;
+use portcullis_core::{
+    Capabilities, Capability, FailureFold, Grant, Labels, Mode, OperationKind, OrgId, Plan, PluginId, Quotas, Selector,
+    Timestamp,
+};
+use portcullis_service::{BindingChange, KeyRequest, NewBinding, NewOrg, OrgChange};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{decode, explain, mismatch, view};
+use crate::asked::{Answer, Asked, Component};
+use crate::dialect::Problem;
+use crate::exchange::{Incoming, Reply};
+use crate::routes::EncodeContext;
+
+// === organisations ===
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct OrgBody {
+    name: String,
+    plan: Option<Plan>,
+    quotas: Option<Quotas>,
+    labels: Option<Labels>,
+}
+
+pub(super) fn create_org(incoming: &Incoming) -> Result<Asked, Problem> {
+    let body: OrgBody = decode::body(incoming)?;
+    Ok(Asked::CreateOrg(NewOrg {
+        name: body.name,
+        plan: body.plan.unwrap_or_default(),
+        quotas: body.quotas.unwrap_or_default(),
+        labels: body.labels.unwrap_or_default(),
+    }))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct OrgPatch {
+    name: Option<String>,
+    plan: Option<Plan>,
+    quotas: Option<Quotas>,
+    labels: Option<Labels>,
+    suspended: Option<bool>,
+}
+
+pub(super) fn update_org(incoming: &Incoming) -> Result<Asked, Problem> {
+    let org = org_id(incoming)?;
+    let OrgPatch { name, plan, quotas, labels, suspended } = decode::body(incoming)?;
+    Ok(Asked::UpdateOrg { org, change: OrgChange { name, plan, quotas, labels, suspended } })
+}
+
+pub(super) fn list_orgs(incoming: &Incoming) -> Result<Asked, Problem> {
+    Ok(Asked::Orgs { after: decode::cursor(incoming)?, limit: decode::limit(incoming) })
+}
+
+pub(super) fn get_org(incoming: &Incoming) -> Result<Asked, Problem> {
+    Ok(Asked::Org { org: org_id(incoming)? })
+}
+
+pub(super) fn erase_org(incoming: &Incoming) -> Result<Asked, Problem> {
+    Ok(Asked::EraseOrg { org: org_id(incoming)? })
+}
+
+fn org_id(incoming: &Incoming) -> Result<OrgId, Problem> {
+    decode::path_id(incoming, "id", "organisation")
+}
+
+pub(super) fn org_created(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    let Answer::OrgCreated(org) = answer else { return mismatch() };
+    Reply::json(StatusCode::CREATED, &view::org(&org))
+}
+
+pub(super) fn org(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    let Answer::Org(org) = answer else { return mismatch() };
+    Reply::json(StatusCode::OK, &view::org(&org))
+}
+
+pub(super) fn orgs(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    let Answer::Orgs(page) = answer else { return mismatch() };
+    let next = page.entries.last().filter(|_| page.more).map(|org| org.id.to_string());
+    Reply::json(StatusCode::OK, &view::list(page.entries.iter().map(view::org).collect(), next))
+}
+
+// === keys ===
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct KeyBody {
+    name: String,
+    capabilities: Vec<String>,
+    session_id: Option<String>,
+    expires_at: Option<Timestamp>,
+}
+
+pub(super) fn create_key(incoming: &Incoming) -> Result<Asked, Problem> {
+    let org = org_id(incoming)?;
+    let body: KeyBody = decode::body(incoming)?;
+    let capability = |name: &String| {
+        Capability::from_name(name).ok_or_else(|| Problem::invalid(format!("there is no capability {name:?}")))
+    };
+    let capabilities: Vec<_> = body.capabilities.iter().map(capability).collect::<Result<_, _>>()?;
+    let session_scope = body.session_id.map(|text| decode::id("sessionId", &text)).transpose()?;
+    let key = KeyRequest {
+        name: body.name,
+        capabilities: capabilities.into_iter().collect::<Capabilities>(),
+        session_scope,
+        expires_at: body.expires_at,
+    };
+    Ok(Asked::CreateKey { org, key })
+}
+
+pub(super) fn list_keys(incoming: &Incoming) -> Result<Asked, Problem> {
+    Ok(Asked::Keys { org: org_id(incoming)? })
+}
+
+pub(super) fn revoke_key(incoming: &Incoming) -> Result<Asked, Problem> {
+    Ok(Asked::RevokeKey { org: org_id(incoming)?, key: decode::path_id(incoming, "key", "key")? })
+}
+
+pub(super) fn key_created(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    let Answer::KeyCreated(new) = answer else { return mismatch() };
+    let mut body = view::key(&new.key);
+    body["key"] = json!(new.text);
+    Reply::json(StatusCode::CREATED, &body).with("cache-control", "no-store")
+}
+
+pub(super) fn keys(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    let Answer::Keys(keys) = answer else { return mismatch() };
+    Reply::json(StatusCode::OK, &view::list(keys.iter().map(view::key).collect(), None))
+}
+
+// === plugins ===
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CatalogueBody {
+    catalog: String,
+}
+
+/// A component as the body, or a JSON document that names one of the catalogue. No component begins with a brace.
+pub(super) fn upload_plugin(incoming: &Incoming) -> Result<Asked, Problem> {
+    if incoming.body.is_empty() {
+        return Err(Problem::invalid("the body must be a component, or {\"catalog\": \"<name>\"}"));
+    }
+    let wait = !matches!(incoming.query("wait"), Some("false" | "0"));
+    let begins = incoming.body.iter().find(|byte| !byte.is_ascii_whitespace());
+    let component = if begins == Some(&b'{') {
+        let body: CatalogueBody = decode::body(incoming)?;
+        Component::Catalogue(body.catalog)
+    } else {
+        Component::Bytes(incoming.body.to_vec())
+    };
+    Ok(Asked::UploadPlugin { component, wait })
+}
+
+pub(super) fn catalogue(_incoming: &Incoming) -> Result<Asked, Problem> {
+    Ok(Asked::Catalogue)
+}
+
+pub(super) fn list_plugins(_incoming: &Incoming) -> Result<Asked, Problem> {
+    Ok(Asked::Plugins)
+}
+
+pub(super) fn plugin_versions(incoming: &Incoming) -> Result<Asked, Problem> {
+    Ok(Asked::PluginVersions { plugin: plugin_id(incoming)? })
+}
+
+pub(super) fn delete_plugin(incoming: &Incoming) -> Result<Asked, Problem> {
+    Ok(Asked::DeletePlugin { plugin: plugin_id(incoming)? })
+}
+
+fn plugin_id(incoming: &Incoming) -> Result<PluginId, Problem> {
+    decode::path_id(incoming, "id", "plugin")
+}
+
+/// 201 for a new version, 200 for bytes that were known, 202 for an upload that is not waited for.
+pub(super) fn uploaded(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    match answer {
+        Answer::Uploaded(uploaded) => {
+            let status = if uploaded.known { StatusCode::OK } else { StatusCode::CREATED };
+            Reply::json(status, &view::plugin(&uploaded.version))
+        }
+        Answer::UploadBegun => Reply::json(
+            StatusCode::ACCEPTED,
+            &json!({ "status": "compiling", "message": "the plugin is listed once it is admitted; a refusal is in the audit" }),
+        ),
+        _ => mismatch(),
+    }
+}
+
+pub(super) fn catalogue_names(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    let Answer::Catalogue(names) = answer else { return mismatch() };
+    let names = names.into_iter().map(|name| json!({ "name": name })).collect();
+    Reply::json(StatusCode::OK, &view::list(names, None))
+}
+
+pub(super) fn plugins(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    let (Answer::Plugins(versions) | Answer::PluginVersions(versions)) = answer else { return mismatch() };
+    Reply::json(StatusCode::OK, &view::list(versions.iter().map(view::plugin).collect(), None))
+}
+
+/// The newest version, with the numbers of all.
+pub(super) fn plugin(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    let Answer::PluginVersions(versions) = answer else { return mismatch() };
+    let Some(newest) = versions.last() else { return mismatch() };
+    let mut body = view::plugin(newest);
+    body["versions"] = json!(versions.iter().map(|version| version.version).collect::<Vec<_>>());
+    Reply::json(StatusCode::OK, &body)
+}
+
+// === bindings ===
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct BindingBody {
+    plugin: String,
+    version: Option<u32>,
+    hooks: Option<Vec<String>>,
+    mode: Option<Mode>,
+    settings: Option<Value>,
+    on_failure: Option<FailureFold>,
+    order: Option<i32>,
+    grants: Option<Vec<Grant>>,
+    selector: Option<Labels>,
+}
+
+pub(super) fn create_binding(incoming: &Incoming) -> Result<Asked, Problem> {
+    let body: BindingBody = decode::body(incoming)?;
+    Ok(Asked::CreateBinding(Box::new(NewBinding {
+        plugin: decode::id("plugin", &body.plugin)?,
+        version: body.version,
+        hooks: hooks(&body.hooks.unwrap_or_default())?,
+        mode: body.mode.unwrap_or(Mode::Enforce),
+        settings: settings(body.settings),
+        on_failure: body.on_failure.unwrap_or(FailureFold::Deny),
+        order: body.order.unwrap_or(0),
+        grants: body.grants,
+        selector: Selector(body.selector.unwrap_or_default()),
+    })))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct BindingPatch {
+    version: Option<u32>,
+    hooks: Option<Vec<String>>,
+    mode: Option<Mode>,
+    settings: Option<Value>,
+    on_failure: Option<FailureFold>,
+    order: Option<i32>,
+    grants: Option<Vec<Grant>>,
+    selector: Option<Labels>,
+}
+
+pub(super) fn update_binding(incoming: &Incoming) -> Result<Asked, Problem> {
+    let binding = decode::path_id(incoming, "id", "binding")?;
+    let body: BindingPatch = decode::body(incoming)?;
+    let change = BindingChange {
+        version: body.version,
+        hooks: body.hooks.as_deref().map(hooks).transpose()?,
+        mode: body.mode,
+        settings: body.settings.map(|value| value.to_string()),
+        on_failure: body.on_failure,
+        order: body.order,
+        grants: body.grants,
+        selector: body.selector.map(Selector),
+    };
+    Ok(Asked::UpdateBinding { binding, change: Box::new(change) })
+}
+
+fn hooks(names: &[String]) -> Result<Vec<OperationKind>, Problem> {
+    let hook = |name: &String| {
+        let kind = OperationKind::from_name(name).filter(|kind| kind.row().hookable);
+        kind.ok_or_else(|| Problem::invalid(format!("there is no operation {name:?} that can be hooked")))
+    };
+    names.iter().map(hook).collect()
+}
+
+/// No settings are the empty object.
+fn settings(value: Option<Value>) -> String {
+    value.map_or_else(|| "{}".to_owned(), |value| value.to_string())
+}
+
+pub(super) fn list_bindings(_incoming: &Incoming) -> Result<Asked, Problem> {
+    Ok(Asked::Bindings)
+}
+
+pub(super) fn get_binding(incoming: &Incoming) -> Result<Asked, Problem> {
+    Ok(Asked::Binding { binding: decode::path_id(incoming, "id", "binding")? })
+}
+
+pub(super) fn delete_binding(incoming: &Incoming) -> Result<Asked, Problem> {
+    Ok(Asked::DeleteBinding { binding: decode::path_id(incoming, "id", "binding")? })
+}
+
+pub(super) fn binding_created(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    let Answer::BindingCreated(binding) = answer else { return mismatch() };
+    Reply::json(StatusCode::CREATED, &view::binding(&binding))
+}
+
+pub(super) fn binding(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    let Answer::Binding(binding) = answer else { return mismatch() };
+    Reply::json(StatusCode::OK, &view::binding(&binding))
+}
+
+pub(super) fn bindings(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    let Answer::Bindings(bindings) = answer else { return mismatch() };
+    Reply::json(StatusCode::OK, &view::list(bindings.iter().map(view::binding).collect(), None))
+}
+
+// === decisions and the audit ===
+
+pub(super) fn list_decisions(incoming: &Incoming) -> Result<Asked, Problem> {
+    let session = incoming.query("session").map(|text| decode::id("session", text)).transpose()?;
+    Ok(Asked::Decisions { session, before: decode::cursor(incoming)?, limit: decode::limit(incoming) })
+}
+
+pub(super) fn get_decision(incoming: &Incoming) -> Result<Asked, Problem> {
+    Ok(Asked::Decision { decision: decode::path_id(incoming, "id", "decision")? })
+}
+
+pub(super) fn list_audit(incoming: &Incoming) -> Result<Asked, Problem> {
+    Ok(Asked::Audit { before: decode::cursor(incoming)?, limit: decode::limit(incoming) })
+}
+
+pub(super) fn decisions(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    let Answer::Decisions(page) = answer else { return mismatch() };
+    let next = page.entries.last().filter(|_| page.more).map(|record| record.id.to_string());
+    Reply::json(StatusCode::OK, &view::list(page.entries.iter().map(explain::decision).collect(), next))
+}
+
+pub(super) fn decision(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    let Answer::Decision(record) = answer else { return mismatch() };
+    Reply::json(StatusCode::OK, &explain::decision(&record))
+}
+
+pub(super) fn audit(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    let Answer::Audit(page) = answer else { return mismatch() };
+    let next = page.entries.last().filter(|_| page.more).map(|entry| entry.id.to_string());
+    Reply::json(StatusCode::OK, &view::list(page.entries.iter().map(view::audit).collect(), next))
+}
+
+/// 204 for whatever was done and has nothing to show.
+pub(super) fn no_content(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    match answer {
+        Answer::OrgErased | Answer::KeyRevoked | Answer::PluginDeleted | Answer::BindingDeleted | Answer::Simulated => {
+            Reply::empty(StatusCode::NO_CONTENT)
+        }
+        _ => mismatch(),
+    }
+}

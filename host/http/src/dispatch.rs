@@ -1,0 +1,183 @@
+//! From a question to an answer: the permit, then the service. The only module that calls it.
+
+use std::sync::Arc;
+
+use portcullis_core::lifecycle::FIRST_CODE_TIMEOUT;
+use portcullis_core::{OperationKind, OrgId, Permit, Principal, PrincipalKind, RequestId, Session, Status, Target};
+use portcullis_service::{Call, Done, Outcome, Page, ServiceError, Waited};
+
+use crate::Front;
+use crate::asked::{Answer, Asked, Component, WaitFor};
+
+/// Who asks, and how.
+pub(crate) struct Asking {
+    pub(crate) principal: Principal,
+    pub(crate) kind: OperationKind,
+    /// The organisation in which to act: the caller's own, unless another is named.
+    pub(crate) org: OrgId,
+    pub(crate) request: RequestId,
+    pub(crate) dry_run: bool,
+}
+
+/// Permits and answers a question.
+pub(crate) async fn answer(front: &Arc<Front>, asking: Asking, asked: Asked) -> Result<Answer, ServiceError> {
+    let service = &front.service;
+    let target = target(&asking, &asked);
+    let permit = service.permit(&asking.principal, asking.kind, target, Some(asking.request)).await?;
+    let request = Some(asking.request);
+    Ok(match asked {
+        Asked::Operate { operation, then } => {
+            let call = Call { request, dry_run: asking.dry_run };
+            let done = service.execute(&permit, operation, call).await?;
+            wait(front, &permit, done, then).await
+        }
+        Asked::Session { .. } => Answer::Session(service.session(&permit)?),
+        // Who is bound to one session lists that one.
+        Asked::Sessions { .. } if asking.principal.session_scope.is_some() => {
+            let entries = service.session(&permit).into_iter().collect();
+            Answer::Sessions(Page { entries, more: false })
+        }
+        Asked::Sessions { before, limit } => Answer::Sessions(service.sessions(&permit, before, limit)),
+        Asked::RatePolicy { session } => {
+            let found = service.session(&permit)?;
+            Answer::RatePolicy {
+                current: service.rate_policy_of(&found),
+                policies: service.rate_policies(),
+                used: service.sends(target.org, session)?,
+                session: found,
+            }
+        }
+        Asked::Simulate { act, .. } => {
+            service.simulate(&permit, act).await?;
+            Answer::Simulated
+        }
+        Asked::CreateOrg(new) => Answer::OrgCreated(service.create_org(&permit, new, request).await?),
+        Asked::Orgs { after, limit } => Answer::Orgs(service.list_orgs(&permit, after, limit)?),
+        Asked::Org { .. } => Answer::Org(service.read_org(&permit)?),
+        Asked::UpdateOrg { change, .. } => Answer::Org(service.update_org(&permit, change, request).await?),
+        Asked::EraseOrg { .. } => {
+            service.erase_org(&permit, request).await?;
+            Answer::OrgErased
+        }
+        Asked::CreateKey { key, .. } => Answer::KeyCreated(service.create_key(&permit, key, request).await?),
+        Asked::Keys { .. } => Answer::Keys(service.list_keys(&permit)?),
+        Asked::RevokeKey { key, .. } => {
+            service.revoke_key(&permit, key, request).await?;
+            Answer::KeyRevoked
+        }
+        Asked::UploadPlugin { component, wait } => upload(front, permit, component, wait, request).await?,
+        Asked::Catalogue => Answer::Catalogue(front.catalogue.iter().map(|entry| entry.name).collect()),
+        Asked::Plugins => Answer::Plugins(service.list_plugins(&permit)?),
+        Asked::PluginVersions { plugin } => Answer::PluginVersions(service.plugin_versions(&permit, plugin)?),
+        Asked::DeletePlugin { plugin } => {
+            service.delete_plugin(&permit, plugin, request).await?;
+            Answer::PluginDeleted
+        }
+        Asked::CreateBinding(new) => Answer::BindingCreated(service.create_binding(&permit, *new, request).await?),
+        Asked::Bindings => Answer::Bindings(service.list_bindings(&permit)?),
+        Asked::Binding { binding } => Answer::Binding(Arc::new(service.binding(&permit, binding)?)),
+        Asked::UpdateBinding { binding, change } => {
+            Answer::Binding(service.update_binding(&permit, binding, *change, request).await?)
+        }
+        Asked::DeleteBinding { binding } => {
+            service.delete_binding(&permit, binding, request).await?;
+            Answer::BindingDeleted
+        }
+        Asked::Decisions { session, before, limit } => {
+            Answer::Decisions(service.decisions(&permit, session, before, limit)?)
+        }
+        Asked::Decision { decision } => Answer::Decision(Box::new(service.decision(&permit, decision)?)),
+        Asked::Audit { before, limit } => Answer::Audit(service.audit(&permit, before, limit)?),
+    })
+}
+
+/// On what a question acts.
+fn target(asking: &Asking, asked: &Asked) -> Target {
+    match asked {
+        Asked::Operate { operation, .. } => Target { org: asking.org, session: operation.session() },
+        Asked::Session { session } | Asked::RatePolicy { session } | Asked::Simulate { session, .. } => {
+            Target::session(asking.org, *session)
+        }
+        Asked::Sessions { .. } => Target { org: asking.org, session: asking.principal.session_scope },
+        Asked::Org { org }
+        | Asked::UpdateOrg { org, .. }
+        | Asked::EraseOrg { org }
+        | Asked::CreateKey { org, .. }
+        | Asked::Keys { org }
+        | Asked::RevokeKey { org, .. } => Target::org(*org),
+        // These are about organisations as such, which only the platform has.
+        Asked::CreateOrg(_) | Asked::Orgs { .. } => Target::org(OrgId::PLATFORM),
+        Asked::UploadPlugin { .. }
+        | Asked::Catalogue
+        | Asked::Plugins
+        | Asked::PluginVersions { .. }
+        | Asked::DeletePlugin { .. }
+        | Asked::CreateBinding(_)
+        | Asked::Bindings
+        | Asked::Binding { .. }
+        | Asked::UpdateBinding { .. }
+        | Asked::DeleteBinding { .. }
+        | Asked::Decisions { .. }
+        | Asked::Decision { .. }
+        | Asked::Audit { .. } => Target::org(asking.org),
+    }
+}
+
+/// Waits for what the dialect wants to answer with.
+async fn wait(front: &Front, permit: &Permit, done: Done, then: WaitFor) -> Answer {
+    let Some(session) = &done.session else { return Answer::Operated(done) };
+    let (org, id) = (permit.target().org, session.id);
+    let waited = match (then, &done.outcome) {
+        (WaitFor::PairingCode(at_most), Outcome::Done | Outcome::Unchanged) => {
+            debug_assert!(at_most <= FIRST_CODE_TIMEOUT, "nobody waits longer than the code may take");
+            front.service.wait_for(org, id, at_most, has_code_or_never_will).await
+        }
+        // Deleting what is being deleted already answers at once.
+        (WaitFor::Gone(at_most), Outcome::Done) => front.service.wait_for(org, id, at_most, |_| false).await,
+        _ => return Answer::Operated(done),
+    };
+    match waited {
+        Waited::Gone if matches!(then, WaitFor::Gone(_)) => Answer::Gone,
+        Waited::Gone => Answer::Operated(Done { session: None, ..done }),
+        Waited::Reached(session) | Waited::TimedOut(session) => {
+            Answer::Operated(Done { session: Some(session), ..done })
+        }
+    }
+}
+
+fn has_code_or_never_will(session: &Session) -> bool {
+    !matches!(session.status, Status::Pairing { code: None, .. })
+}
+
+async fn upload(
+    front: &Arc<Front>,
+    permit: Permit,
+    component: Component,
+    wait: bool,
+    request: Option<RequestId>,
+) -> Result<Answer, ServiceError> {
+    let bytes = match component {
+        Component::Bytes(bytes) => bytes,
+        Component::Catalogue(name) => {
+            let entry = front.catalogue.iter().find(|entry| entry.name == name);
+            entry.ok_or(ServiceError::NotFound("plugin of this name in the catalogue"))?.component.to_vec()
+        }
+    };
+    if wait {
+        return Ok(Answer::Uploaded(front.service.upload_plugin(&permit, bytes, request).await?));
+    }
+    let front = Arc::clone(front);
+    tokio::spawn(async move { front.service.upload_in_background(&permit, bytes, request).await });
+    Ok(Answer::UploadBegun)
+}
+
+/// The organisation that a caller acts in: the operator may name any, everybody else has their own.
+pub(crate) fn acting_org(principal: &Principal, named: Option<&str>) -> Result<OrgId, ServiceError> {
+    match named {
+        None | Some("") => Ok(principal.org),
+        Some(text) => match text.parse() {
+            Ok(org) if org == principal.org || principal.kind == PrincipalKind::Operator => Ok(org),
+            _ => Err(ServiceError::NotFound("organisation")),
+        },
+    }
+}

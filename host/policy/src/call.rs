@@ -1,0 +1,328 @@
+//! One call of one plugin: a fresh store and instance, bounded in every direction, and dropped afterwards.
+//!
+//! Three things can stop a guest, and the first is meant to. Fuel is counted by the instructions that it executes, so it ends a spin at the same place every time.
+//! The deadline is an outer cap on wall time: the guest yields at every tick of the engine's epoch, and a timer looks at the clock then.
+//! Refused memory does not stop it; what it does about that usually does.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_core::{Grant, PluginFailure, PluginId, PolicyReads, Timestamp};
+use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower, TypedFunc};
+use wasmtime::{ResourceLimiter, Store};
+
+use crate::bindings::portcullis::policy::describe::Description;
+use crate::bindings::portcullis::policy::pace::Pacing;
+use crate::bindings::portcullis::policy::settings::Problem;
+use crate::bindings::portcullis::policy::types;
+use crate::failure::classify;
+use crate::imports::kv::KvBuffer;
+use crate::imports::log::Log;
+use crate::imports::reads::Reads;
+use crate::imports::wasi::Wasi;
+use crate::loaded::Plugin;
+use crate::{Runtime, RuntimeConfig, machine};
+
+/// How many bytes a guest can hand to the host at a time, in an answer or in a call.
+const OUTPUT_BYTES: usize = 64 << 10;
+
+/// What is asked of a guest.
+#[derive(Clone, Copy)]
+pub(crate) enum Question<'a> {
+    Describe,
+    Validate(&'a str),
+    Before(&'a types::Context, &'a types::Operation),
+    After(&'a types::Context, &'a types::Operation, &'a types::Outcome),
+    OnEvent(&'a types::Context, &'a types::Event),
+    Fired(&'a types::Context, &'a str, &'a str),
+    Limits(&'a types::Context, types::Usage),
+}
+
+/// What it said.
+pub(crate) enum Reply {
+    Described(Description),
+    Validated(Result<(), Vec<Problem>>),
+    Decided(types::Decision),
+    FollowUps(Vec<types::FollowUp>),
+    Paced(Option<Pacing>),
+}
+
+/// What a call may use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    pub(crate) fuel: u64,
+    pub(crate) wall: Duration,
+}
+
+impl Budget {
+    /// For calls inside a request.
+    pub(crate) fn gate(config: &RuntimeConfig) -> Self {
+        Self { fuel: config.gate_fuel, wall: config.gate_wall }
+    }
+
+    /// For calls off the request path.
+    pub(crate) fn background(config: &RuntimeConfig) -> Self {
+        Self { fuel: config.background_fuel, wall: config.background_wall }
+    }
+}
+
+/// A call that has ended.
+pub(crate) struct Called {
+    pub(crate) result: Result<Reply, PluginFailure>,
+    /// If the function that was asked has another type than the contract's: which and how.
+    pub(crate) mismatch: Option<String>,
+    pub(crate) fuel: u64,
+    pub(crate) micros: u64,
+    pub(crate) memory: u64,
+    pub(crate) state: CallState,
+}
+
+/// What a store holds besides the instance: bounds, and what the imports read and write.
+pub(crate) struct CallState {
+    pub(crate) now: Timestamp,
+    pub(crate) seed: u64,
+    /// Whose call it is; none for calls that belong to no binding.
+    pub(crate) bound: Option<Bound>,
+    pub(crate) kv: KvBuffer,
+    pub(crate) log: Log,
+    pub(crate) reads: Reads,
+    /// Made when the guest first calls anything of WASI.
+    pub(crate) wasi: Option<Box<Wasi>>,
+    memory: Memory,
+}
+
+/// A binding's side of a call.
+pub(crate) struct Bound {
+    pub(crate) plugin: PluginId,
+    pub(crate) grants: Vec<Grant>,
+    pub(crate) reads: Arc<dyn PolicyReads>,
+}
+
+impl CallState {
+    pub(crate) fn new(config: &RuntimeConfig, now: Timestamp, seed: u64, bound: Option<Bound>) -> Self {
+        Self {
+            now,
+            seed,
+            bound,
+            kv: KvBuffer::default(),
+            log: Log::default(),
+            reads: Reads::default(),
+            wasi: None,
+            memory: Memory { most: config.memory_bytes, held: 0, peak: 0, denied: false },
+        }
+    }
+
+    /// The binding's side of the call if it grants `grant`.
+    pub(crate) fn granted(&self, grant: Grant) -> Result<&Bound, types::HostError> {
+        self.bound.as_ref().filter(|bound| bound.grants.contains(&grant)).ok_or(types::HostError::NotGranted)
+    }
+}
+
+impl Runtime {
+    /// Asks `plugin`. The caller holds a permit.
+    pub(crate) async fn call(
+        &self,
+        plugin: &Plugin,
+        state: CallState,
+        budget: Budget,
+        question: Question<'_>,
+    ) -> Called {
+        let began = Instant::now();
+        let mut store = Store::new(self.engine(), state);
+        store.limiter(|state| &mut state.memory);
+        store.set_hostcall_fuel(OUTPUT_BYTES);
+        // Both bounds are set before the instantiation, which may run code of the guest's.
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_async_yield_and_update(1);
+        let outcome = match store.set_fuel(budget.fuel) {
+            Ok(()) => tokio::time::timeout(budget.wall, ask(plugin, &mut store, question)).await,
+            Err(error) => Ok(Err(error)),
+        };
+
+        let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        let mut mismatch = None;
+        let result = match outcome {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error)) => {
+                let failure = if let Some(Mismatched(why)) = error.downcast_ref() {
+                    mismatch = Some(why.clone());
+                    PluginFailure::Unavailable
+                } else {
+                    classify(&error, store.data().memory.denied)
+                };
+                store.data_mut().log.failure(failure, &error);
+                Err(failure)
+            }
+            Err(_elapsed) => Err(PluginFailure::Deadline),
+        };
+        let mut state = store.into_data();
+        if let Some(wasi) = &state.wasi {
+            wasi.drain(&mut state.log);
+        }
+        Called {
+            result,
+            mismatch,
+            fuel,
+            micros: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            memory: u64::try_from(state.memory.peak).unwrap_or(u64::MAX),
+            state,
+        }
+    }
+}
+
+async fn ask(plugin: &Plugin, store: &mut Store<CallState>, question: Question<'_>) -> wasmtime::Result<Reply> {
+    let instance = plugin.pre.instantiate_async(&mut *store).await?;
+    let at = Lookup { plugin, instance };
+    Ok(match question {
+        Question::Describe => {
+            at.check_all(store)?;
+            let (description,) = at.describe(store)?.call_async(store, ()).await?;
+            Reply::Described(description)
+        }
+        Question::Validate(json) => {
+            let (outcome,) = at.validate(store)?.call_async(store, (json,)).await?;
+            Reply::Validated(outcome)
+        }
+        Question::Before(context, operation) => {
+            let (decision,) = at.before(store)?.call_async(store, (context, operation)).await?;
+            Reply::Decided(decision)
+        }
+        Question::After(context, operation, outcome) => {
+            let (follow_ups,) = at.after(store)?.call_async(store, (context, operation, outcome)).await?;
+            Reply::FollowUps(follow_ups)
+        }
+        Question::OnEvent(context, event) => {
+            let (follow_ups,) = at.on_event(store)?.call_async(store, (context, event)).await?;
+            Reply::FollowUps(follow_ups)
+        }
+        Question::Fired(context, key, payload) => {
+            let (follow_ups,) = at.fired(store)?.call_async(store, (context, key, payload)).await?;
+            Reply::FollowUps(follow_ups)
+        }
+        Question::Limits(context, usage) => {
+            let (pacing,) = at.limits(store)?.call_async(store, (context, usage)).await?;
+            Reply::Paced(pacing)
+        }
+    })
+}
+
+/// A function that the plugin does not export, or with another type than the contract's.
+#[derive(Debug, thiserror::Error)]
+#[error("a function of the contract is missing or has another type: {0}")]
+struct Mismatched(String);
+
+/// The functions of an instance, by the contract's types.
+struct Lookup<'a> {
+    plugin: &'a Plugin,
+    instance: Instance,
+}
+
+type Contextual<'a, T> = (&'a types::Context, T);
+type FollowUps = (Vec<types::FollowUp>,);
+type Found<P, R> = wasmtime::Result<TypedFunc<P, R>>;
+
+impl Lookup<'_> {
+    fn find<P, R>(&self, store: &mut Store<CallState>, name: &str, index: Option<&ComponentExportIndex>) -> Found<P, R>
+    where
+        P: ComponentNamedList + Lower,
+        R: ComponentNamedList + Lift,
+    {
+        let index = index.ok_or_else(|| Mismatched(format!("{name} is not exported")))?;
+        let found = self.instance.get_typed_func(store, index);
+        found.map_err(|error| Mismatched(format!("{name}: {}", crate::compile::short(&error))).into())
+    }
+
+    fn describe(&self, store: &mut Store<CallState>) -> Found<(), (Description,)> {
+        self.find(store, "describe.describe", self.plugin.describe.as_ref())
+    }
+
+    fn validate<'b>(&self, store: &mut Store<CallState>) -> Found<(&'b str,), (Result<(), Vec<Problem>>,)> {
+        self.find(store, "settings.validate", self.plugin.validate.as_ref())
+    }
+
+    fn before<'b>(
+        &self,
+        store: &mut Store<CallState>,
+    ) -> Found<Contextual<'b, &'b types::Operation>, (types::Decision,)> {
+        self.find(store, "gate.before", self.plugin.before.as_ref())
+    }
+
+    fn after<'b>(
+        &self,
+        store: &mut Store<CallState>,
+    ) -> Found<(&'b types::Context, &'b types::Operation, &'b types::Outcome), FollowUps> {
+        self.find(store, "observer.after", self.plugin.after.as_ref())
+    }
+
+    fn on_event<'b>(&self, store: &mut Store<CallState>) -> Found<Contextual<'b, &'b types::Event>, FollowUps> {
+        self.find(store, "observer.on-event", self.plugin.on_event.as_ref())
+    }
+
+    fn fired<'b>(&self, store: &mut Store<CallState>) -> Found<(&'b types::Context, &'b str, &'b str), FollowUps> {
+        self.find(store, "timer.fired", self.plugin.fired.as_ref())
+    }
+
+    fn limits<'b>(&self, store: &mut Store<CallState>) -> Found<Contextual<'b, types::Usage>, (Option<Pacing>,)> {
+        self.find(store, "pace.limits", self.plugin.limits.as_ref())
+    }
+
+    /// Checks the type of everything that the plugin exports of the contract.
+    fn check_all(&self, store: &mut Store<CallState>) -> wasmtime::Result<()> {
+        let Plugin { validate, before, after, on_event, fired, limits, .. } = self.plugin;
+        self.describe(store)?;
+        if validate.is_some() {
+            self.validate(store)?;
+        }
+        if before.is_some() {
+            self.before(store)?;
+        }
+        if after.is_some() || on_event.is_some() {
+            self.after(store)?;
+            self.on_event(store)?;
+        }
+        if fired.is_some() {
+            self.fired(store)?;
+        }
+        if limits.is_some() {
+            self.limits(store)?;
+        }
+        Ok(())
+    }
+}
+
+/// Bounds the linear memory of all instances of a store together.
+struct Memory {
+    most: usize,
+    held: usize,
+    peak: usize,
+    denied: bool,
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
+        let held = self.held.saturating_add(desired.saturating_sub(current));
+        if held > self.most {
+            self.denied = true;
+            return Ok(false);
+        }
+        self.held = held;
+        self.peak = self.peak.max(held);
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= machine::TABLE_ELEMENTS)
+    }
+
+    fn instances(&self) -> usize {
+        usize::try_from(machine::CORE_INSTANCES).unwrap_or(usize::MAX)
+    }
+
+    fn tables(&self) -> usize {
+        usize::try_from(machine::TABLES).unwrap_or(usize::MAX)
+    }
+
+    fn memories(&self) -> usize {
+        usize::try_from(machine::MEMORIES).unwrap_or(usize::MAX)
+    }
+}

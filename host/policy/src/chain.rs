@@ -1,0 +1,362 @@
+//! Chains: every link is asked in turn, each within its own bounds and all within the chain's.
+//!
+//! Nothing here errs. A plugin that is missing, fails or answers nonsense is an answer too, and folding decides what it means.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_core::{
+    Answer, Binding, BindingId, Decision, FollowUp, KvAccess, Mode, Operation, PluginFailure, PluginId, PolicyReads,
+};
+use serde_json::json;
+
+use crate::bindings::portcullis::policy::types;
+use crate::call::{Bound, Budget, CallState, Called, Question, Reply};
+use crate::convert::answer::{Broken, Teller};
+use crate::convert::{answer, ask};
+use crate::imports::reads::{RECORD_BYTES, Read};
+use crate::loaded::Plugin;
+use crate::{Ask, CONTRACT, Event, Link, Outcome, PaceUsage, Pacing, Runtime};
+
+/// What a chain of gates said.
+pub struct ChainRun {
+    /// One answer for each link that was asked, in the order of the chain.
+    pub answers: Vec<Answer>,
+    /// What the answers that count have read and written; the commit expects the former and applies the latter, in this order.
+    pub kv: Vec<KvAccess>,
+    /// What the plugins logged.
+    pub logs: Vec<LogLine>,
+    context: types::Context,
+    operation: types::Operation,
+    asked: Vec<Asked>,
+}
+
+impl ChainRun {
+    /// What the plugins saw, as a JSON document: context, operation, and each link's settings and reads.
+    /// None if it is larger than is recorded (64 KiB); then the decision cannot be replayed.
+    ///
+    /// It has no credentials, but it has personal values: who keeps it seals it.
+    #[must_use]
+    pub fn input(&self) -> Option<String> {
+        let mut links = Vec::with_capacity(self.asked.len());
+        for asked in &self.asked {
+            let reads = asked.reads.as_ref()?;
+            links.push(json!({ "binding": asked.binding.id, "settings": asked.binding.settings, "reads": reads }));
+        }
+        let document = json!({
+            "contract": CONTRACT,
+            "context": self.context,
+            "operation": self.operation,
+            "links": links,
+        });
+        let text = document.to_string();
+        (text.len() <= RECORD_BYTES).then_some(text)
+    }
+}
+
+/// What one link was asked with.
+struct Asked {
+    binding: Arc<Binding>,
+    /// None if they are too large to be recorded.
+    reads: Option<Vec<Read>>,
+}
+
+/// What an observer, or a timer's plugin, said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// The binding that was told.
+    pub binding: BindingId,
+    /// Its plugin.
+    pub plugin: PluginId,
+    /// What is to follow.
+    pub result: Result<Vec<FollowUp>, PluginFailure>,
+    /// What it has read and written; empty if it failed or its answers do not count.
+    pub kv: Vec<KvAccess>,
+    /// What it logged.
+    pub logs: Vec<LogLine>,
+    /// Units of fuel used.
+    pub fuel: u64,
+    /// Microseconds of wall time used.
+    pub micros: u64,
+}
+
+/// A line of a plugin's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// Whose call logged it.
+    pub binding: BindingId,
+    /// The plugin.
+    pub plugin: PluginId,
+    /// How much it matters.
+    pub level: LogLevel,
+    /// The line, at most 1 KiB.
+    pub message: String,
+}
+
+/// How much a line of a log matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// For the plugin's author.
+    Debug,
+    /// Worth knowing. Lines on stdout are.
+    Info,
+    /// Worth looking at. Lines on stderr are.
+    Warn,
+    /// Something failed; also the host's own line about a call that did.
+    Error,
+}
+
+impl Runtime {
+    /// Asks the gates of a chain about an operation, in turn.
+    ///
+    /// A link whose binding is off, or whose plugin exports no gate, is not asked and has no answer.
+    /// A plugin that is not at hand ([`Runtime::load`] it first) answers [`PluginFailure::Unavailable`].
+    /// Time that is spent queueing for a place counts against no plugin.
+    pub async fn gate(
+        &self,
+        links: &[Link],
+        ask: &Ask,
+        operation: &Operation,
+        reads: Arc<dyn PolicyReads>,
+    ) -> ChainRun {
+        let mut run = ChainRun {
+            answers: Vec::with_capacity(links.len()),
+            kv: Vec::new(),
+            logs: Vec::new(),
+            context: ask::context(ask),
+            operation: ask::operation(operation),
+            asked: Vec::with_capacity(links.len()),
+        };
+        let mut left = self.config().chain_wall;
+        let mut permit = None;
+        for link in links {
+            let plugin = match self.asked(link, |plugin| plugin.before.is_some()) {
+                None => continue,
+                Some(Ok(plugin)) => plugin,
+                Some(Err(failure)) => {
+                    run.answers.push(unanswered(link, failure));
+                    continue;
+                }
+            };
+            if permit.is_none() {
+                permit = self.permits().take(ask.org.id).await;
+            }
+            if permit.is_none() || left.is_zero() {
+                let failure = if permit.is_none() { PluginFailure::Overloaded } else { PluginFailure::Deadline };
+                run.answers.push(unanswered(link, failure));
+                continue;
+            }
+            let mut budget = Budget::gate(self.config());
+            budget.wall = budget.wall.min(left);
+            run.context.settings.clone_from(&link.binding.settings);
+            let question = Question::Before(&run.context, &run.operation);
+            let called = self.call(&plugin, self.state(link, ask, &reads), budget, question).await;
+            left = left.saturating_sub(Duration::from_micros(called.micros));
+            run.take(link, ask, called);
+        }
+        run.context.settings.clear();
+        run
+    }
+
+    /// Tells the observers of a chain how an operation ended.
+    pub async fn observe(
+        &self,
+        links: &[Link],
+        ask: &Ask,
+        operation: &Operation,
+        outcome: &Outcome,
+        reads: Arc<dyn PolicyReads>,
+    ) -> Vec<Observed> {
+        let mut context = ask::context(ask);
+        let (operation, outcome) = (ask::operation(operation), ask::outcome(outcome));
+        let mut observed = Vec::new();
+        for link in links {
+            context.settings.clone_from(&link.binding.settings);
+            let question = Question::After(&context, &operation, &outcome);
+            observed.extend(self.tell(link, ask, &reads, question, |plugin| plugin.after.is_some()).await);
+        }
+        observed
+    }
+
+    /// Tells the observers of a chain about an event.
+    pub async fn observe_event(
+        &self,
+        links: &[Link],
+        ask: &Ask,
+        event: &Event,
+        reads: Arc<dyn PolicyReads>,
+    ) -> Vec<Observed> {
+        let mut context = ask::context(ask);
+        let event = ask::event(event);
+        let mut observed = Vec::new();
+        for link in links {
+            context.settings.clone_from(&link.binding.settings);
+            let question = Question::OnEvent(&context, &event);
+            observed.extend(self.tell(link, ask, &reads, question, |plugin| plugin.on_event.is_some()).await);
+        }
+        observed
+    }
+
+    /// Tells a plugin that a timer of its own is due. A plugin without timers, or a binding that is off, fails as unavailable.
+    pub async fn fire_timer(
+        &self,
+        link: &Link,
+        ask: &Ask,
+        key: &str,
+        payload: &str,
+        reads: Arc<dyn PolicyReads>,
+    ) -> Observed {
+        let mut context = ask::context(ask);
+        context.settings.clone_from(&link.binding.settings);
+        let question = Question::Fired(&context, key, payload);
+        let told = self.tell(link, ask, &reads, question, |plugin| plugin.fired.is_some()).await;
+        told.unwrap_or_else(|| unobserved(link, PluginFailure::Unavailable))
+    }
+
+    /// Asks a plugin for the rate limits of the context's session; none leaves them to the named policy.
+    /// Writes that it makes meanwhile are dropped, because there is no commit for them.
+    ///
+    /// # Errors
+    /// How the plugin failed.
+    pub async fn pace(
+        &self,
+        link: &Link,
+        ask: &Ask,
+        usage: PaceUsage,
+        reads: Arc<dyn PolicyReads>,
+    ) -> Result<Option<Pacing>, PluginFailure> {
+        let plugin = match self.asked(link, |plugin| plugin.limits.is_some()) {
+            None => return Ok(None),
+            Some(plugin) => plugin?,
+        };
+        let _permit = self.permits().take(ask.org.id).await.ok_or(PluginFailure::Overloaded)?;
+        let mut context = ask::context(ask);
+        context.settings.clone_from(&link.binding.settings);
+        let question = Question::Limits(&context, ask::usage(usage));
+        let called = self.call(&plugin, self.state(link, ask, &reads), Budget::gate(self.config()), question).await;
+        match called.result? {
+            Reply::Paced(pacing) => Ok(pacing.map(answer::pacing)),
+            _ => Err(PluginFailure::BadOutput),
+        }
+    }
+
+    /// The plugin of a link; none if it is not to be asked.
+    fn asked(&self, link: &Link, exports: fn(&Plugin) -> bool) -> Option<Result<Arc<Plugin>, PluginFailure>> {
+        if link.binding.mode == Mode::Off {
+            return None;
+        }
+        match self.at_hand(&link.version.digest) {
+            Some(plugin) => exports(&plugin).then_some(Ok(plugin)),
+            None => Some(Err(PluginFailure::Unavailable)),
+        }
+    }
+
+    fn state(&self, link: &Link, ask: &Ask, reads: &Arc<dyn PolicyReads>) -> CallState {
+        let bound =
+            Bound { plugin: link.binding.plugin, grants: link.binding.grants.clone(), reads: Arc::clone(reads) };
+        CallState::new(self.config(), ask.now, ask.seed, Some(bound))
+    }
+
+    async fn tell(
+        &self,
+        link: &Link,
+        ask: &Ask,
+        reads: &Arc<dyn PolicyReads>,
+        question: Question<'_>,
+        exports: fn(&Plugin) -> bool,
+    ) -> Option<Observed> {
+        let plugin = match self.asked(link, exports)? {
+            Ok(plugin) => plugin,
+            Err(failure) => return Some(unobserved(link, failure)),
+        };
+        let Some(_permit) = self.permits().take(ask.org.id).await else {
+            return Some(unobserved(link, PluginFailure::Overloaded));
+        };
+        let called =
+            self.call(&plugin, self.state(link, ask, reads), Budget::background(self.config()), question).await;
+        let Called { result, fuel, micros, mut state, .. } = called;
+        let converted = result.and_then(|reply| match reply {
+            Reply::FollowUps(follow_ups) => {
+                teller(link, ask).follow_ups(follow_ups).map_err(|broken| bad_output(&mut state, broken))
+            }
+            _ => Err(PluginFailure::BadOutput),
+        });
+        let counts = link.binding.mode == Mode::Enforce && converted.is_ok();
+        Some(Observed {
+            binding: link.binding.id,
+            plugin: link.binding.plugin,
+            result: converted,
+            kv: if counts { state.kv.into_accesses(link.binding.plugin) } else { Vec::new() },
+            logs: lines(link, state.log),
+            fuel,
+            micros,
+        })
+    }
+}
+
+impl ChainRun {
+    fn take(&mut self, link: &Link, ask: &Ask, called: Called) {
+        let Called { result, fuel, micros, memory, mut state, .. } = called;
+        let result = result.and_then(|reply| match reply {
+            Reply::Decided(decision) => {
+                teller(link, ask).decision(decision).map_err(|broken| bad_output(&mut state, broken))
+            }
+            _ => Err(PluginFailure::BadOutput),
+        });
+        if link.binding.mode == Mode::Enforce && result.is_ok() {
+            self.kv.extend(state.kv.into_accesses(link.binding.plugin));
+        }
+        self.logs.extend(lines(link, state.log));
+        self.asked.push(Asked { binding: Arc::clone(&link.binding), reads: state.reads.into_list() });
+        self.answers.push(Answer { fuel, micros, memory, ..answered(link, result) });
+    }
+}
+
+fn teller<'a>(link: &'a Link, ask: &Ask) -> Teller<'a> {
+    Teller { plugin: link.binding.plugin, grants: &link.binding.grants, now: ask.now }
+}
+
+fn bad_output(state: &mut CallState, broken: Broken) -> PluginFailure {
+    state.log.failure(PluginFailure::BadOutput, &wasmtime::Error::new(broken));
+    PluginFailure::BadOutput
+}
+
+fn lines(link: &Link, log: crate::imports::log::Log) -> Vec<LogLine> {
+    let line = |(level, message)| LogLine { binding: link.binding.id, plugin: link.binding.plugin, level, message };
+    log.into_lines().into_iter().map(line).collect()
+}
+
+fn answered(link: &Link, result: Result<Decision, PluginFailure>) -> Answer {
+    let Link { position, binding, version } = link;
+    Answer {
+        position: *position,
+        binding: binding.id,
+        owner: binding.org,
+        plugin: binding.plugin,
+        plugin_name: version.name.clone(),
+        version: version.version,
+        digest: version.digest,
+        mode: binding.mode,
+        on_failure: binding.on_failure,
+        result,
+        fuel: 0,
+        micros: 0,
+        memory: 0,
+    }
+}
+
+fn unanswered(link: &Link, failure: PluginFailure) -> Answer {
+    answered(link, Err(failure))
+}
+
+fn unobserved(link: &Link, failure: PluginFailure) -> Observed {
+    Observed {
+        binding: link.binding.id,
+        plugin: link.binding.plugin,
+        result: Err(failure),
+        kv: Vec::new(),
+        logs: Vec::new(),
+        fuel: 0,
+        micros: 0,
+    }
+}

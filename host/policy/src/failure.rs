@@ -1,0 +1,34 @@
+//! From wasmtime's errors to the ways in which a plugin fails.
+
+use portcullis_core::{PluginFailure, PolicyReadError};
+use wasmtime::{PoolConcurrencyLimitError, Trap};
+
+/// A read that the host could not serve; it ends the call and is not the guest's fault.
+#[derive(Debug, thiserror::Error)]
+#[error("the host could not serve a read")]
+pub(crate) struct HostReadFailed(#[from] pub(crate) PolicyReadError);
+
+/// What `error` means.
+///
+/// `denied_memory` tells whether the guest was refused memory earlier in the call: guests answer that with a trap of their own.
+pub(crate) fn classify(error: &wasmtime::Error, denied_memory: bool) -> PluginFailure {
+    if let Some(trap) = error.downcast_ref::<Trap>() {
+        return match trap {
+            Trap::OutOfFuel => PluginFailure::Fuel,
+            Trap::Interrupt => PluginFailure::Deadline,
+            _ if denied_memory => PluginFailure::Memory,
+            _ => PluginFailure::Trap,
+        };
+    }
+    if error.is::<HostReadFailed>() {
+        return PluginFailure::Unavailable;
+    }
+    if error.is::<PoolConcurrencyLimitError>() {
+        return PluginFailure::Overloaded;
+    }
+    if error.is::<wasmtime_wasi::I32Exit>() {
+        return PluginFailure::Trap;
+    }
+    // Whatever else ends a call is a value that did not fit: too long, not UTF-8, no such case, outside of the memory.
+    if denied_memory { PluginFailure::Memory } else { PluginFailure::BadOutput }
+}

@@ -1,0 +1,51 @@
+//! Policy plugins: WebAssembly components in wasmtime, asked before and after operations.
+//!
+//! A [`Runtime`] admits components ([`Runtime::admit`]) and asks them ([`Runtime::gate`] and its siblings).
+//! Every call gets a fresh store and instance, a budget of fuel, an outer deadline and a bound on memory; whatever a guest does, the caller gets an answer or a [`PluginFailure`].
+//! No state outlives a call: what a plugin keeps, it keeps through `kv`, whose writes come back as [`KvAccess`] for the operation's commit.
+//!
+//! The journey of a question, file by file:
+//!
+//! ```text
+//! runtime ─▶ admission ─▶ shape ─▶ compile ─▶ loaded        a component becomes a plugin
+//!    └─────▶ chain ─▶ convert/ask ─▶ call ─▶ convert/answer  a question becomes an answer
+//!                                     └─▶ imports/*          what the guest may call meanwhile
+//! ```
+//!
+//! *Architecture Invariant:* only this crate names wasmtime, and only `trusted` has unsafe code.
+//!
+//! *Architecture Invariant:* nothing in a call depends on the host's clock, randomness or environment; the same [`Ask`] and the same reads give the same answer and the same fuel.
+//!
+//! [`PluginFailure`]: portcullis_core::PluginFailure
+//! [`KvAccess`]: portcullis_core::KvAccess
+
+pub mod admission;
+mod ask;
+// Nobody writes or reads the generated code, so no lint speaks about it.
+#[allow(clippy::all, reason = "generated code")]
+mod bindings;
+mod call;
+mod chain;
+mod compile;
+mod compile_child;
+mod convert;
+mod failure;
+mod imports;
+mod loaded;
+mod machine;
+mod permits;
+mod runtime;
+mod shape;
+#[cfg(test)]
+mod test;
+mod trusted;
+
+pub use admission::{AdmissionError, Admitted};
+pub use ask::{Ask, Confirmed, Event, Link, Outcome, PaceUsage, Pacing};
+pub use chain::{ChainRun, LogLevel, LogLine, Observed};
+pub use compile::CompileError;
+pub use compile_child::{COMPILE_SUBCOMMAND, compile_child};
+pub use runtime::{Compiler, LoadError, Runtime, RuntimeConfig, RuntimeError, SettingsError, SettingsProblem};
+
+/// The version of the policy contract that is served; [`shape`] refuses all others.
+pub const CONTRACT: &str = "0.1.0";

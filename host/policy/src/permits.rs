@@ -1,0 +1,58 @@
+//! How many calls may be under way: of each organisation, and in all.
+//!
+//! The pool never queues; it fails. So nobody instantiates without a permit, and there are no more permits than places in the pool.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use portcullis_core::OrgId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Organisations whose permits are all at home are forgotten beyond this many.
+const REMEMBERED_ORGS: usize = 1024;
+
+/// The permits of all organisations.
+pub(crate) struct Permits {
+    all: Arc<Semaphore>,
+    per_org: usize,
+    orgs: Mutex<HashMap<OrgId, Arc<Semaphore>>>,
+    patience: Duration,
+}
+
+/// The right to have one instance; ends when dropped.
+pub(crate) struct Permit {
+    _org: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+}
+
+impl Permits {
+    /// `in_all` permits, `per_org` of which one organisation can hold; who finds none waits no longer than `patience`.
+    pub(crate) fn new(in_all: usize, per_org: usize, patience: Duration) -> Self {
+        Self { all: Arc::new(Semaphore::new(in_all)), per_org, orgs: Mutex::default(), patience }
+    }
+
+    /// A permit for a call of `org`, or none if too many are under way.
+    pub(crate) async fn take(&self, org: OrgId) -> Option<Permit> {
+        let mine = self.of(org);
+        // The organisation's own first, so that one that queues for itself takes nothing from the others.
+        if let (Ok(org), Ok(all)) = (Arc::clone(&mine).try_acquire_owned(), Arc::clone(&self.all).try_acquire_owned()) {
+            return Some(Permit { _org: org, _all: all });
+        }
+        let both = async {
+            let org = mine.acquire_owned().await.ok()?;
+            let all = Arc::clone(&self.all).acquire_owned().await.ok()?;
+            Some(Permit { _org: org, _all: all })
+        };
+        tokio::time::timeout(self.patience, both).await.ok().flatten()
+    }
+
+    fn of(&self, org: OrgId) -> Arc<Semaphore> {
+        let mut orgs = self.orgs.lock().unwrap_or_else(PoisonError::into_inner);
+        if orgs.len() > REMEMBERED_ORGS {
+            // A semaphore that somebody else holds has a permit out, or is about to.
+            orgs.retain(|_, permits| Arc::strong_count(permits) > 1);
+        }
+        Arc::clone(orgs.entry(org).or_insert_with(|| Arc::new(Semaphore::new(self.per_org))))
+    }
+}

@@ -1,0 +1,150 @@
+//! Plugins written by hand in WebAssembly text, for tests and benchmarks.
+//!
+//! A guest is a core module in text; the component around it is made from the contract's WIT, as every toolchain makes it.
+
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+/// Where the answers of hand-written functions lie.
+pub(crate) const ANSWER: u32 = 512;
+/// Where [`Guest::data`] lies.
+pub(crate) const DATA: u32 = 2048;
+
+/// The parts of WASI that hand-written guests call, as far as they call them.
+const WASI: &str = "
+    package wasi:io@0.2.6 {
+        interface poll {
+            resource pollable { block: func(); }
+        }
+    }
+    package wasi:clocks@0.2.6 {
+        interface monotonic-clock {
+            use wasi:io/poll@0.2.6.{pollable};
+            now: func() -> u64;
+            subscribe-duration: func(when: u64) -> pollable;
+        }
+    }
+    package wasi:random@0.2.6 {
+        interface random { get-random-u64: func() -> u64; }
+    }
+";
+
+/// A guest in the making.
+#[derive(Clone)]
+pub(crate) struct Guest {
+    /// The interfaces of the contract that it exports.
+    pub(crate) exports: Vec<&'static str>,
+    /// Imports of the core module, as text.
+    pub(crate) imports: String,
+    /// Functions, globals and so on of the core module, as text.
+    pub(crate) body: String,
+    /// Text at [`DATA`].
+    pub(crate) data: String,
+    /// Its name.
+    pub(crate) name: String,
+}
+
+impl Guest {
+    /// A guest that describes itself and exports a gate with this body, which leaves the address of its answer.
+    pub(crate) fn gate(body: &str) -> Self {
+        let before =
+            format!("(func (export \"portcullis:policy/gate@0.1.0#before\") (param $args i32) (result i32) {body})");
+        Self {
+            exports: vec!["describe", "gate"],
+            imports: String::new(),
+            body: before,
+            data: String::new(),
+            name: "guest".into(),
+        }
+    }
+
+    /// A guest that allows everything.
+    pub(crate) fn allowing() -> Self {
+        Self::gate(&format!("i32.const {ANSWER}"))
+    }
+
+    /// The same with more in its core module.
+    pub(crate) fn with(mut self, body: &str) -> Self {
+        self.body.push_str(body);
+        self
+    }
+
+    /// The same with imports.
+    pub(crate) fn importing(mut self, imports: &str) -> Self {
+        self.imports.push_str(imports);
+        self
+    }
+
+    /// The same with text at [`DATA`].
+    pub(crate) fn data(mut self, data: &str) -> Self {
+        self.data = data.to_owned();
+        self
+    }
+
+    /// The component.
+    pub(crate) fn build(&self) -> Vec<u8> {
+        encode(&self.core(), &self.exports)
+    }
+
+    fn core(&self) -> String {
+        let Self { imports, body, data, name, .. } = self;
+        let describe = if self.exports.contains(&"describe") {
+            "(func (export \"portcullis:policy/describe@0.1.0#describe\") (result i32) i32.const 64)"
+        } else {
+            ""
+        };
+        // A description of 52 bytes at 64: name, version and description, and nothing for the rest.
+        let record: String = [(256, name.len()), (320, 5), (336, 6), (0, 0), (0, 0), (0, 0)]
+            .iter()
+            .flat_map(|(at, len)| [*at, *len])
+            .flat_map(|word: usize| u32::try_from(word).unwrap().to_le_bytes())
+            .map(|byte| format!("\\{byte:02x}"))
+            .collect();
+        format!(
+            "(module
+                {imports}
+                (memory (export \"memory\") 4)
+                (global $heap (mut i32) (i32.const 65536))
+                (data (i32.const 64) \"{record}\")
+                (data (i32.const 256) \"{name}\")
+                (data (i32.const 320) \"1.0.0\")
+                (data (i32.const 336) \"a test\")
+                (data (i32.const {DATA}) \"{data}\")
+                (func (export \"cabi_realloc\") (param $old i32) (param $size i32) (param $align i32) (param $new i32)
+                    (result i32)
+                    (local $at i32)
+                    (local.set $at (i32.and
+                        (i32.add (global.get $heap) (i32.sub (local.get $align) (i32.const 1)))
+                        (i32.sub (i32.const 0) (local.get $align))))
+                    (global.set $heap (i32.add (local.get $at) (local.get $new)))
+                    local.get $at)
+                {describe}
+                {body})"
+        )
+    }
+}
+
+/// The component around a core module in text that exports these interfaces of the contract.
+pub(crate) fn encode(core: &str, exports: &[&str]) -> Vec<u8> {
+    let mut resolve = Resolve::default();
+    let contract = concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit/0.1.0");
+    resolve.push_dir(contract).expect("the contract is valid WIT");
+    let exports: String = exports.iter().map(|name| format!("export portcullis:policy/{name}@0.1.0;")).collect();
+    let world = format!(
+        "package test:guest;
+        world guest {{
+            include portcullis:policy/imports@0.1.0;
+            import wasi:clocks/monotonic-clock@0.2.6;
+            import wasi:random/random@0.2.6;
+            {exports}
+        }}
+        {WASI}"
+    );
+    let package = resolve.push_str("guest.wit", &world).expect("the world is valid WIT");
+    let world = resolve.select_world(&[package], Some("guest")).expect("there is one world");
+    let mut module = wat::parse_str(core).expect("the core module is valid text");
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false).expect("the metadata fits");
+    let mut encoder = ComponentEncoder::default();
+    encoder.module(&module).expect("the module has the world's functions");
+    encoder.encode().expect("the component is valid")
+}

@@ -1,0 +1,95 @@
+//! Compilation in a child process, against real processes.
+//!
+//! This binary is its own child: started under the hidden subcommand it compiles, started by cargo it tests. Hence no test harness.
+
+#[path = "../src/test/guest.rs"]
+#[expect(dead_code, reason = "only some of the guests are needed here")]
+mod guest;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use portcullis_core::OrgId;
+use portcullis_policy::{AdmissionError, COMPILE_SUBCOMMAND, Compiler, Runtime, RuntimeConfig, compile_child};
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == COMPILE_SUBCOMMAND) {
+        return compile_child(args);
+    }
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    tokio.block_on(async {
+        what_a_child_compiles_runs().await;
+        what_the_compiler_refuses_is_told_with_its_words().await;
+        a_compiler_that_takes_too_long_is_killed().await;
+        a_compiler_that_takes_too_much_memory_is_told_so().await;
+        a_binary_that_is_no_compiler_is_the_operators_problem().await;
+    });
+    println!("5 checks passed");
+    ExitCode::SUCCESS
+}
+
+fn config() -> RuntimeConfig {
+    let executable = std::env::current_exe().expect("this binary has a path");
+    RuntimeConfig {
+        compiler: Compiler::Child { executable },
+        background_wall: Duration::from_secs(5),
+        ..RuntimeConfig::default()
+    }
+}
+
+async fn refused(config: RuntimeConfig, bytes: Vec<u8>) -> AdmissionError {
+    let runtime = Runtime::new(config).expect("a runtime");
+    runtime.admit(OrgId::from_bytes([1; 16]), bytes).await.expect_err("it is refused")
+}
+
+/// A component that takes a compiler seconds: many long functions.
+fn heavy() -> Vec<u8> {
+    let sum = "(local.set 0 (i64.add (i64.mul (local.get 0) (local.get 0)) (i64.xor (local.get 0) (i64.const 77))))";
+    let function = format!("(func (param i64) (result i64) {} local.get 0)", sum.repeat(3000));
+    guest::Guest::allowing().with(&function.repeat(30)).build()
+}
+
+async fn what_a_child_compiles_runs() {
+    let runtime = Runtime::new(config()).expect("a runtime");
+    let admitted = runtime.admit(OrgId::from_bytes([1; 16]), guest::Guest::allowing().build()).await;
+    // It was described, so it ran.
+    assert_eq!(admitted.expect("it is admitted").name, "guest");
+}
+
+async fn what_the_compiler_refuses_is_told_with_its_words() {
+    // The names are right, and an index is not.
+    let bytes = wat::parse_str(
+        "(component
+            (instance $i)
+            (export \"portcullis:policy/describe@0.1.0\" (instance $i))
+            (core module $m (func unreachable) (func call 7))
+            (core instance (instantiate $m)))",
+    );
+    let error = refused(config(), bytes.expect("it is text of a component")).await;
+    assert_eq!(error.code(), "invalid_component", "{error:?}");
+}
+
+async fn a_compiler_that_takes_too_long_is_killed() {
+    let error = refused(RuntimeConfig { compile_wall: Duration::from_millis(20), ..config() }, heavy()).await;
+    assert_eq!(error.code(), "compile_timeout", "{error:?}");
+}
+
+async fn a_compiler_that_takes_too_much_memory_is_told_so() {
+    // The base allowance is for the binary; what is left of it is too little for this component.
+    let error = refused(RuntimeConfig { compile_memory: 0, ..config() }, heavier()).await;
+    assert_eq!(error.code(), "compile_out_of_memory", "{error:?}");
+}
+
+/// A component with one function too large for a small compiler.
+fn heavier() -> Vec<u8> {
+    let sum = "(local.set 0 (i64.add (i64.mul (local.get 0) (local.get 0)) (i64.xor (local.get 0) (i64.const 77))))";
+    let function = format!("(func (param i64) (result i64) {} local.get 0)", sum.repeat(100_000));
+    guest::Guest::allowing().with(&function).build()
+}
+
+async fn a_binary_that_is_no_compiler_is_the_operators_problem() {
+    let compiler = Compiler::Child { executable: "/nowhere/portcullis".into() };
+    let error = refused(RuntimeConfig { compiler, ..config() }, guest::Guest::allowing().build()).await;
+    assert_eq!(error.code(), "compile_failed", "{error:?}");
+}

@@ -1,0 +1,177 @@
+//! Who is asking: keys to principals, principals to permits.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use portcullis_core::{
+    ApiKey, AuditEntry, AuditId, AuditOutcome, Capabilities, Capability, Denial, KeyId, OperationKind, OrgId, Permit,
+    Principal, PrincipalKind, RequestId, Target, Timestamp, authorize,
+};
+use portcullis_store::{Commit, Write};
+use sha2::{Digest, Sha256};
+
+use crate::{Service, ServiceError, StoreFailure, mint};
+
+/// A key at the one moment at which its text is known.
+#[derive(Debug)]
+pub struct NewKey {
+    /// What is kept of it.
+    pub key: ApiKey,
+    /// Its text, shown once.
+    pub text: String,
+}
+
+/// Every key's record, by the hash of its text.
+#[derive(Default)]
+pub(crate) struct Keyring {
+    keys: RwLock<HashMap<[u8; 32], Arc<ApiKey>>>,
+}
+
+impl Keyring {
+    pub(crate) fn put(&self, key: ApiKey) {
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).insert(key.hash, Arc::new(key));
+    }
+
+    pub(crate) fn forget_org(&self, org: OrgId) {
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).retain(|_, key| key.org != org);
+    }
+
+    fn get(&self, hash: &[u8; 32]) -> Option<Arc<ApiKey>> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).get(hash).cloned()
+    }
+
+    fn has_operator(&self, now: Timestamp) -> bool {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.values().any(|key| key.org == OrgId::PLATFORM && key.is_live(now))
+    }
+}
+
+/// A new key's text: `wa_` and 256 random bits in hexadecimal.
+fn new_text() -> String {
+    format!("wa_{:032x}{:032x}", mint::random(), mint::random())
+}
+
+impl NewKey {
+    /// Makes a key; nothing is kept of it yet.
+    pub(crate) fn make(
+        org: OrgId,
+        name: String,
+        capabilities: Capabilities,
+        session_scope: Option<portcullis_core::SessionId>,
+        expires_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Self {
+        let text = new_text();
+        let key = ApiKey {
+            id: mint::id(KeyId::new, now),
+            org,
+            name,
+            capabilities,
+            session_scope,
+            hash: Sha256::digest(text.as_bytes()).into(),
+            expires_at,
+            revoked_at: None,
+            created_at: now,
+        };
+        Self { key, text }
+    }
+}
+
+impl Service {
+    /// Who comes with this key.
+    ///
+    /// The key is looked up by its hash, so the time that this takes tells nothing about any key's text.
+    ///
+    /// # Errors
+    /// [`Denial::Unauthenticated`] for a key that is unknown, expired or revoked, or whose organisation is gone.
+    pub fn authenticate(&self, text: &str) -> Result<Principal, Denial> {
+        let hash = Sha256::digest(text.as_bytes()).into();
+        let key = self.keyring.get(&hash).ok_or(Denial::Unauthenticated)?;
+        if !key.is_live(self.now()) {
+            return Err(Denial::Unauthenticated);
+        }
+        if key.org == OrgId::PLATFORM {
+            return Ok(Principal::operator());
+        }
+        if self.org(key.org).is_none() {
+            return Err(Denial::Unauthenticated);
+        }
+        Ok(key.principal())
+    }
+
+    /// Permits `principal` an operation, or says why not. A denial is audited in the caller's own organisation.
+    ///
+    /// # Errors
+    /// [`ServiceError::Denied`]; [`ServiceError::Suspended`] for a change in a suspended organisation;
+    /// [`ServiceError::NotFound`] if the operator names an organisation that does not exist.
+    pub async fn permit(
+        &self,
+        principal: &Principal,
+        kind: OperationKind,
+        target: Target,
+        request: Option<RequestId>,
+    ) -> Result<Permit, ServiceError> {
+        let denial = match authorize(principal, kind, target) {
+            Ok(permit) => {
+                let suspended = self.org(target.org).map(|org| org.suspended);
+                return match suspended {
+                    None if target.org != OrgId::PLATFORM => Err(ServiceError::NotFound("organisation")),
+                    Some(true) if kind.row().mutates && kind.row().capability != Capability::Operate => {
+                        Err(ServiceError::Suspended)
+                    }
+                    _ => Ok(permit),
+                };
+            }
+            Err(denial) => denial,
+        };
+        let now = self.now();
+        let mut commit = Commit::new(principal.org, now);
+        commit.audit.push(AuditEntry {
+            id: mint::id(AuditId::new, now),
+            org: principal.org,
+            at: now,
+            actor: principal.kind.clone(),
+            request,
+            operation: kind,
+            // Another organisation's id says nothing in this one's audit.
+            session: target.session.filter(|_| target.org == principal.org),
+            subject: None,
+            outcome: AuditOutcome::Denied { code: denial.code().to_owned() },
+            decision: None,
+        });
+        // A denial that could not be written down is still a denial.
+        if let Err(error) = self.store.commit(commit).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "a denial was not audited");
+        }
+        Err(denial.into())
+    }
+
+    /// Makes the operator's key if there is none that still opens anything.
+    ///
+    /// # Errors
+    /// If it cannot be stored.
+    pub async fn ensure_operator_key(&self) -> Result<Option<NewKey>, ServiceError> {
+        let now = self.now();
+        if self.keyring.has_operator(now) {
+            return Ok(None);
+        }
+        let new = NewKey::make(OrgId::PLATFORM, "operator".to_owned(), Capabilities::all(), None, None, now);
+        let mut commit = Commit::new(OrgId::PLATFORM, now);
+        commit.writes.push(Write::PutKey(new.key.clone()));
+        commit.audit.push(AuditEntry {
+            id: mint::id(AuditId::new, now),
+            org: OrgId::PLATFORM,
+            at: now,
+            actor: PrincipalKind::System,
+            request: None,
+            operation: OperationKind::KeyCreate,
+            session: None,
+            subject: Some(new.key.id.to_string()),
+            outcome: AuditOutcome::Done,
+            decision: None,
+        });
+        self.store.commit(commit).await.map_err(|error| ServiceError::Store(StoreFailure::Commit(error)))?;
+        self.keyring.put(new.key.clone());
+        Ok(Some(new))
+    }
+}

@@ -1,0 +1,256 @@
+//! Everything that nobody asks for: engine reports, deadlines, due deletes and reconciliation.
+//!
+//! [`Service::tick`] does what is due now and is all that a test needs to step through time;
+//! [`Service::run`] calls it whenever something may be due.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_core::lifecycle::{self, Move};
+use portcullis_core::{
+    DecisionId, EngineFact, EventBody, Fact, Input, Intent, Operation, OrgId, Principal, Request, Session, SessionId,
+    Step, Timestamp, step,
+};
+use portcullis_engine::{Command, Report, ReportBody, Task};
+use portcullis_store::{Commit, CommitError, Expectation, Write};
+use tokio::task::JoinSet;
+
+use crate::execute::{DUE_RETRY, Done, Outcome, domain_events};
+use crate::ruling::Question;
+use crate::{Service, ServiceError, StoreFailure, mint};
+
+/// How often an input is applied again because the session changed meanwhile.
+const TRIES: usize = 8;
+/// How often everything is looked at, however quiet it is.
+const RECONCILE_EVERY: Duration = Duration::from_secs(30);
+/// How long a session is left alone after a change before reconciliation doubts it: its effects may still be under way.
+const SETTLING: Duration = Duration::from_secs(5);
+/// How many sessions are moved at once by a tick.
+const AT_ONCE: usize = 256;
+
+impl Service {
+    /// Drives the gateway until `shutdown` completes.
+    pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
+        tokio::pin!(shutdown);
+        self.recover().await;
+        let mut reconcile_at = self.now().after(RECONCILE_EVERY);
+        loop {
+            let worked = self.tick().await;
+            if self.now() >= reconcile_at {
+                self.reconcile(SETTLING).await;
+                reconcile_at = self.now().after(RECONCILE_EVERY);
+            }
+            // Work that failed is still due; a moment's rest keeps a broken disk from becoming a busy loop.
+            let rest = if worked { Timestamp::default() } else { self.now().after(Duration::from_secs(1)) };
+            let due = self.next_wake().map_or(reconcile_at, |at| at.max(rest).min(reconcile_at));
+            if due <= self.now() {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            tokio::select! {
+                () = &mut shutdown => return,
+                () = self.engine.ready() => {}
+                () = self.stirred.notified() => {}
+                () = self.clock.reach(due) => {}
+            }
+        }
+    }
+
+    /// Makes good what a crash left behind. Called once, before anything else.
+    pub async fn recover(self: &Arc<Self>) {
+        if let Err(error) = self.finish_erasures().await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "erasures could not be finished; the next reconciliation tries again"
+            );
+        }
+        self.finish_org_erasures().await;
+        self.reconcile(Duration::ZERO).await;
+    }
+
+    /// Compares every session with what runs for it, and mends the difference.
+    /// Sessions that changed within `settling` are left alone.
+    pub async fn reconcile(self: &Arc<Self>, settling: Duration) {
+        let now = self.now();
+        for session in self.views.all() {
+            if settling > Duration::ZERO && now.since(session.updated_at) < settling {
+                continue;
+            }
+            let found = lifecycle::reconcile(&session, self.engine.run(session.id));
+            self.perform(&session, found.effects).await;
+            if let Some(attempt) = found.lost {
+                let lost = Input::Engine(EngineFact { attempt, fact: Fact::Lost });
+                self.input(session.org, session.id, lost).await;
+            }
+        }
+        for (session, attempt) in self.engine.runs() {
+            if self.views.find(session).is_none() {
+                // Nobody owns this run any more; whose it was does not matter for ending it.
+                let command = Command { org: OrgId::PLATFORM, session, task: Task::Halt { attempt } };
+                let (engine, now) = (Arc::clone(&self.engine), self.now());
+                let _ = tokio::task::spawn_blocking(move || engine.perform(command, now)).await;
+            }
+        }
+    }
+
+    /// Does everything that is due now. Answers whether all of it could be done.
+    pub async fn tick(self: &Arc<Self>) -> bool {
+        let now = self.now();
+        let mut by_session: BTreeMap<SessionId, Vec<Report>> = BTreeMap::new();
+        for report in self.engine.poll(now) {
+            by_session.entry(report.session).or_default().push(report);
+        }
+        let mut all_done = true;
+        let mut moving = JoinSet::new();
+        for reports in by_session.into_values() {
+            let service = Arc::clone(self);
+            all_done &= room(&mut moving).await;
+            moving.spawn(async move {
+                // Reports of one session in their order; sessions beside each other.
+                let mut done = true;
+                for report in reports {
+                    done &= service.observe(report).await;
+                }
+                done
+            });
+        }
+        for session in self.views.due(now) {
+            let service = Arc::clone(self);
+            all_done &= room(&mut moving).await;
+            moving.spawn(async move { service.wake(&session, now).await });
+        }
+        while let Some(done) = moving.join_next().await {
+            all_done &= done.unwrap_or(false);
+        }
+        all_done
+    }
+
+    /// When [`Service::tick`] will have something by time alone.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        [self.views.next_wake(), self.engine.next_wake()].into_iter().flatten().min()
+    }
+
+    /// Takes one report of the engine.
+    async fn observe(self: &Arc<Self>, report: Report) -> bool {
+        match report.body {
+            ReportBody::Fact(fact) => self.input(report.org, report.session, Input::Engine(fact)).await,
+            ReportBody::TextIn(text) => {
+                let Some(session) = self.views.get(report.org, report.session) else { return true };
+                let now = self.now();
+                let mut commit = Commit::new(report.org, now);
+                let body = EventBody::MessageIn { message: text.id, from: text.from, text: text.text };
+                commit.events = domain_events(&session, now, vec![body]);
+                report_failure(session.id, self.store.commit(commit).await.map(drop))
+            }
+        }
+    }
+
+    /// Looks at a session whose time has come.
+    async fn wake(self: &Arc<Self>, session: &Session, now: Timestamp) -> bool {
+        if session.status.deadline().is_some_and(|deadline| deadline <= now) {
+            return self.input(session.org, session.id, Input::Deadline).await;
+        }
+        if session.delete_due().is_some_and(|due| due <= now) {
+            return self.carry_out_delete(session, now).await;
+        }
+        true
+    }
+
+    /// Applies an input that policy has no say in. Answers whether it could be applied.
+    pub(crate) async fn input(self: &Arc<Self>, org: OrgId, id: SessionId, input: Input) -> bool {
+        match self.try_input(org, id, &input).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(session = %id, error = &error as &dyn std::error::Error, "an input was not applied");
+                false
+            }
+        }
+    }
+
+    async fn try_input(self: &Arc<Self>, org: OrgId, id: SessionId, input: &Input) -> Result<(), ServiceError> {
+        for _ in 0..TRIES {
+            let now = self.now();
+            let Some(session) = self.store.snapshot()?.session(org, id)? else { return Ok(()) };
+            let Move { session: next, effects, events } = match step(&session, input.clone(), now)? {
+                Step::Unchanged => return Ok(()),
+                Step::Moved(moved) => *moved,
+            };
+            let mut commit = Commit::new(org, now);
+            commit.expect.push(Expectation::Session(id, Some(session.generation)));
+            commit.events = domain_events(&next, now, events);
+            commit.writes.push(Write::PutSession(next.clone()));
+            match self.store.commit(commit).await {
+                Err(CommitError::Conflict) => {}
+                Err(CommitError::UnknownSession(_) | CommitError::UnknownOrg(_)) => return Ok(()),
+                Err(error) => return Err(ServiceError::Store(StoreFailure::Commit(error))),
+                Ok(_) => {
+                    let next = Arc::new(next);
+                    self.publish(&next);
+                    self.perform(&next, effects).await;
+                    return Ok(());
+                }
+            }
+        }
+        Err(ServiceError::Contention)
+    }
+
+    /// A delete is due: policy is asked again, as the system, and carried out, put off or cancelled.
+    async fn carry_out_delete(self: &Arc<Self>, session: &Session, now: Timestamp) -> bool {
+        let Intent::Removed { since, .. } = session.intent else { return true };
+        let question = Question {
+            decision: mint::id(DecisionId::new, now),
+            now,
+            seed: crate::execute::low_half(mint::random()),
+            request: None,
+            principal: Principal::system(session.org),
+            org: session.org,
+            operation: Operation::SessionDelete { session: session.id },
+            due_since: Some(since),
+            dry_run: false,
+        };
+        let later = |reason: String| Request::Postpone { due: now.after(DUE_RETRY), reason };
+        let next = match self.decide(&question).await {
+            Ok(Done { outcome: Outcome::Done | Outcome::Unchanged | Outcome::Deferred { .. }, .. }) => return true,
+            Ok(Done { outcome: Outcome::Sent(_) | Outcome::DryRun(_), .. }) | Err(ServiceError::NotFound(_)) => {
+                return true;
+            }
+            Err(ServiceError::Vetoed { denials, .. }) => match denials.into_iter().next() {
+                Some(veto) if veto.failure.is_none() => Request::CancelDelete { code: veto.code, reason: veto.message },
+                Some(veto) => later(veto.message),
+                None => later(String::new()),
+            },
+            Err(ServiceError::ConfirmationRequired { .. }) => Request::CancelDelete {
+                code: "confirmation_required".to_owned(),
+                reason: "the confirmation that a policy asks for was not given".to_owned(),
+            },
+            Err(ServiceError::Limited { message, retry_after, .. }) => {
+                Request::Postpone { due: now.after(retry_after.max(Duration::from_secs(1))), reason: message }
+            }
+            Err(error) => {
+                tracing::error!(session = %session.id, error = &error as &dyn std::error::Error, "a due delete was not decided");
+                return false;
+            }
+        };
+        self.input(session.org, session.id, Input::Request(next)).await
+    }
+}
+
+/// Waits until another task may begin.
+async fn room(moving: &mut JoinSet<bool>) -> bool {
+    if moving.len() < AT_ONCE {
+        return true;
+    }
+    moving.join_next().await.is_none_or(|done| done.unwrap_or(false))
+}
+
+fn report_failure(session: SessionId, result: Result<(), CommitError>) -> bool {
+    match result {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(%session, error = &error as &dyn std::error::Error, "an event was not recorded");
+            false
+        }
+    }
+}

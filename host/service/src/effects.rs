@@ -1,0 +1,75 @@
+//! Effects: what is done after a commit. Every one of them can be done again without harm.
+
+use std::sync::Arc;
+
+use portcullis_core::{Effect, Input, Session};
+use portcullis_engine::{Command, Task};
+use portcullis_store::{Commit, Expectation, Write};
+
+use crate::{Service, ServiceError, StoreFailure};
+
+impl Service {
+    /// Does the effects of a move. What fails is logged and left to reconciliation.
+    pub(crate) async fn perform(self: &Arc<Self>, session: &Session, effects: Vec<Effect>) {
+        let mut tasks = Vec::new();
+        let mut notify = false;
+        let mut erase = false;
+        for effect in effects {
+            match effect {
+                Effect::Launch { attempt } => tasks.push(Task::Launch { attempt }),
+                Effect::Pair { attempt, phone } => tasks.push(Task::Pair { attempt, phone }),
+                Effect::Halt { attempt } => tasks.push(Task::Halt { attempt }),
+                Effect::Unlink { attempt } => tasks.push(Task::Unlink { attempt }),
+                Effect::Forget => tasks.push(Task::Forget),
+                Effect::Notify => notify = true,
+                Effect::Erase => erase = true,
+            }
+        }
+        if !tasks.is_empty() {
+            self.command(session, tasks).await;
+        }
+        if notify {
+            // There are no endpoints to deliver the event to yet, so its delivery has nothing to wait for.
+            Box::pin(self.input(session.org, session.id, Input::Notified)).await;
+        }
+        if erase && let Err(error) = self.erase(session).await {
+            tracing::error!(session = %session.id, error = &error as &dyn std::error::Error, "an erasure did not finish; it will be tried again");
+        }
+    }
+
+    /// Tells the engine, on a thread that may block.
+    async fn command(&self, session: &Session, tasks: Vec<Task>) {
+        let (org, id, now) = (session.org, session.id, self.now());
+        let engine = Arc::clone(&self.engine);
+        let told = tokio::task::spawn_blocking(move || {
+            for task in tasks {
+                engine.perform(Command { org, session: id, task }, now);
+            }
+        });
+        if let Err(error) = told.await {
+            tracing::error!(session = %id, %error, "the engine panicked; reconciliation will tell it again");
+        }
+        self.stirred.notify_one();
+    }
+
+    /// Erases a session whose turn has come: its rows in one commit, then its key, then the receipt.
+    async fn erase(&self, session: &Session) -> Result<(), ServiceError> {
+        let now = self.now();
+        let mut commit = Commit::new(session.org, now);
+        commit.expect.push(Expectation::Session(session.id, Some(session.generation)));
+        commit.writes.push(Write::EraseSession(session.id));
+        self.store.commit(commit).await.map_err(|error| ServiceError::Store(StoreFailure::Commit(error)))?;
+        self.finish_erasures().await?;
+        self.views.remove(session.org, session.id);
+        Ok(())
+    }
+
+    /// Destroys the keys of everything whose rows are gone, and writes the receipts.
+    pub(crate) async fn finish_erasures(&self) -> Result<(), ServiceError> {
+        let erased = self.store.finish_erasures(self.now()).await;
+        for erased in erased.map_err(|error| ServiceError::Store(StoreFailure::Commit(error)))? {
+            tracing::info!(org = %erased.org, session = ?erased.session, "erased");
+        }
+        Ok(())
+    }
+}

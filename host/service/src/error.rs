@@ -1,0 +1,146 @@
+//! Why the service did not do something, in one closed enum with stable codes.
+
+use std::time::Duration;
+
+use portcullis_core::verdict::{Prompt, Veto};
+use portcullis_core::{DecisionId, Denial, Refusal};
+use portcullis_engine::SendError;
+use portcullis_policy::AdmissionError;
+use portcullis_store::{CommitError, ReadError};
+
+/// Why something was not done. `Display` is for the caller; sources are for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The thing does not exist, or the caller may not know that it does.
+    #[error("{0} not found")]
+    NotFound(&'static str),
+    /// The caller was not allowed to ask.
+    #[error(transparent)]
+    Denied(#[from] Denial),
+    /// The organisation is suspended.
+    #[error("the organisation is suspended")]
+    Suspended,
+    /// The lifecycle refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Policy denied.
+    #[error("{}", .denials.first().map_or("denied by policy", |veto| veto.message.as_str()))]
+    Vetoed {
+        /// The recorded decision.
+        decision: DecisionId,
+        /// Every denial, in the order of the chain.
+        denials: Vec<Veto>,
+    },
+    /// Policy asks for a confirmation.
+    #[error("confirmation required")]
+    ConfirmationRequired {
+        /// The recorded decision.
+        decision: DecisionId,
+        /// What is asked.
+        prompts: Vec<Prompt>,
+    },
+    /// A rate limit is used up.
+    #[error("{message}")]
+    Limited {
+        /// The recorded decision, if a plugin's limit stopped it.
+        decision: Option<DecisionId>,
+        /// A sentence for the caller.
+        message: String,
+        /// When it can go through.
+        retry_after: Duration,
+    },
+    /// A quota of the organisation is used up.
+    #[error("quota reached: at most {max} {of}")]
+    Quota {
+        /// What there is too much of.
+        of: &'static str,
+        /// How many there may be.
+        max: u32,
+    },
+    /// A name is taken.
+    #[error("this name is already in use")]
+    NameTaken,
+    /// Something about the request is not valid.
+    #[error("{message}")]
+    Invalid {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong with it, and how to mend it.
+        message: String,
+    },
+    /// Settings that their plugin does not accept.
+    #[error("the plugin does not accept these settings")]
+    Settings {
+        /// Problems, each with a field (a JSON Pointer) and a sentence.
+        problems: Vec<(String, String)>,
+    },
+    /// Something still uses the thing.
+    #[error("{0}")]
+    InUse(&'static str),
+    /// A component was not admitted.
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
+    /// The message was not sent.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// Something of the simulator does not fit.
+    #[error("{0}")]
+    Simulator(String),
+    /// Too much is under way.
+    #[error("too many operations are under way; try again")]
+    Busy {
+        /// When there may be a place.
+        retry_after: Duration,
+    },
+    /// Others changed the session at the same time, again and again.
+    #[error("the session changed while the operation was being decided; try again")]
+    Contention,
+    /// The store failed.
+    #[error("the store is unavailable")]
+    Store(#[source] StoreFailure),
+}
+
+/// What of the store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreFailure {
+    /// A read.
+    #[error("reading failed")]
+    Read(#[from] ReadError),
+    /// A commit.
+    #[error("committing failed")]
+    Commit(#[from] CommitError),
+}
+
+impl ServiceError {
+    /// The stable code, in audit, metrics and documentation.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "not_found",
+            Self::Denied(denial) => denial.code(),
+            Self::Suspended => "suspended",
+            Self::Refused(refusal) => refusal.code(),
+            Self::Vetoed { .. } => "vetoed",
+            Self::ConfirmationRequired { .. } => "confirmation_required",
+            Self::Limited { .. } => "rate_limited",
+            Self::Quota { .. } => "quota_reached",
+            Self::NameTaken => "name_taken",
+            Self::Invalid { .. } => "invalid",
+            Self::Settings { .. } => "invalid_settings",
+            Self::InUse(_) => "in_use",
+            Self::Admission(error) => error.code(),
+            Self::Send(SendError::NotConnected) => "not_connected",
+            Self::Send(SendError::Refused) => "send_refused",
+            Self::Simulator(_) => "simulator",
+            Self::Busy { .. } => "busy",
+            Self::Contention => "contention",
+            Self::Store(_) => "store_unavailable",
+        }
+    }
+}
+
+impl From<ReadError> for ServiceError {
+    fn from(error: ReadError) -> Self {
+        Self::Store(StoreFailure::Read(error))
+    }
+}

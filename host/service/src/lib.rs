@@ -1,0 +1,165 @@
+//! The operation pipeline: the only crate that knows the store, the policy runtime and the engine at once.
+//!
+//! [`Service::execute`] is the way of every operation on a session: snapshot, policy, commit, effects.
+//! Engine reports ([`Service::tick`]) and deadlines take the same road from the commit on, so that one code path writes state.
+//! [`Service::run`] drives all that nobody asks for: reports, deadlines, due deletes, plugin timers and reconciliation.
+//!
+//! *Invariants.* No effect and no answer comes before its commit. No guest code runs while a write transaction is open.
+//! A crash between a commit and its effects is made good by [`Service::reconcile`], which looks at what is and needs no memory of what was.
+
+mod admission;
+mod auth;
+mod bindings;
+mod chain;
+mod clock;
+mod drive;
+mod effects;
+mod error;
+mod execute;
+mod keys;
+mod mint;
+mod orgs;
+mod pacing;
+mod plan;
+mod plugins;
+mod queries;
+mod reads;
+mod ruling;
+mod simulate;
+mod views;
+mod wait;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use portcullis_core::{Clock, Org, OrgId, SessionId, Timestamp};
+use portcullis_engine::Engine;
+use portcullis_policy::Runtime;
+use portcullis_store::{Snapshot, Store};
+use tokio::sync::Notify;
+
+pub use auth::NewKey;
+pub use bindings::{BindingChange, NewBinding};
+pub use clock::{SteppedClock, SystemClock};
+pub use error::{ServiceError, StoreFailure};
+pub use execute::{Call, Done, Outcome};
+pub use keys::KeyRequest;
+pub use mint::random;
+pub use orgs::{NewOrg, OrgChange};
+pub use plugins::Uploaded;
+/// Why a message was not sent, as the engine says it.
+pub use portcullis_engine::SendError;
+pub use queries::Page;
+pub use simulate::SimulatorAct;
+pub use wait::Waited;
+
+/// Bounds of the service.
+#[derive(Debug, Clone)]
+pub struct ServiceConfig {
+    /// Operations under way at once, over all organisations.
+    pub operations_in_all: u32,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        Self { operations_in_all: 1024 }
+    }
+}
+
+/// The gateway's inner life. Everything that changes anything goes through here.
+pub struct Service {
+    store: Store,
+    runtime: Arc<Runtime>,
+    engine: Arc<dyn Engine>,
+    clock: Arc<dyn Clock>,
+    views: views::Views,
+    places: Arc<admission::Places>,
+    chains: chain::Chains,
+    keyring: auth::Keyring,
+    orgs: RwLock<HashMap<OrgId, Arc<Org>>>,
+    /// Sends under way, by session; bounds a rate policy's concurrency.
+    sending: Arc<Mutex<HashMap<SessionId, u32>>>,
+    /// Rung when something was committed that the driver may have to wait for differently.
+    stirred: Notify,
+}
+
+impl Service {
+    /// Loads everything that is kept in memory: views, keys and organisations.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn open(
+        store: Store,
+        runtime: Arc<Runtime>,
+        engine: Arc<dyn Engine>,
+        clock: Arc<dyn Clock>,
+        config: &ServiceConfig,
+    ) -> Result<Arc<Self>, ServiceError> {
+        let snapshot = store.snapshot()?;
+        let views = views::Views::default();
+        snapshot.every_session(|session| views.publish(Arc::new(session)))?;
+        let keyring = auth::Keyring::default();
+        snapshot.every_key(|key| keyring.put(key))?;
+        let mut orgs = HashMap::new();
+        let mut after = None;
+        loop {
+            let page = snapshot.orgs(after, 1_000)?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            orgs.extend(page.into_iter().map(|org| (org.id, Arc::new(org))));
+        }
+        Ok(Arc::new(Self {
+            store,
+            runtime,
+            engine,
+            clock,
+            views,
+            places: admission::Places::new(config.operations_in_all),
+            chains: chain::Chains::default(),
+            keyring,
+            orgs: RwLock::new(orgs),
+            sending: Arc::default(),
+            stirred: Notify::new(),
+        }))
+    }
+
+    /// The engine, by the name that people are shown.
+    #[must_use]
+    pub fn engine_name(&self) -> &'static str {
+        self.engine.name()
+    }
+
+    /// The time, as everything in the gateway sees it.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Whether the store still answers; what readiness asks.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.store.snapshot().is_ok()
+    }
+
+    fn snapshot(&self) -> Result<Arc<Snapshot>, ServiceError> {
+        Ok(Arc::new(self.store.snapshot()?))
+    }
+
+    /// The organisation, unless it is not there or on its way out.
+    fn org(&self, id: OrgId) -> Option<Arc<Org>> {
+        let orgs = self.orgs.read().unwrap_or_else(PoisonError::into_inner);
+        orgs.get(&id).filter(|org| !org.erasing).cloned()
+    }
+
+    fn put_org(&self, org: Org) {
+        let mut orgs = self.orgs.write().unwrap_or_else(PoisonError::into_inner);
+        match orgs.get(&org.id) {
+            Some(known) if known.generation >= org.generation => {}
+            _ => drop(orgs.insert(org.id, Arc::new(org))),
+        }
+    }
+
+    fn forget_org(&self, id: OrgId) {
+        self.orgs.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+}

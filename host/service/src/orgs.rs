@@ -1,0 +1,225 @@
+//! Organisations: made, changed and erased by the operator.
+
+use std::sync::{Arc, PoisonError};
+
+use portcullis_core::{
+    AuditEntry, AuditId, AuditOutcome, Labels, OperationKind, Org, OrgId, Permit, Plan, Quotas, RequestId, Timestamp,
+    label,
+};
+use portcullis_engine::{Command, Task};
+use portcullis_store::{Commit, CommitError, Expectation, Write};
+
+use crate::{Service, ServiceError, StoreFailure, mint};
+
+/// The longest name of an organisation, a key or a session, in bytes.
+pub(crate) const MAX_NAME: usize = 200;
+
+/// What a new organisation is to be.
+#[derive(Debug, Clone, Default)]
+pub struct NewOrg {
+    /// Its name.
+    pub name: String,
+    /// Its plan.
+    pub plan: Plan,
+    /// Its quotas.
+    pub quotas: Quotas,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+/// What to change about an organisation; `None` leaves a field as it is.
+#[derive(Debug, Clone, Default)]
+pub struct OrgChange {
+    /// Another name.
+    pub name: Option<String>,
+    /// Another plan.
+    pub plan: Option<Plan>,
+    /// Other quotas.
+    pub quotas: Option<Quotas>,
+    /// Other labels, all of them.
+    pub labels: Option<Labels>,
+    /// Whether it is suspended.
+    pub suspended: Option<bool>,
+}
+
+impl Service {
+    /// Makes an organisation.
+    ///
+    /// # Errors
+    /// If the name or the labels break their bounds, or the store fails.
+    pub async fn create_org(
+        &self,
+        permit: &Permit,
+        new: NewOrg,
+        request: Option<RequestId>,
+    ) -> Result<Arc<Org>, ServiceError> {
+        check_name("name", &new.name)?;
+        check_labels(&new.labels)?;
+        let now = self.now();
+        let org = Org {
+            id: mint::id(OrgId::new, now),
+            name: new.name,
+            plan: new.plan,
+            quotas: new.quotas,
+            labels: new.labels,
+            suspended: false,
+            erasing: false,
+            generation: 1,
+            created_at: now,
+            updated_at: now,
+        };
+        let mut commit = Commit::new(org.id, now);
+        commit.expect.push(Expectation::Org(None));
+        commit.writes.push(Write::PutOrg(org.clone()));
+        commit.audit.push(admin_audit(permit, org.id, OperationKind::OrgCreate, org.id.to_string(), request, now));
+        self.store.commit(commit).await.map_err(admin_error)?;
+        self.put_org(org.clone());
+        Ok(Arc::new(org))
+    }
+
+    /// Changes an organisation.
+    ///
+    /// # Errors
+    /// If it does not exist, a value breaks its bounds, or the store fails.
+    pub async fn update_org(
+        &self,
+        permit: &Permit,
+        change: OrgChange,
+        request: Option<RequestId>,
+    ) -> Result<Arc<Org>, ServiceError> {
+        let id = permit.target().org;
+        if let Some(name) = &change.name {
+            check_name("name", name)?;
+        }
+        if let Some(labels) = &change.labels {
+            check_labels(labels)?;
+        }
+        let now = self.now();
+        let current = self.org(id).ok_or(ServiceError::NotFound("organisation"))?;
+        let mut org = Org::clone(&current);
+        org.name = change.name.unwrap_or(org.name);
+        org.plan = change.plan.unwrap_or(org.plan);
+        org.quotas = change.quotas.unwrap_or(org.quotas);
+        org.labels = change.labels.unwrap_or(org.labels);
+        org.suspended = change.suspended.unwrap_or(org.suspended);
+        org.generation += 1;
+        org.updated_at = now;
+        let mut commit = Commit::new(id, now);
+        commit.expect.push(Expectation::Org(Some(current.generation)));
+        commit.writes.push(Write::PutOrg(org.clone()));
+        commit.audit.push(admin_audit(permit, id, OperationKind::OrgUpdate, id.to_string(), request, now));
+        self.store.commit(commit).await.map_err(admin_error)?;
+        self.put_org(org.clone());
+        Ok(Arc::new(org))
+    }
+
+    /// Erases an organisation with everything it owns. From the first commit on nothing can happen under it.
+    ///
+    /// # Errors
+    /// If it does not exist or the store fails; an erasure that was begun is finished at the next start.
+    pub async fn erase_org(&self, permit: &Permit, request: Option<RequestId>) -> Result<(), ServiceError> {
+        let id = permit.target().org;
+        let current = self.org(id).ok_or(ServiceError::NotFound("organisation"))?;
+        let now = self.now();
+        let mut org = Org::clone(&current);
+        org.erasing = true;
+        org.generation += 1;
+        org.updated_at = now;
+        let mut commit = Commit::new(id, now);
+        commit.expect.push(Expectation::Org(Some(current.generation)));
+        commit.writes.push(Write::PutOrg(org.clone()));
+        self.store.commit(commit).await.map_err(admin_error)?;
+        self.put_org(org);
+        // The organisation's own audit goes with it; that it is gone is the platform's to remember.
+        let mut told = Commit::new(OrgId::PLATFORM, now);
+        told.audit.push(admin_audit(permit, OrgId::PLATFORM, OperationKind::OrgDelete, id.to_string(), request, now));
+        self.store.commit(told).await.map_err(admin_error)?;
+        self.finish_org_erasure(id).await
+    }
+
+    /// Finishes every erasure of an organisation that a crash interrupted.
+    pub(crate) async fn finish_org_erasures(&self) {
+        let erasing: Vec<OrgId> = {
+            let orgs = self.orgs.read().unwrap_or_else(PoisonError::into_inner);
+            orgs.values().filter(|org| org.erasing).map(|org| org.id).collect()
+        };
+        for org in erasing {
+            if let Err(error) = self.finish_org_erasure(org).await {
+                tracing::error!(%org, error = &error as &dyn std::error::Error, "an organisation's erasure did not finish");
+            }
+        }
+    }
+
+    async fn finish_org_erasure(&self, id: OrgId) -> Result<(), ServiceError> {
+        self.keyring.forget_org(id);
+        let sessions = self.views.newest(id, None, usize::MAX);
+        let (engine, now) = (Arc::clone(&self.engine), self.now());
+        let halted: Vec<_> = sessions.iter().map(|session| session.id).collect();
+        let halt = move || {
+            for session in halted {
+                if let Some(attempt) = engine.run(session) {
+                    engine.perform(Command { org: id, session, task: Task::Halt { attempt } }, now);
+                }
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(halt).await {
+            tracing::error!(org = %id, %error, "the engine panicked while an organisation was erased");
+        }
+        let mut commit = Commit::new(id, now);
+        commit.writes.push(Write::EraseOrg);
+        self.store.commit(commit).await.map_err(admin_error)?;
+        self.finish_erasures().await?;
+        for session in sessions {
+            self.views.remove(id, session.id);
+        }
+        self.chains.changed(id);
+        self.forget_org(id);
+        Ok(())
+    }
+}
+
+/// The audit entry of an administrative operation that was done.
+pub(crate) fn admin_audit(
+    permit: &Permit,
+    org: OrgId,
+    operation: OperationKind,
+    subject: String,
+    request: Option<RequestId>,
+    now: Timestamp,
+) -> AuditEntry {
+    AuditEntry {
+        id: mint::id(AuditId::new, now),
+        org,
+        at: now,
+        actor: permit.principal().kind.clone(),
+        request,
+        operation,
+        session: None,
+        subject: Some(subject),
+        outcome: AuditOutcome::Done,
+        decision: None,
+    }
+}
+
+/// What a commit of an administrative operation that did not hold means to its caller.
+pub(crate) fn admin_error(error: CommitError) -> ServiceError {
+    match error {
+        CommitError::Conflict => ServiceError::Contention,
+        CommitError::Quota { of, max } => ServiceError::Quota { of: crate::execute::quota_name(of), max },
+        CommitError::UnknownOrg(_) => ServiceError::NotFound("organisation"),
+        error => ServiceError::Store(StoreFailure::Commit(error)),
+    }
+}
+
+pub(crate) fn check_name(field: &'static str, name: &str) -> Result<(), ServiceError> {
+    let fits = !name.trim().is_empty() && name.len() <= MAX_NAME && !name.chars().any(char::is_control);
+    if fits {
+        return Ok(());
+    }
+    let message = format!("{field} must be 1 to {MAX_NAME} bytes of text without control characters");
+    Err(ServiceError::Invalid { field, message })
+}
+
+pub(crate) fn check_labels(labels: &Labels) -> Result<(), ServiceError> {
+    label::check(labels).map_err(|error| ServiceError::Invalid { field: "labels", message: error.to_string() })
+}

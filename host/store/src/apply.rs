@@ -1,0 +1,407 @@
+//! Checking a commit and applying it, inside the writer's transaction.
+//!
+//! All checks come before the first write. A commit that is refused has therefore written nothing, and one that is applied
+//! can only be stopped by the disk, which stops its whole batch.
+//! The transaction's own state is what is checked, so two commits of one batch conflict as they would one after the other.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use portcullis_core::{OrgId, PluginId, SessionId};
+use redb::ReadableTable;
+
+use crate::commit::{Expectation, QuotaKind};
+use crate::error::{CommitError, StoreFault};
+use crate::keyfile::Owner;
+use crate::keyring::Keyring;
+use crate::prepare::{Prepared, SealedAnswer, Step};
+use crate::seal::DataKey;
+use crate::tables::{self, Prefix, Rows, Tables, heads, key, number, part};
+use crate::{counters, erase, kv};
+
+/// How long an answer stays under its idempotency key.
+const IDEMPOTENCY_KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+/// At most so many old answers go with a new one.
+const PRUNED_AT_ONCE: usize = 4;
+
+/// What a batch has changed about keys so far. The keyring hears of it when the batch is through.
+pub(crate) struct Batch<'a> {
+    pub(crate) ring: &'a Keyring,
+    /// Owners who got their key in this batch.
+    pub(crate) made: HashMap<Owner, Arc<DataKey>>,
+    /// Owners whose rows were removed in this batch.
+    pub(crate) doomed: HashSet<Owner>,
+    /// The last place given out in the outbox.
+    pub(crate) outbox: u64,
+}
+
+impl Batch<'_> {
+    /// The key with which rows of this owner must be sealed by now.
+    pub(crate) fn living(&self, owner: Owner) -> Option<Arc<DataKey>> {
+        if self.doomed.contains(&owner) {
+            return None;
+        }
+        self.made.get(&owner).cloned().or_else(|| self.ring.live(owner))
+    }
+}
+
+/// Whether all that the commit asks for holds.
+pub(crate) fn check(tables: &Tables<'_>, batch: &Batch<'_>, commit: &Prepared) -> Result<(), CommitError> {
+    let sealed_well =
+        commit.uses.iter().all(|(owner, used)| batch.living(*owner).is_some_and(|key| Arc::ptr_eq(&key, used)));
+    let new_indeed = commit.reserved.iter().all(|reserved| batch.living(reserved.owner).is_none());
+    if !sealed_well || !new_indeed {
+        return Err(CommitError::Conflict);
+    }
+    for reserved in &commit.reserved {
+        // Who is being erased cannot be made anew before the old key is destroyed.
+        if tables.tombstones.get(&reserved.owner.key()[..])?.is_some() {
+            return Err(CommitError::Conflict);
+        }
+    }
+    for expectation in &commit.expect {
+        if generation(tables, commit.org, *expectation)? != expected(*expectation) {
+            return Err(CommitError::Conflict);
+        }
+    }
+    kv::check_seen(tables, commit)?;
+    if let Some(answer) = &commit.idempotency {
+        let there = tables.idempotency.get(&key(&[&commit.org.to_bytes(), &answer.hash])[..])?;
+        let at = there.and_then(|row| number(row.value(), 0)).map(portcullis_core::Timestamp::from_millis);
+        if at.is_some_and(|at| answer.at.since(at) < IDEMPOTENCY_KEPT) {
+            return Err(CommitError::IdempotencyConflict);
+        }
+    }
+    let counts = Counts::read(&tables.counts, commit.org)?;
+    for quota in &commit.quotas {
+        if counts.of(quota.of) >= quota.max {
+            return Err(CommitError::Quota { of: quota.of, max: quota.max });
+        }
+    }
+    check_rows(tables, commit)?;
+    check_limits(tables, commit)?;
+    kv::check_quota(tables, commit)
+}
+
+/// Makes the commit's changes; the place of its last event.
+pub(crate) fn apply(
+    tables: &mut Tables<'_>,
+    batch: &mut Batch<'_>,
+    commit: &mut Prepared,
+) -> Result<Option<u64>, StoreFault> {
+    let org = commit.org;
+    for reserved in &commit.reserved {
+        batch.ring.file.put(reserved.owner, &reserved.key)?;
+        batch.made.insert(reserved.owner, reserved.key.clone());
+    }
+    let mut counts = Counts::read(&tables.counts, org)?;
+    let before = counts;
+    for step in std::mem::take(&mut commit.steps) {
+        apply_step(tables, batch, &mut counts, commit, step)?;
+    }
+    kv::apply(tables, commit)?;
+    for counter in &commit.hits {
+        counters::hit(&mut tables.hits, org, counter, commit.now)?;
+    }
+    if let Some(answer) = &commit.idempotency {
+        put_answer(tables, org, answer)?;
+    }
+    // The events come last: those of an erased session that were there before are gone by now.
+    let mut last = None;
+    for event in &commit.events {
+        batch.outbox += 1;
+        let place = batch.outbox.to_be_bytes();
+        let owner = key(&[&org.to_bytes(), &event.session]);
+        tables.events.insert(&key(&[&owner, &place])[..], &event.value[..])?;
+        tables.outbox_order.insert(&place[..], &owner[..])?;
+        last = Some(batch.outbox);
+    }
+    if counts != before {
+        counts.write(&mut tables.counts, org)?;
+    }
+    Ok(last)
+}
+
+fn apply_step(
+    tables: &mut Tables<'_>,
+    batch: &mut Batch<'_>,
+    counts: &mut Counts,
+    commit: &Prepared,
+    step: Step,
+) -> Result<(), StoreFault> {
+    let org = commit.org.to_bytes();
+    match step {
+        Step::Put { table, key, value } => {
+            tables.table(table).insert(&key[..], &value[..])?;
+        }
+        Step::Remove { table, key } => {
+            tables.table(table).remove(&key[..])?;
+        }
+        Step::RemoveAll { table, prefix } => tables::remove_prefix(tables.table(table), &Prefix::new(&[&prefix]))?,
+        Step::PutSession { id, name, value } => {
+            let old = tables.sessions.insert(&key(&[&org, &id.to_bytes()])[..], &value[..])?;
+            let old_name = old.and_then(|row| part::<16>(row.value(), 8));
+            counts.add(QuotaKind::Sessions, old_name.is_none());
+            if old_name != Some(name) {
+                if let Some(old_name) = old_name {
+                    tables.instance_names.remove(&key(&[&org, &old_name])[..])?;
+                }
+                tables.instance_names.insert(&key(&[&org, &name])[..], &id.to_bytes()[..])?;
+            }
+        }
+        Step::EraseSession { id } => {
+            erase::session(tables, batch, commit.org, id, commit.now)?;
+            counts.take(QuotaKind::Sessions);
+        }
+        Step::PutKey { id, hash, value } => {
+            let old = tables.keys.insert(&key(&[&org, &id])[..], &value[..])?;
+            let old_hash = old.and_then(|row| part::<32>(row.value(), 0));
+            counts.add(QuotaKind::Keys, old_hash.is_none());
+            if old_hash != Some(hash) {
+                if let Some(old_hash) = old_hash {
+                    tables.key_hashes.remove(&old_hash[..])?;
+                }
+                tables.key_hashes.insert(&hash[..], &key(&[&org, &id])[..])?;
+            }
+        }
+        Step::PutPlugin { id, version, name, value } => {
+            let plugin = Prefix::new(&[&org, &id.to_bytes()]);
+            let first = tables.plugins.range::<&[u8]>(plugin.span())?.next().is_none();
+            counts.add(QuotaKind::Plugins, first);
+            tables.plugins.insert(&key(&[&org, &id.to_bytes(), &version.to_be_bytes()])[..], &value[..])?;
+            tables.plugin_names.insert(&key(&[&org, &name])[..], &id.to_bytes()[..])?;
+        }
+        Step::RemovePlugin { id } => {
+            if remove_plugin(tables, commit.org, id)? {
+                counts.take(QuotaKind::Plugins);
+            }
+        }
+        Step::PutBinding { id, value } => {
+            let new = tables.bindings.insert(&key(&[&org, &id])[..], &value[..])?.is_none();
+            counts.add(QuotaKind::Bindings, new);
+        }
+        Step::RemoveBinding { id } => {
+            if tables.bindings.remove(&key(&[&org, &id])[..])?.is_some() {
+                counts.take(QuotaKind::Bindings);
+            }
+        }
+        Step::SetTimer { key: row, due, value } => {
+            let old = tables.timers.insert(&row[..], &value[..])?.and_then(|row| number(row.value(), 0));
+            if let Some(old) = old {
+                tables.timers_due.remove(&key(&[&old.to_be_bytes(), &row])[..])?;
+            }
+            tables.timers_due.insert(&key(&[&due.as_millis().to_be_bytes(), &row])[..], &[][..])?;
+        }
+        Step::CancelTimer { key: row, due } => {
+            let set_for = tables.timers.get(&row[..])?.and_then(|row| number(row.value(), 0));
+            if let Some(set_for) = set_for.filter(|at| due.is_none_or(|due| due.as_millis() == *at)) {
+                tables.timers.remove(&row[..])?;
+                tables.timers_due.remove(&key(&[&set_for.to_be_bytes(), &row])[..])?;
+            }
+        }
+        Step::ForgetEvents { through } => forget_events(tables, through)?,
+        Step::EraseOrg => {
+            erase::org(tables, batch, commit.org, commit.now)?;
+            *counts = Counts::default();
+        }
+    }
+    Ok(())
+}
+
+/// Names are free, versions are new, and what is erased is there.
+fn check_rows(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitError> {
+    let org = commit.org.to_bytes();
+    let erased: BTreeSet<SessionId> = commit
+        .steps
+        .iter()
+        .filter_map(|step| if let Step::EraseSession { id } = step { Some(*id) } else { None })
+        .collect();
+    let removed: BTreeSet<PluginId> = commit
+        .steps
+        .iter()
+        .filter_map(|step| if let Step::RemovePlugin { id } = step { Some(*id) } else { None })
+        .collect();
+    let mut session_names = BTreeMap::new();
+    let mut plugin_names = BTreeMap::new();
+    for step in &commit.steps {
+        match step {
+            Step::PutSession { id, name, .. } => {
+                let holder = tables.instance_names.get(&key(&[&org, name])[..])?.and_then(|row| part(row.value(), 0));
+                let holder = holder.map(SessionId::from_bytes).filter(|holder| !erased.contains(holder));
+                let within = *session_names.entry(*name).or_insert(*id);
+                if holder.is_some_and(|holder| holder != *id) || within != *id {
+                    return Err(CommitError::NameTaken);
+                }
+            }
+            Step::EraseSession { id } => {
+                if tables.sessions.get(&key(&[&org, &id.to_bytes()])[..])?.is_none() {
+                    return Err(CommitError::UnknownSession(*id));
+                }
+            }
+            Step::PutKey { id, hash, .. } => {
+                let row = key(&[&org, id]);
+                // Nobody draws the same 256 bits twice: this is a key put into the wrong organisation or under a second id.
+                if tables.key_hashes.get(&hash[..])?.is_some_and(|holder| holder.value() != row) {
+                    return Err(CommitError::Conflict);
+                }
+            }
+            Step::PutPlugin { id, version, name, .. } if !removed.contains(id) => {
+                if tables.plugins.get(&key(&[&org, &id.to_bytes(), &version.to_be_bytes()])[..])?.is_some() {
+                    return Err(CommitError::Conflict);
+                }
+                let holder = tables.plugin_names.get(&key(&[&org, name])[..])?.and_then(|row| part(row.value(), 0));
+                let holder = holder.map(PluginId::from_bytes).filter(|holder| !removed.contains(holder));
+                let within = *plugin_names.entry(*name).or_insert(*id);
+                if holder.is_some_and(|holder| holder != *id) || within != *id {
+                    return Err(CommitError::NameTaken);
+                }
+            }
+            Step::PutPlugin { .. }
+            | Step::Put { .. }
+            | Step::Remove { .. }
+            | Step::RemoveAll { .. }
+            | Step::RemovePlugin { .. }
+            | Step::PutBinding { .. }
+            | Step::RemoveBinding { .. }
+            | Step::SetTimer { .. }
+            | Step::CancelTimer { .. }
+            | Step::ForgetEvents { .. }
+            | Step::EraseOrg => {}
+        }
+    }
+    Ok(())
+}
+
+/// All counters are below their bounds; if not, the one that takes longest to free is named.
+fn check_limits(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitError> {
+    let mut worst: Option<(usize, std::time::Duration)> = None;
+    for (index, limit) in commit.limits.iter().enumerate() {
+        let full = counters::full_for(&tables.hits, commit.org, &limit.counter, limit.window, limit.max, commit.now)?;
+        if let Some(wait) = full.filter(|wait| worst.is_none_or(|(_, longest)| *wait > longest)) {
+            worst = Some((index, wait));
+        }
+    }
+    match worst {
+        Some((index, retry_after)) => Err(CommitError::Limited { index, retry_after }),
+        None => Ok(()),
+    }
+}
+
+fn generation(tables: &Tables<'_>, org: OrgId, of: Expectation) -> Result<Option<u64>, StoreFault> {
+    let org = org.to_bytes();
+    let row = match of {
+        Expectation::Session(id, _) => tables.sessions.get(&key(&[&org, &id.to_bytes()])[..])?,
+        Expectation::Org(_) => tables.orgs.get(&org[..])?,
+        Expectation::Binding(id, _) => tables.bindings.get(&key(&[&org, &id.to_bytes()])[..])?,
+    };
+    Ok(row.and_then(|row| number(row.value(), 0)))
+}
+
+fn expected(expectation: Expectation) -> Option<u64> {
+    match expectation {
+        Expectation::Session(_, generation) | Expectation::Org(generation) | Expectation::Binding(_, generation) => {
+            generation
+        }
+    }
+}
+
+fn put_answer(tables: &mut Tables<'_>, org: OrgId, answer: &SealedAnswer) -> Result<(), StoreFault> {
+    let org = org.to_bytes();
+    let age = |at: u64, hash: &[u8]| key(&[&org, &at.to_be_bytes(), hash]);
+    let now = answer.at.as_millis();
+    let mut old = Vec::new();
+    for row in tables.idempotency_age.range::<&[u8]>(Prefix::new(&[&org]).span())?.take(PRUNED_AT_ONCE) {
+        let (row, _) = row?;
+        let at = number(row.value(), 16).unwrap_or_default();
+        if now.saturating_sub(at) < u64::try_from(IDEMPOTENCY_KEPT.as_millis()).unwrap_or(u64::MAX) {
+            break;
+        }
+        old.push(row.value().to_vec());
+    }
+    for row in old {
+        tables.idempotency.remove(&key(&[&org, &row[24..]])[..])?;
+        tables.idempotency_age.remove(&row[..])?;
+    }
+    let replaced = tables.idempotency.insert(&key(&[&org, &answer.hash])[..], &answer.value[..])?;
+    if let Some(at) = replaced.and_then(|row| number(row.value(), 0)) {
+        tables.idempotency_age.remove(&age(at, &answer.hash)[..])?;
+    }
+    tables.idempotency_age.insert(&age(now, &answer.hash)[..], &[][..])?;
+    Ok(())
+}
+
+fn remove_plugin(tables: &mut Tables<'_>, org: OrgId, id: PluginId) -> Result<bool, StoreFault> {
+    let org = org.to_bytes();
+    let plugin = Prefix::new(&[&org, &id.to_bytes()]);
+    let versions = heads(&tables.plugins, &plugin, 48)?;
+    tables::remove_prefix(&mut tables.plugins, &plugin)?;
+    for (_, head) in &versions {
+        tables.plugin_names.remove(&key(&[&org, &head[32..]])[..])?;
+    }
+    let used: BTreeSet<Vec<u8>> =
+        heads(&tables.plugins, &Prefix::new(&[&org]), 32)?.into_iter().map(|(_, digest)| digest).collect();
+    for (_, head) in &versions {
+        if !used.contains(&head[..32]) {
+            tables.components.remove(&key(&[&org, &head[..32]])[..])?;
+        }
+    }
+    for (row, due) in heads(&tables.timers, &plugin, 8)? {
+        tables.timers_due.remove(&key(&[&due, &row])[..])?;
+    }
+    tables::remove_prefix(&mut tables.timers, &plugin)?;
+    tables::remove_prefix(&mut tables.kv, &plugin)?;
+    tables.kv_usage.remove(&key(&[&org, &id.to_bytes()])[..])?;
+    Ok(!versions.is_empty())
+}
+
+fn forget_events(tables: &mut Tables<'_>, through: u64) -> Result<(), StoreFault> {
+    let end = through.to_be_bytes();
+    let mut rows = Vec::new();
+    for row in tables.outbox_order.range::<&[u8]>(..=&end[..])? {
+        let (place, owner) = row?;
+        rows.push(key(&[owner.value(), place.value()]));
+    }
+    for row in rows {
+        tables.events.remove(&row[..])?;
+    }
+    Ok(tables.outbox_order.retain_in::<&[u8], _>(..=&end[..], |_, _| false)?)
+}
+
+/// How many rows of each kind an organisation has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Counts([u32; 4]);
+
+impl Counts {
+    pub(crate) fn read(rows: &Rows<'_>, org: OrgId) -> Result<Self, StoreFault> {
+        Ok(rows.get(&org.to_bytes()[..])?.map_or_else(Self::default, |row| Self::parse(row.value())))
+    }
+
+    pub(crate) fn parse(value: &[u8]) -> Self {
+        let mut counts = [0; 4];
+        for (count, bytes) in counts.iter_mut().zip(value.chunks_exact(4)) {
+            *count = bytes.try_into().map_or(0, u32::from_be_bytes);
+        }
+        Self(counts)
+    }
+
+    pub(crate) fn of(self, kind: QuotaKind) -> u32 {
+        self.0[kind as usize]
+    }
+
+    pub(crate) fn add(&mut self, kind: QuotaKind, new: bool) {
+        self.0[kind as usize] += u32::from(new);
+    }
+
+    fn take(&mut self, kind: QuotaKind) {
+        self.0[kind as usize] = self.0[kind as usize].saturating_sub(1);
+    }
+
+    fn write(self, rows: &mut Rows<'_>, org: OrgId) -> Result<(), StoreFault> {
+        if self == Self::default() {
+            rows.remove(&org.to_bytes()[..])?;
+        } else {
+            rows.insert(&org.to_bytes()[..], &self.0.map(u32::to_be_bytes).concat()[..])?;
+        }
+        Ok(())
+    }
+}

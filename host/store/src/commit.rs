@@ -1,0 +1,234 @@
+//! What is to become so, as one value: everything that a commit checks and everything that it changes.
+//!
+//! `service` reads a [`crate::Snapshot`], decides, and hands over one [`Commit`].
+//! Its checks and its changes are one step: either all of it is durable when [`crate::Store::commit`] answers, or nothing of it is there.
+
+use std::fmt;
+
+use portcullis_core::{
+    ApiKey, AuditEntry, Binding, BindingId, DecisionRecord, DomainEvent, KvAccess, LimitCheck, OperationKind, Org,
+    OrgId, PluginId, PluginVersion, Session, SessionId, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+/// One step of an organisation's history.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// Whose step it is; every row in it is this organisation's.
+    /// Only audit entries may also be the platform's, [`OrgId::PLATFORM`].
+    pub org: OrgId,
+    /// When it is taken.
+    pub now: Timestamp,
+    /// What it rests on.
+    pub expect: Vec<Expectation>,
+    /// Counters that must not be full. All are checked together, then each distinct counter is hit once, at `now`.
+    pub limits: Vec<LimitCheck>,
+    /// Kinds of rows of which the organisation must have fewer than so many before this commit.
+    pub quotas: Vec<Quota>,
+    /// Rows to write and remove, in this order.
+    pub writes: Vec<Write>,
+    /// Entries of the audit.
+    pub audit: Vec<AuditEntry>,
+    /// The policy decision that led here.
+    pub decision: Option<DecisionRecord>,
+    /// Events for the outbox, in this order.
+    pub events: Vec<DomainEvent>,
+    /// Timers of plugins to set and take back.
+    pub timers: Vec<TimerChange>,
+    /// What plugins read and change of their keys. What they saw joins the expectations.
+    pub kv: Vec<KvAccess>,
+    /// The answer to give when the same request comes again.
+    pub idempotency: Option<IdempotencyRecord>,
+    /// The kind of operation that is done with this commit, for usage windows.
+    pub done: Option<OperationKind>,
+}
+
+impl Commit {
+    /// A commit that checks and changes nothing yet.
+    #[must_use]
+    pub fn new(org: OrgId, now: Timestamp) -> Self {
+        Self {
+            org,
+            now,
+            expect: Vec::new(),
+            limits: Vec::new(),
+            quotas: Vec::new(),
+            writes: Vec::new(),
+            audit: Vec::new(),
+            decision: None,
+            events: Vec::new(),
+            timers: Vec::new(),
+            kv: Vec::new(),
+            idempotency: None,
+            done: None,
+        }
+    }
+}
+
+/// Something that must still be so. `None` for a generation means that the row must not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expectation {
+    /// The session is at this generation.
+    Session(SessionId, Option<u64>),
+    /// The organisation is at this generation.
+    Org(Option<u64>),
+    /// The binding is at this generation.
+    Binding(BindingId, Option<u64>),
+}
+
+/// A bound on how many rows of a kind an organisation has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// The kind.
+    pub of: QuotaKind,
+    /// There must be fewer than this, before the commit's own writes.
+    pub max: u32,
+}
+
+/// The kinds of rows that are counted for quotas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QuotaKind {
+    /// Sessions, pending deletes included.
+    Sessions,
+    /// API keys, revoked ones included.
+    Keys,
+    /// Plugins, however many versions they have.
+    Plugins,
+    /// Bindings.
+    Bindings,
+}
+
+impl QuotaKind {
+    /// Every kind, in the order of the counts table.
+    pub const ALL: [QuotaKind; 4] = [Self::Sessions, Self::Keys, Self::Plugins, Self::Bindings];
+}
+
+impl fmt::Display for QuotaKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sessions => "sessions",
+            Self::Keys => "keys",
+            Self::Plugins => "plugins",
+            Self::Bindings => "bindings",
+        })
+    }
+}
+
+/// One change of rows.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// Make or replace the organisation itself.
+    PutOrg(Org),
+    /// Make or replace a session.
+    PutSession(Session),
+    /// Remove a session and every row of it, and doom its key.
+    /// Of its events only those of this same commit stay; of its decisions the skeletons.
+    EraseSession(SessionId),
+    /// Make or replace an API key.
+    PutKey(ApiKey),
+    /// Add a version of a plugin; a version that exists already is a conflict.
+    PutPlugin(PluginVersion),
+    /// Keep a component.
+    PutComponent {
+        /// SHA-256 of it.
+        digest: [u8; 32],
+        /// The component.
+        bytes: Vec<u8>,
+    },
+    /// Remove all versions of a plugin, its keys and timers in this organisation, and the components that no other plugin here uses.
+    RemovePlugin(PluginId),
+    /// Make or replace a binding.
+    PutBinding(Binding),
+    /// Remove a binding.
+    RemoveBinding(BindingId),
+    /// Take events out of the outbox, whosever they are, up to and including this place.
+    ForgetEvents {
+        /// The last place that is no longer needed.
+        through: OutboxPlace,
+    },
+    /// Remove the organisation with everything it owns, and doom its key and those of its sessions.
+    /// What else the commit writes for the organisation is not kept.
+    EraseOrg,
+}
+
+/// An event's place in the outbox. Places grow in the order of commits, which the ids of events need not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OutboxPlace(pub(crate) u64);
+
+/// A change of a plugin's timers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TimerChange {
+    /// Set a timer, or move the one with the same plugin and key.
+    Set(PluginTimer),
+    /// Take a timer back, if there is one.
+    Cancel {
+        /// The plugin.
+        plugin: PluginId,
+        /// The timer's key.
+        key: String,
+    },
+    /// Take a timer out that has fired, unless it was set to another time since.
+    Fired {
+        /// The plugin.
+        plugin: PluginId,
+        /// The timer's key.
+        key: String,
+        /// For when it was set when it fired.
+        at: Timestamp,
+    },
+}
+
+/// A durable timer of a plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginTimer {
+    /// In whose organisation.
+    pub org: OrgId,
+    /// The plugin.
+    pub plugin: PluginId,
+    /// The binding under which it was set.
+    pub binding: BindingId,
+    /// Its key, unique within plugin and organisation.
+    pub key: String,
+    /// When it fires.
+    pub at: Timestamp,
+    /// What it hands back.
+    pub payload: String,
+    /// The session it is about; the timer goes with it.
+    pub session: Option<SessionId>,
+}
+
+/// The answer to a request that came with an idempotency key. Kept for 24 hours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyRecord {
+    /// The caller's key.
+    pub key: String,
+    /// What was asked, so that another request under the same key is noticed.
+    pub request_digest: [u8; 32],
+    /// The answer's status.
+    pub status: u16,
+    /// The answer's body.
+    pub body: Vec<u8>,
+    /// When it was given.
+    pub at: Timestamp,
+}
+
+/// A commit that is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// The place of the commit's last event, if it had any.
+    pub last_event: Option<OutboxPlace>,
+}
+
+/// An erasure that reached its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Erased {
+    /// In whose organisation.
+    pub org: OrgId,
+    /// The session; `None` if it was the organisation itself.
+    pub session: Option<SessionId>,
+    /// When the deletion was asked for.
+    pub since: Timestamp,
+    /// SHA-256 over the overwritten key slot, in hexadecimal.
+    pub slot_digest: String,
+}

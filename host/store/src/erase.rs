@@ -1,0 +1,260 @@
+//! Erasing: how a session, or an organisation, goes for good.
+//!
+//! 1. *Rows.* One transaction removes every row of the owner and leaves a tombstone: whose key is to be destroyed, which
+//!    slot holds it, and a digest of that slot. The owner's key is doomed: it seals nothing any more.
+//! 2. *Key.* The slot is overwritten in place and synced. From here on no copy of the data file opens what it had sealed.
+//! 3. *Receipt.* One transaction writes an audit entry with the slot's digest and drops the tombstone.
+//!
+//! A crash between any two of these leaves the tombstone, and [`finish`] goes on from there; doing a step again changes nothing.
+//! The receipt of a session stands in its organisation's audit, that of an organisation in the platform's.
+
+use std::sync::Arc;
+
+use portcullis_core::{
+    AuditEntry, AuditId, AuditOutcome, Intent, OperationKind, OrgId, PrincipalKind, Session, SessionId, Timestamp,
+    rate::send_counter,
+};
+use redb::{Database, ReadableDatabase};
+use sha2::{Digest, Sha256};
+
+use crate::apply::Batch;
+use crate::commit::Erased;
+use crate::error::{CommitError, StoreFault};
+use crate::keyfile::Owner;
+use crate::keyring::Keyring;
+use crate::seal::{Envelope, hex, random};
+use crate::tables::{self, Prefix, Tables, heads, key, number, part, remove_prefix, session_of};
+use crate::writer::{CommitMode, begin};
+
+/// What is left to be destroyed.
+struct Tombstone {
+    owner: Owner,
+    slot: u32,
+    generation: u32,
+    since: Timestamp,
+    digest: [u8; 32],
+}
+
+impl Tombstone {
+    fn parse(key: &[u8], value: &[u8]) -> Option<Self> {
+        Some(Self {
+            owner: owner_of(key)?,
+            slot: part(value, 0).map(u32::from_be_bytes)?,
+            generation: part(value, 4).map(u32::from_be_bytes)?,
+            since: Timestamp::from_millis(number(value, 8)?),
+            digest: part(value, 16)?,
+        })
+    }
+
+    fn value(&self) -> Vec<u8> {
+        key(&[
+            &self.slot.to_be_bytes(),
+            &self.generation.to_be_bytes(),
+            &self.since.as_millis().to_be_bytes(),
+            &self.digest,
+        ])
+    }
+}
+
+/// The owner that a tombstone's key names.
+pub(crate) fn owner_of(key: &[u8]) -> Option<Owner> {
+    Some(Owner { org: part(key, 0).map(OrgId::from_bytes)?, session: session_of(part(key, 16)?) })
+}
+
+/// Removes every row of a session.
+pub(crate) fn session(
+    tables: &mut Tables<'_>,
+    batch: &mut Batch<'_>,
+    org: OrgId,
+    id: SessionId,
+    now: Timestamp,
+) -> Result<(), StoreFault> {
+    let owner = Owner::session(org, id);
+    let (org_part, session) = (org.to_bytes(), id.to_bytes());
+    let row = key(&[&org_part, &session]);
+    let own = Prefix::new(&[&row]);
+    let removed = tables.sessions.remove(&row[..])?.map(|row| row.value().to_vec());
+    let since = removed.as_deref().and_then(|value| wanted_since(batch, owner, &row, value)).unwrap_or(now);
+    bury(tables, batch, owner, since)?;
+    if let Some(name) = removed.as_deref().and_then(|value| part::<16>(value, 8)) {
+        tables.instance_names.remove(&key(&[&org_part, &name])[..])?;
+    }
+    remove_prefix(&mut tables.devices, &own)?;
+    for (record, _) in heads(&tables.decision_records, &own, 0)? {
+        tables.decision_records.insert(&record[..], &[][..])?;
+    }
+    for (event, _) in heads(&tables.events, &own, 0)? {
+        tables.outbox_order.remove(&event[32..])?;
+    }
+    remove_prefix(&mut tables.events, &own)?;
+    for (timer, head) in heads(&tables.timers, &Prefix::new(&[&org_part]), 24)? {
+        if head[8..] == session {
+            tables.timers.remove(&timer[..])?;
+            tables.timers_due.remove(&key(&[&head[..8], &timer])[..])?;
+        }
+    }
+    let counter = batch.ring.hashes.counter(org, &send_counter(id));
+    remove_prefix(&mut tables.hits, &Prefix::new(&[&org_part, &counter]))
+}
+
+/// Removes every row of an organisation.
+pub(crate) fn org(
+    tables: &mut Tables<'_>,
+    batch: &mut Batch<'_>,
+    org: OrgId,
+    now: Timestamp,
+) -> Result<(), StoreFault> {
+    let org_part = org.to_bytes();
+    let own = Prefix::new(&[&org_part]);
+    for (row, _) in heads(&tables.sessions, &own, 0)? {
+        if let Some(id) = part(&row, 16) {
+            bury(tables, batch, Owner::session(org, SessionId::from_bytes(id)), now)?;
+        }
+    }
+    for (_, hash) in heads(&tables.keys, &own, 32)? {
+        tables.key_hashes.remove(&hash[..])?;
+    }
+    for (event, _) in heads(&tables.events, &own, 0)? {
+        tables.outbox_order.remove(&event[32..])?;
+    }
+    for (timer, due) in heads(&tables.timers, &own, 8)? {
+        tables.timers_due.remove(&key(&[&due, &timer])[..])?;
+    }
+    for rows in [
+        &mut tables.orgs,
+        &mut tables.counts,
+        &mut tables.sessions,
+        &mut tables.instance_names,
+        &mut tables.devices,
+        &mut tables.keys,
+        &mut tables.plugins,
+        &mut tables.plugin_names,
+        &mut tables.components,
+        &mut tables.bindings,
+        &mut tables.decisions,
+        &mut tables.decision_records,
+        &mut tables.audit,
+        &mut tables.events,
+        &mut tables.timers,
+        &mut tables.kv,
+        &mut tables.kv_usage,
+        &mut tables.hits,
+        &mut tables.idempotency,
+        &mut tables.idempotency_age,
+    ] {
+        remove_prefix(rows, &own)?;
+    }
+    bury(tables, batch, Owner::org(org), now)
+}
+
+/// Destroys the keys of all tombstones, writes receipts and drops the tombstones.
+pub(crate) fn finish(
+    database: &Database,
+    ring: &Arc<Keyring>,
+    mode: CommitMode,
+    now: Timestamp,
+) -> Result<Vec<Erased>, CommitError> {
+    let mut tombstones = Vec::new();
+    for row in database.begin_read()?.open_table(tables::TOMBSTONES)?.range::<&[u8]>(..)? {
+        let (key, value) = row?;
+        tombstones.extend(Tombstone::parse(key.value(), value.value()));
+    }
+    if tombstones.is_empty() {
+        return Ok(Vec::new());
+    }
+    // An organisation's key goes after those of its sessions are gone for certain.
+    let (sessions, orgs): (Vec<_>, Vec<_>) = tombstones.iter().partition(|tombstone| tombstone.owner.session.is_some());
+    for group in [sessions, orgs] {
+        let mut overwritten = false;
+        for tombstone in group {
+            // If the key is not on the ring, its slot was overwritten before a crash, and may be another owner's by now.
+            let held = ring
+                .any(tombstone.owner)
+                .is_some_and(|key| key.slot == tombstone.slot && key.generation == tombstone.generation);
+            if held {
+                ring.file.destroy(tombstone.slot, tombstone.generation)?;
+                overwritten = true;
+            }
+        }
+        if overwritten {
+            ring.file.sync()?;
+        }
+    }
+    let transaction = begin(database, mode)?;
+    let mut erased = Vec::with_capacity(tombstones.len());
+    {
+        let mut tables = Tables::open(&transaction)?;
+        for tombstone in &tombstones {
+            let slot_digest = hex(&tombstone.digest);
+            write_receipt(&mut tables, ring, tombstone, &slot_digest, now)?;
+            tables.tombstones.remove(&tombstone.owner.key()[..])?;
+            let Owner { org, session } = tombstone.owner;
+            erased.push(Erased { org, session, since: tombstone.since, slot_digest });
+        }
+    }
+    transaction.commit()?;
+    for tombstone in &tombstones {
+        ring.forget(tombstone.owner);
+    }
+    Ok(erased)
+}
+
+fn write_receipt(
+    tables: &mut Tables<'_>,
+    ring: &Keyring,
+    tombstone: &Tombstone,
+    slot_digest: &str,
+    now: Timestamp,
+) -> Result<(), CommitError> {
+    let Owner { org, session } = tombstone.owner;
+    let (audit_org, operation, subject) = match session {
+        Some(_) => (org, OperationKind::SessionDelete, None),
+        None => (OrgId::PLATFORM, OperationKind::OrgDelete, Some(org.to_string())),
+    };
+    // The sessions of an organisation that goes itself have no audit left to stand in.
+    let Some(data_key) = ring.live(Owner::org(audit_org)) else { return Ok(()) };
+    let mut unique = [0; 16];
+    random(&mut unique)?;
+    let entry = AuditEntry {
+        id: AuditId::new(now, u128::from_be_bytes(unique)),
+        org: audit_org,
+        at: now,
+        actor: PrincipalKind::System,
+        request: None,
+        operation,
+        session,
+        subject,
+        outcome: AuditOutcome::Erased { since: tombstone.since, slot_digest: slot_digest.to_owned() },
+        decision: None,
+    };
+    let table = tables::name(tables::AUDIT);
+    let plain = serde_json::to_vec(&entry).map_err(|source| CommitError::Encode { table, source: Arc::new(source) })?;
+    let row = key(&[&audit_org.to_bytes(), &entry.id.to_bytes()]);
+    let value = data_key.seal(table, &row, &[], &plain)?;
+    tables.audit.insert(&row[..], &value[..]).map_err(StoreFault::from)?;
+    Ok(())
+}
+
+/// Leaves a tombstone for the owner's key, and dooms the key.
+fn bury(tables: &mut Tables<'_>, batch: &mut Batch<'_>, owner: Owner, since: Timestamp) -> Result<(), StoreFault> {
+    // An owner whose slot was damaged has rows but no key: nothing of it opens already.
+    if let Some(data_key) = batch.living(owner) {
+        let (slot, generation) = (data_key.slot, data_key.generation);
+        let digest = Sha256::digest(batch.ring.file.bytes(slot)?).into();
+        let tombstone = Tombstone { owner, slot, generation, since, digest };
+        tables.tombstones.insert(&owner.key()[..], &tombstone.value()[..])?;
+    }
+    batch.doomed.insert(owner);
+    Ok(())
+}
+
+/// When the deletion was asked for, as the session's row says.
+fn wanted_since(batch: &Batch<'_>, owner: Owner, row: &[u8], value: &[u8]) -> Option<Timestamp> {
+    let envelope = Envelope::parse(value.get(24..)?)?;
+    let plain = batch.living(owner)?.open(tables::name(tables::SESSIONS), row, &envelope)?;
+    let session: Session = serde_json::from_slice(&plain).ok()?;
+    match session.intent {
+        Intent::Removed { since, .. } => Some(since),
+        Intent::Running | Intent::Stopped => None,
+    }
+}

@@ -1,0 +1,249 @@
+//! What can go wrong, by what was being done.
+//!
+//! | doing | error |
+//! |---|---|
+//! | opening a data directory | [`OpenError`] |
+//! | reading a snapshot | [`ReadError`] |
+//! | committing | [`CommitError`] |
+//!
+//! [`StoreFault`] stands in each of them for a failure of what lies below: redb, the key file, the operating system.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_core::{OrgId, PluginId, SessionId};
+
+use crate::QuotaKind;
+use crate::seal::hex;
+use crate::tables::{self, Definition};
+
+/// Why a data directory could not be opened. Nothing in it was changed, except by a failure in the middle of a first boot.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory cannot be made or looked at.
+    #[error("cannot use the data directory {}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process has the directory open.
+    #[error("the data directory {} is in use by another process", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is data, but no master key to open it.
+    #[error("there is data, but no master key at {}; restore it, a new one cannot open the data", path.display())]
+    MasterKeyMissing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The master key's file does not hold 64 hexadecimal characters.
+    #[error("the master key at {} is not 64 hexadecimal characters", path.display())]
+    MasterKeyMalformed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Others than the owner may use the master key's file.
+    #[error("the master key at {} has mode {mode:04o}; it must be 0600", path.display())]
+    MasterKeyExposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// The master key's file cannot be read or made.
+    #[error("cannot read or make the master key at {}", path.display())]
+    MasterKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The key file was sealed under another master key.
+    #[error("the master key is not the one under which the key file was sealed")]
+    WrongMasterKey,
+    /// There is data, but no key file.
+    #[error("there is data, but no key file; restore the newest one")]
+    KeyFileMissing,
+    /// There are keys of organisations or sessions, but no data.
+    #[error("the key file holds {keys} keys, but there is no data; restore the data or remove the key file")]
+    DataMissing {
+        /// How many keys there are.
+        keys: usize,
+    },
+    /// The key file is not one, or is damaged in its header.
+    #[error("the key file is damaged: {0}")]
+    KeyFileDamaged(&'static str),
+    /// The key file or the data was written by a newer version.
+    #[error("the data has format {found}, this version knows formats up to {known}; use a newer version")]
+    NewerFormat {
+        /// The format of what is there.
+        found: u64,
+        /// The newest format that this version knows.
+        known: u64,
+    },
+    /// The writer's thread could not be started.
+    #[error("cannot start the writer's thread")]
+    Thread(#[source] std::io::Error),
+    /// The data cannot be read.
+    #[error("cannot read the data")]
+    Read(#[source] ReadError),
+    /// What lies below failed.
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+}
+
+/// Why something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A row does not open under its owner's key, or is cut short.
+    #[error("the row {key} of table {table} does not open")]
+    Unopenable {
+        /// The table.
+        table: &'static str,
+        /// The row's key in hexadecimal.
+        key: String,
+    },
+    /// A row opens, but does not hold what its table says.
+    #[error("the row {key} of table {table} does not decode")]
+    Undecodable {
+        /// The table.
+        table: &'static str,
+        /// The row's key in hexadecimal.
+        key: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// What lies below failed.
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+}
+
+/// Why a commit was not made. Whatever the reason, nothing of it was kept, unless it is [`CommitError::Store`]:
+/// then the disk failed in the middle of making it durable, and only reopening tells whether it was.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommitError {
+    /// Something that the commit rests on has changed; run again from a new snapshot.
+    #[error("what the commit rests on has changed")]
+    Conflict,
+    /// A counter is full.
+    #[error("limit {index} of the commit is reached")]
+    Limited {
+        /// Which of the commit's limits; the one that takes longest to free, if there are several.
+        index: usize,
+        /// When it frees.
+        retry_after: Duration,
+    },
+    /// The organisation has as many rows of a kind as it may have.
+    #[error("the organisation has its {max} {of} already")]
+    Quota {
+        /// The kind.
+        of: QuotaKind,
+        /// How many it may have.
+        max: u32,
+    },
+    /// Another session has the instance name, or another plugin the plugin name, in this organisation.
+    #[error("the name is taken in this organisation")]
+    NameTaken,
+    /// A plugin's keys or values would take more than it may keep.
+    #[error("plugin {plugin} would keep more than it may")]
+    KvQuota {
+        /// The plugin.
+        plugin: PluginId,
+    },
+    /// An answer is recorded under this idempotency key already.
+    #[error("the idempotency key is in use")]
+    IdempotencyConflict,
+    /// There is no such organisation, or no longer.
+    #[error("there is no organisation {0}")]
+    UnknownOrg(OrgId),
+    /// There is no such session, or no longer.
+    #[error("there is no session {0}")]
+    UnknownSession(SessionId),
+    /// A row of one organisation stands in the commit of another.
+    #[error("a row of {found} stands in a commit of {org}")]
+    ForeignRow {
+        /// Whose commit it is.
+        org: OrgId,
+        /// Whose row it is.
+        found: OrgId,
+    },
+    /// A row could not be written as JSON.
+    #[error("a row of table {table} cannot be encoded")]
+    Encode {
+        /// The table.
+        table: &'static str,
+        /// Why.
+        source: Arc<serde_json::Error>,
+    },
+    /// The store has been closed.
+    #[error("the store is closed")]
+    Closed,
+    /// What lies below failed.
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+}
+
+/// A failure of redb, of the key file or of the system's random numbers.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{doing} failed")]
+pub struct StoreFault {
+    doing: &'static str,
+    source: Arc<dyn std::error::Error + Send + Sync>,
+}
+
+impl StoreFault {
+    /// What was being done.
+    #[must_use]
+    pub fn doing(&self) -> &'static str {
+        self.doing
+    }
+
+    /// For `map_err`: wraps what came from below.
+    pub(crate) fn of<E: std::error::Error + Send + Sync + 'static>(doing: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self { doing, source: Arc::new(source) }
+    }
+}
+
+/// Makes `?` work on redb's own errors inside functions that return a [`StoreFault`].
+macro_rules! from_redb {
+    ($($error:ident $doing:literal;)*) => {$(
+        impl From<redb::$error> for StoreFault {
+            fn from(source: redb::$error) -> Self {
+                Self { doing: $doing, source: Arc::new(source) }
+            }
+        }
+        impl From<redb::$error> for ReadError {
+            fn from(source: redb::$error) -> Self {
+                Self::Store(source.into())
+            }
+        }
+        impl From<redb::$error> for CommitError {
+            fn from(source: redb::$error) -> Self {
+                Self::Store(source.into())
+            }
+        }
+    )*};
+}
+
+from_redb! {
+    TransactionError "beginning a transaction";
+    TableError "opening a table";
+    StorageError "reading or writing a row";
+    CommitError "making a transaction durable";
+    SetDurabilityError "choosing the durability of a transaction";
+}
+
+impl ReadError {
+    pub(crate) fn unopenable(table: Definition, key: &[u8]) -> Self {
+        Self::Unopenable { table: tables::name(table), key: hex(key) }
+    }
+
+    pub(crate) fn undecodable(table: Definition, key: &[u8], source: serde_json::Error) -> Self {
+        Self::Undecodable { table: tables::name(table), key: hex(key), source }
+    }
+}

@@ -1,0 +1,507 @@
+//! Preparing a commit on its caller's thread: everything is encoded, hashed and sealed before the writer sees it.
+//!
+//! There is one writer and there are many callers, so whatever can be done here is not done there.
+//! What was sealed here is good only as long as the keys it was sealed with are the living ones; the writer checks that
+//! first, and answers with a conflict if they are not.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use portcullis_core::{
+    AuditEntry, DecisionRecord, DeviceChange, DomainEvent, KvAccess, KvChange, OrgId, PluginId, SessionId, Timestamp,
+    Verdict, Window, verdict::Allowance,
+};
+use serde::Serialize;
+
+use crate::commit::{Commit, Expectation, IdempotencyRecord, Quota, TimerChange, Write};
+use crate::error::CommitError;
+use crate::keyfile::Owner;
+use crate::keyring::{Keyring, Reserved};
+use crate::seal::DataKey;
+use crate::tables::{self, Definition, key, session_part};
+
+/// A commit, ready for the writer.
+pub(crate) struct Prepared {
+    pub(crate) org: OrgId,
+    pub(crate) now: Timestamp,
+    pub(crate) expect: Vec<Expectation>,
+    pub(crate) quotas: Vec<Quota>,
+    pub(crate) limits: Vec<Limit>,
+    /// The distinct counters to hit.
+    pub(crate) hits: BTreeSet<[u8; 16]>,
+    /// The living keys with which rows were sealed.
+    pub(crate) uses: HashMap<Owner, Arc<DataKey>>,
+    /// Keys for owners who are made by this commit.
+    pub(crate) reserved: Vec<Reserved>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) events: Vec<SealedEvent>,
+    pub(crate) kv: Vec<KvStep>,
+    pub(crate) idempotency: Option<SealedAnswer>,
+}
+
+/// A counter's bound.
+pub(crate) struct Limit {
+    pub(crate) counter: [u8; 16],
+    pub(crate) window: Window,
+    pub(crate) max: u64,
+}
+
+/// One change of rows, sealed.
+pub(crate) enum Step {
+    /// A row without index or count.
+    Put {
+        table: Definition,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    /// A row without index or count is taken out.
+    Remove {
+        table: Definition,
+        key: Vec<u8>,
+    },
+    /// All such rows that begin so.
+    RemoveAll {
+        table: Definition,
+        prefix: Vec<u8>,
+    },
+    PutSession {
+        id: SessionId,
+        name: [u8; 16],
+        value: Vec<u8>,
+    },
+    EraseSession {
+        id: SessionId,
+    },
+    PutKey {
+        id: [u8; 16],
+        hash: [u8; 32],
+        value: Vec<u8>,
+    },
+    PutPlugin {
+        id: PluginId,
+        version: u32,
+        name: [u8; 16],
+        value: Vec<u8>,
+    },
+    RemovePlugin {
+        id: PluginId,
+    },
+    PutBinding {
+        id: [u8; 16],
+        value: Vec<u8>,
+    },
+    RemoveBinding {
+        id: [u8; 16],
+    },
+    SetTimer {
+        key: Vec<u8>,
+        due: Timestamp,
+        value: Vec<u8>,
+    },
+    /// Only if it is set for `due`, where that is given.
+    CancelTimer {
+        key: Vec<u8>,
+        due: Option<Timestamp>,
+    },
+    ForgetEvents {
+        through: u64,
+    },
+    EraseOrg,
+}
+
+/// An event that has no place yet.
+pub(crate) struct SealedEvent {
+    pub(crate) session: [u8; 16],
+    pub(crate) value: Vec<u8>,
+}
+
+/// An answer under an idempotency key.
+pub(crate) struct SealedAnswer {
+    pub(crate) hash: [u8; 16],
+    pub(crate) at: Timestamp,
+    pub(crate) value: Vec<u8>,
+}
+
+/// One access to a plugin's keys.
+pub(crate) struct KvStep {
+    pub(crate) plugin: PluginId,
+    pub(crate) key: Vec<u8>,
+    pub(crate) seen: Option<Option<u64>>,
+    pub(crate) change: KvEffect,
+}
+
+/// What becomes of a plugin's key.
+pub(crate) enum KvEffect {
+    Keep,
+    Put { expires: u64, size: u32, envelope: Vec<u8> },
+    Remove,
+}
+
+/// The expiry of what does not expire.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// Seals a commit.
+pub(crate) fn prepare(ring: &Arc<Keyring>, commit: Commit) -> Result<Prepared, CommitError> {
+    let mut sealer = Sealer::new(ring, commit.org, commit.now, &commit.writes)?;
+    sealer.prepared.expect = commit.expect;
+    sealer.prepared.quotas = commit.quotas;
+    for limit in commit.limits {
+        let counter = ring.hashes.counter(commit.org, &limit.counter);
+        sealer.prepared.limits.push(Limit { counter, window: limit.window, max: limit.max });
+        sealer.prepared.hits.insert(counter);
+    }
+    if let Some(done) = commit.done {
+        let counter = crate::counters::operation_counter(done);
+        sealer.prepared.hits.insert(ring.hashes.counter(commit.org, &counter));
+    }
+    for write in commit.writes {
+        sealer.write(write)?;
+    }
+    for entry in &commit.audit {
+        sealer.audit(entry)?;
+    }
+    if let Some(record) = commit.decision {
+        sealer.decision(record)?;
+    }
+    for event in &commit.events {
+        sealer.event(event)?;
+    }
+    for change in commit.timers {
+        sealer.timer(change)?;
+    }
+    for access in commit.kv {
+        sealer.kv(access)?;
+    }
+    if let Some(record) = &commit.idempotency {
+        sealer.idempotency(record)?;
+    }
+    Ok(sealer.finish())
+}
+
+/// Seals changes of a device's state.
+pub(crate) fn prepare_device(
+    ring: &Arc<Keyring>,
+    org: OrgId,
+    session: SessionId,
+    changes: Vec<DeviceChange>,
+) -> Result<Prepared, CommitError> {
+    let mut sealer = Sealer::new(ring, org, Timestamp::default(), &[])?;
+    let data_key = sealer.living(Owner::session(org, session))?;
+    let (org, session) = (org.to_bytes(), session.to_bytes());
+    let row = |name: &[u8]| key(&[&org, &session, &ring.hashes.device_key(session, name)]);
+    for change in changes {
+        let table = tables::DEVICES;
+        sealer.prepared.steps.push(match change {
+            DeviceChange::Put { key, value } => {
+                let key = row(&key);
+                let value = data_key.seal(tables::name(table), &key, &[], &value)?;
+                Step::Put { table, key, value }
+            }
+            DeviceChange::Remove { key } => Step::Remove { table, key: row(&key) },
+            DeviceChange::Clear => Step::RemoveAll { table, prefix: key(&[&org, &session]) },
+        });
+    }
+    Ok(sealer.finish())
+}
+
+/// The part of a decision that outlives its session: no input, no answers, and of the verdict no text and nothing that it would have changed.
+pub(crate) fn skeleton(mut record: DecisionRecord) -> DecisionRecord {
+    record.input = None;
+    record.answers = Vec::new();
+    match &mut record.verdict {
+        Verdict::Allowed(allowance) => *allowance = Allowance::default(),
+        Verdict::Denied { denials } => denials.iter_mut().for_each(|denial| denial.message.clear()),
+        Verdict::ConfirmationRequired { prompts } => prompts.iter_mut().for_each(|prompt| {
+            prompt.prompt.clear();
+            prompt.answer = None;
+        }),
+        Verdict::Deferred { reason, allowance, .. } => {
+            reason.clear();
+            *allowance = Allowance::default();
+        }
+    }
+    record
+}
+
+struct Sealer<'a> {
+    ring: &'a Arc<Keyring>,
+    /// Sessions that this commit erases: what is told about them is the organisation's.
+    erased: BTreeSet<SessionId>,
+    /// Nothing of the organisation is kept.
+    erases_org: bool,
+    prepared: Prepared,
+}
+
+impl<'a> Sealer<'a> {
+    fn new(ring: &'a Arc<Keyring>, org: OrgId, now: Timestamp, writes: &[Write]) -> Result<Self, CommitError> {
+        let mut sealer = Self {
+            ring,
+            erased: BTreeSet::new(),
+            erases_org: false,
+            prepared: Prepared {
+                org,
+                now,
+                expect: Vec::new(),
+                quotas: Vec::new(),
+                limits: Vec::new(),
+                hits: BTreeSet::new(),
+                uses: HashMap::new(),
+                reserved: Vec::new(),
+                steps: Vec::with_capacity(writes.len() + 4),
+                events: Vec::new(),
+                kv: Vec::new(),
+                idempotency: None,
+            },
+        };
+        for write in writes {
+            match write {
+                Write::PutOrg(_) => sealer.introduce(Owner::org(org))?,
+                Write::PutSession(session) => sealer.introduce(Owner::session(org, session.id))?,
+                Write::EraseSession(id) => {
+                    // A session whose key is lost cannot be read, but it can go.
+                    sealer.living(Owner::session(org, *id)).ok();
+                    sealer.erased.insert(*id);
+                }
+                Write::EraseOrg if org == OrgId::PLATFORM => return Err(CommitError::UnknownOrg(org)),
+                Write::EraseOrg => sealer.erases_org = true,
+                Write::PutKey(_)
+                | Write::PutPlugin(_)
+                | Write::PutComponent { .. }
+                | Write::RemovePlugin(_)
+                | Write::PutBinding(_)
+                | Write::RemoveBinding(_)
+                | Write::ForgetEvents { .. } => {}
+            }
+        }
+        // Whatever a commit writes, its organisation must be there.
+        sealer.org_key()?;
+        Ok(sealer)
+    }
+
+    fn finish(mut self) -> Prepared {
+        if self.erases_org {
+            self.prepared.hits.clear();
+        }
+        self.prepared
+    }
+
+    /// Reserves a key if the owner has none.
+    fn introduce(&mut self, owner: Owner) -> Result<(), CommitError> {
+        let known = self.prepared.reserved.iter().any(|reserved| reserved.owner == owner);
+        if !known && self.ring.live(owner).is_none() {
+            self.prepared.reserved.push(self.ring.reserve(owner)?);
+        }
+        Ok(())
+    }
+
+    /// The key that seals for this owner.
+    fn living(&mut self, owner: Owner) -> Result<Arc<DataKey>, CommitError> {
+        if let Some(reserved) = self.prepared.reserved.iter().find(|reserved| reserved.owner == owner) {
+            return Ok(reserved.key.clone());
+        }
+        if let Some(used) = self.prepared.uses.get(&owner) {
+            return Ok(used.clone());
+        }
+        let Some(living) = self.ring.live(owner) else {
+            return Err(owner.session.map_or(CommitError::UnknownOrg(owner.org), CommitError::UnknownSession));
+        };
+        self.prepared.uses.insert(owner, living.clone());
+        Ok(living)
+    }
+
+    fn org_key(&mut self) -> Result<Arc<DataKey>, CommitError> {
+        self.living(Owner::org(self.prepared.org))
+    }
+
+    /// The key for what is told about a session, if it is about one.
+    fn key_about(&mut self, session: Option<SessionId>) -> Result<Arc<DataKey>, CommitError> {
+        match session {
+            Some(id) if !self.erased.contains(&id) => self.living(Owner::session(self.prepared.org, id)),
+            _ => self.org_key(),
+        }
+    }
+
+    fn own(&self, found: OrgId) -> Result<(), CommitError> {
+        let org = self.prepared.org;
+        if found == org { Ok(()) } else { Err(CommitError::ForeignRow { org, found }) }
+    }
+
+    fn write(&mut self, write: Write) -> Result<(), CommitError> {
+        let org = self.prepared.org.to_bytes();
+        let step = match write {
+            Write::PutOrg(row) => {
+                self.own(row.id)?;
+                let (table, key) = (tables::ORGS, org.to_vec());
+                let value = seal(&*self.org_key()?, table, &key, &row.generation.to_be_bytes(), &row)?;
+                Step::Put { table, key, value }
+            }
+            Write::PutSession(row) => {
+                self.own(row.org)?;
+                let data_key = self.living(Owner::session(row.org, row.id))?;
+                let name = self.ring.hashes.instance_name(row.org, &row.names.instance_name);
+                let head = [&row.generation.to_be_bytes()[..], &name].concat();
+                let key = key(&[&org, &row.id.to_bytes()]);
+                let value = seal(&data_key, tables::SESSIONS, &key, &head, &row)?;
+                Step::PutSession { id: row.id, name, value }
+            }
+            Write::EraseSession(id) => Step::EraseSession { id },
+            Write::PutKey(row) => {
+                self.own(row.org)?;
+                let hash = self.ring.hashes.api_key(&row.hash);
+                let id = row.id.to_bytes();
+                let value = seal(&*self.org_key()?, tables::KEYS, &key(&[&org, &id]), &hash, &row)?;
+                Step::PutKey { id, hash, value }
+            }
+            Write::PutPlugin(row) => {
+                self.own(row.org)?;
+                let name = self.ring.hashes.plugin_name(row.org, &row.name);
+                let head = [&row.digest[..], &name].concat();
+                let key = key(&[&org, &row.plugin.to_bytes(), &row.version.to_be_bytes()]);
+                let value = seal(&*self.org_key()?, tables::PLUGINS, &key, &head, &row)?;
+                Step::PutPlugin { id: row.plugin, version: row.version, name, value }
+            }
+            Write::PutComponent { digest, bytes } => {
+                let (table, key) = (tables::COMPONENTS, key(&[&org, &digest]));
+                let value = self.org_key()?.seal(tables::name(table), &key, &[], &bytes)?;
+                Step::Put { table, key, value }
+            }
+            Write::RemovePlugin(id) => Step::RemovePlugin { id },
+            Write::PutBinding(row) => {
+                self.own(row.org)?;
+                let id = row.id.to_bytes();
+                let head = row.generation.to_be_bytes();
+                let value = seal(&*self.org_key()?, tables::BINDINGS, &key(&[&org, &id]), &head, &row)?;
+                Step::PutBinding { id, value }
+            }
+            Write::RemoveBinding(id) => Step::RemoveBinding { id: id.to_bytes() },
+            Write::ForgetEvents { through } => Step::ForgetEvents { through: through.0 },
+            Write::EraseOrg => Step::EraseOrg,
+        };
+        self.prepared.steps.push(step);
+        Ok(())
+    }
+
+    fn audit(&mut self, entry: &AuditEntry) -> Result<(), CommitError> {
+        if entry.org != OrgId::PLATFORM {
+            self.own(entry.org)?;
+            if self.erases_org {
+                return Ok(());
+            }
+        }
+        let data_key = self.living(Owner::org(entry.org))?;
+        let (table, key) = (tables::AUDIT, key(&[&entry.org.to_bytes(), &entry.id.to_bytes()]));
+        let value = seal(&data_key, table, &key, &[], entry)?;
+        self.prepared.steps.push(Step::Put { table, key, value });
+        Ok(())
+    }
+
+    fn decision(&mut self, record: DecisionRecord) -> Result<(), CommitError> {
+        self.own(record.org)?;
+        if self.erases_org {
+            return Ok(());
+        }
+        let (org, id) = (record.org.to_bytes(), record.id.to_bytes());
+        let (table, row) = (tables::DECISION_RECORDS, key(&[&org, &session_part(record.session), &id]));
+        let value = if record.session.is_some_and(|session| self.erased.contains(&session)) {
+            Vec::new()
+        } else {
+            seal(&*self.key_about(record.session)?, table, &row, &[], &record)?
+        };
+        self.prepared.steps.push(Step::Put { table, key: row, value });
+        let (table, row) = (tables::DECISIONS, key(&[&org, &id]));
+        let value = seal(&*self.org_key()?, table, &row, &[], &skeleton(record))?;
+        self.prepared.steps.push(Step::Put { table, key: row, value });
+        Ok(())
+    }
+
+    fn event(&mut self, event: &DomainEvent) -> Result<(), CommitError> {
+        self.own(event.org)?;
+        if self.erases_org {
+            return Ok(());
+        }
+        let data_key = self.key_about(event.session)?;
+        let (session, id) = (session_part(event.session), event.id.to_bytes());
+        let bound = key(&[&event.org.to_bytes(), &session, &id]);
+        let value = seal(&data_key, tables::EVENTS, &bound, &id, event)?;
+        self.prepared.events.push(SealedEvent { session, value });
+        Ok(())
+    }
+
+    fn timer(&mut self, change: TimerChange) -> Result<(), CommitError> {
+        if self.erases_org {
+            return Ok(());
+        }
+        let (ring, org) = (self.ring, self.prepared.org);
+        let row = |plugin: PluginId, name: &str| {
+            key(&[&org.to_bytes(), &plugin.to_bytes(), &ring.hashes.plugin_key(org, plugin, name)])
+        };
+        let step = match change {
+            TimerChange::Set(timer) => {
+                self.own(timer.org)?;
+                let key = row(timer.plugin, &timer.key);
+                // A timer about a session that this commit erases goes with the others of that session.
+                if timer.session.is_some_and(|session| self.erased.contains(&session)) {
+                    return Ok(());
+                }
+                let data_key = self.key_about(timer.session)?;
+                let head = [&timer.at.as_millis().to_be_bytes()[..], &session_part(timer.session)].concat();
+                let value = seal(&data_key, tables::TIMERS, &key, &head, &timer)?;
+                Step::SetTimer { key, due: timer.at, value }
+            }
+            TimerChange::Cancel { plugin, key } => Step::CancelTimer { key: row(plugin, &key), due: None },
+            TimerChange::Fired { plugin, key, at } => Step::CancelTimer { key: row(plugin, &key), due: Some(at) },
+        };
+        self.prepared.steps.push(step);
+        Ok(())
+    }
+
+    fn kv(&mut self, access: KvAccess) -> Result<(), CommitError> {
+        if self.erases_org {
+            return Ok(());
+        }
+        let (org, plugin) = (self.prepared.org, access.plugin);
+        let hash = self.ring.hashes.plugin_key(org, plugin, &access.key);
+        let row = key(&[&org.to_bytes(), &plugin.to_bytes(), &hash]);
+        let change = match access.change {
+            KvChange::Keep => KvEffect::Keep,
+            KvChange::Remove => KvEffect::Remove,
+            KvChange::Put { value, expires } => {
+                let name = access.key.as_bytes();
+                let length = u16::try_from(name.len()).map_err(|_too_long| CommitError::KvQuota { plugin })?;
+                let size =
+                    u32::try_from(name.len() + value.len()).map_err(|_too_long| CommitError::KvQuota { plugin })?;
+                let plain = [&length.to_be_bytes()[..], name, &value].concat();
+                let envelope = self.org_key()?.seal(tables::name(tables::KV), &row, &[], &plain)?;
+                KvEffect::Put { expires: expires.map_or(NEVER, Timestamp::as_millis), size, envelope }
+            }
+        };
+        self.prepared.kv.push(KvStep { plugin, key: row, seen: access.seen, change });
+        Ok(())
+    }
+
+    fn idempotency(&mut self, record: &IdempotencyRecord) -> Result<(), CommitError> {
+        if self.erases_org {
+            return Ok(());
+        }
+        let org = self.prepared.org;
+        let hash = self.ring.hashes.idempotency(org, &record.key);
+        let plain = [&record.request_digest[..], &record.status.to_be_bytes(), &record.body].concat();
+        let row = key(&[&org.to_bytes(), &hash]);
+        let head = record.at.as_millis().to_be_bytes();
+        let value = self.org_key()?.seal(tables::name(tables::IDEMPOTENCY), &row, &head, &plain)?;
+        self.prepared.idempotency = Some(SealedAnswer { hash, at: record.at, value });
+        Ok(())
+    }
+}
+
+fn seal<T: Serialize>(
+    data_key: &DataKey,
+    table: Definition,
+    bound: &[u8],
+    head: &[u8],
+    row: &T,
+) -> Result<Vec<u8>, CommitError> {
+    let table = tables::name(table);
+    let plain = serde_json::to_vec(row).map_err(|source| CommitError::Encode { table, source: Arc::new(source) })?;
+    Ok(data_key.seal(table, bound, head, &plain)?)
+}

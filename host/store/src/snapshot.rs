@@ -1,0 +1,499 @@
+//! Reading: everything as of one point in time.
+//!
+//! A [`Snapshot`] is one read transaction. It sees every commit that was answered before it was taken, and none that came after.
+//! It costs a few microseconds and blocks nobody; but it keeps old pages alive, so it should not be kept for long.
+//!
+//! What a session's or an organisation's key had sealed is gone with the key, also for snapshots that are older:
+//! such rows read as absent.
+
+use std::sync::Arc;
+
+use portcullis_core::{
+    ApiKey, AuditEntry, AuditId, Binding, BindingId, DecisionId, DecisionRecord, DomainEvent, KeyId, KvEntry,
+    OperationKind, Org, OrgId, PluginId, PluginVersion, Session, SessionId, Timestamp, Window,
+};
+use redb::{ReadOnlyTable, ReadTransaction};
+use serde::de::DeserializeOwned;
+
+use crate::commit::{IdempotencyRecord, OutboxPlace, PluginTimer};
+use crate::error::ReadError;
+use crate::keyfile::Owner;
+use crate::keyring::Opened;
+use crate::kv::{HEAD, Head, KvUsage};
+use crate::prepare::NEVER;
+use crate::tables::{self, Definition, NO_SESSION, Prefix, Span, key, number, org_of, part, session_of, session_part};
+use crate::{Shared, counters};
+
+/// The state of the store at one point in time.
+pub struct Snapshot {
+    pub(crate) transaction: ReadTransaction,
+    pub(crate) shared: Arc<Shared>,
+}
+
+type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+// === Organisations and sessions ===
+
+impl Snapshot {
+    /// One organisation.
+    ///
+    /// # Errors
+    /// As every method here: if the store fails, or a row does not open or decode.
+    pub fn org(&self, org: OrgId) -> Result<Option<Org>, ReadError> {
+        self.get(tables::ORGS, Owner::org(org), &org.to_bytes(), 8)
+    }
+
+    /// At most `limit` organisations in the order of their ids, from the one after `after` on: the operator's own listing.
+    pub fn orgs(&self, after: Option<OrgId>, limit: usize) -> Result<Vec<Org>, ReadError> {
+        let after = after.map(OrgId::to_bytes);
+        let all = Prefix::new(&[]);
+        self.list(tables::ORGS, all.after(after.as_ref().map(|org| &org[..])), false, limit, 8, owner_org)
+    }
+
+    /// One session.
+    pub fn session(&self, org: OrgId, id: SessionId) -> Result<Option<Session>, ReadError> {
+        let row = key(&[&org.to_bytes(), &id.to_bytes()]);
+        self.get(tables::SESSIONS, Owner::session(org, id), &row, 24)
+    }
+
+    /// The session with this instance name.
+    pub fn session_by_instance_name(&self, org: OrgId, name: &str) -> Result<Option<Session>, ReadError> {
+        let row = key(&[&org.to_bytes(), &self.shared.ring.hashes.instance_name(org, name)]);
+        match self.table(tables::INSTANCE_NAMES)?.get(&row[..])?.and_then(|id| part(id.value(), 0)) {
+            Some(id) => self.session(org, SessionId::from_bytes(id)),
+            None => Ok(None),
+        }
+    }
+
+    /// At most `limit` sessions, oldest first, from the one after `after` on.
+    pub fn sessions(&self, org: OrgId, after: Option<SessionId>, limit: usize) -> Result<Vec<Session>, ReadError> {
+        let (own, after) = (Prefix::new(&[&org.to_bytes()]), after.map(|id| key(&[&org.to_bytes(), &id.to_bytes()])));
+        self.list(tables::SESSIONS, own.after(after.as_deref()), false, limit, 24, owner_session)
+    }
+
+    /// At most `limit` sessions, newest first, from the one before `before` on.
+    pub fn sessions_newest(
+        &self,
+        org: OrgId,
+        before: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<Session>, ReadError> {
+        let (own, before) = (Prefix::new(&[&org.to_bytes()]), before.map(|id| key(&[&org.to_bytes(), &id.to_bytes()])));
+        self.list(tables::SESSIONS, own.before(before.as_deref()), true, limit, 24, owner_session)
+    }
+
+    /// Every session of every organisation, for boot.
+    pub fn every_session(&self, mut each: impl FnMut(Session)) -> Result<(), ReadError> {
+        self.every(tables::SESSIONS, 24, owner_session, &mut each)
+    }
+}
+
+// === Keys, plugins and bindings ===
+
+impl Snapshot {
+    /// The API key with this SHA-256, whosever it is.
+    pub fn key_by_hash(&self, hash: &[u8; 32]) -> Result<Option<ApiKey>, ReadError> {
+        let hash = self.shared.ring.hashes.api_key(hash);
+        let Some(row) = self.table(tables::KEY_HASHES)?.get(&hash[..])? else { return Ok(None) };
+        let row = row.value();
+        let Some(org) = org_of(row) else { return Err(ReadError::unopenable(tables::KEY_HASHES, &hash)) };
+        self.get(tables::KEYS, Owner::org(org), row, 32)
+    }
+
+    /// Every API key of every organisation, for boot.
+    pub fn every_key(&self, mut each: impl FnMut(ApiKey)) -> Result<(), ReadError> {
+        self.every(tables::KEYS, 32, owner_org, &mut each)
+    }
+
+    /// The API keys of an organisation, oldest first.
+    pub fn keys(&self, org: OrgId) -> Result<Vec<ApiKey>, ReadError> {
+        self.all(tables::KEYS, org, &[], 32)
+    }
+
+    /// One API key.
+    pub fn key(&self, org: OrgId, id: KeyId) -> Result<Option<ApiKey>, ReadError> {
+        self.get(tables::KEYS, Owner::org(org), &key(&[&org.to_bytes(), &id.to_bytes()]), 32)
+    }
+
+    /// Every version of every plugin of an organisation.
+    pub fn plugins(&self, org: OrgId) -> Result<Vec<PluginVersion>, ReadError> {
+        self.all(tables::PLUGINS, org, &[], 48)
+    }
+
+    /// Every version of a plugin, oldest first.
+    pub fn plugin_versions(&self, org: OrgId, plugin: PluginId) -> Result<Vec<PluginVersion>, ReadError> {
+        self.all(tables::PLUGINS, org, &plugin.to_bytes(), 48)
+    }
+
+    /// One version of a plugin.
+    pub fn plugin(&self, org: OrgId, plugin: PluginId, version: u32) -> Result<Option<PluginVersion>, ReadError> {
+        let row = key(&[&org.to_bytes(), &plugin.to_bytes(), &version.to_be_bytes()]);
+        self.get(tables::PLUGINS, Owner::org(org), &row, 48)
+    }
+
+    /// The component with this SHA-256.
+    pub fn component(&self, org: OrgId, digest: [u8; 32]) -> Result<Option<Vec<u8>>, ReadError> {
+        self.plain(tables::COMPONENTS, Owner::org(org), &key(&[&org.to_bytes(), &digest]), 0)
+    }
+
+    /// The bindings of an organisation, oldest first.
+    pub fn bindings(&self, org: OrgId) -> Result<Vec<Binding>, ReadError> {
+        self.all(tables::BINDINGS, org, &[], 8)
+    }
+
+    /// One binding.
+    pub fn binding(&self, org: OrgId, id: BindingId) -> Result<Option<Binding>, ReadError> {
+        self.get(tables::BINDINGS, Owner::org(org), &key(&[&org.to_bytes(), &id.to_bytes()]), 8)
+    }
+}
+
+// === Decisions, audit and events ===
+
+impl Snapshot {
+    /// At most `limit` decisions, newest first, from the one before `before` on; of one session if one is given.
+    /// Those of erased sessions have a verdict without text, and neither input nor answers.
+    pub fn decisions(
+        &self,
+        org: OrgId,
+        before: Option<DecisionId>,
+        session: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<DecisionRecord>, ReadError> {
+        let (table, owner) = match session {
+            Some(session) => (tables::DECISION_RECORDS, key(&[&org.to_bytes(), &session.to_bytes()])),
+            None => (tables::DECISIONS, org.to_bytes().to_vec()),
+        };
+        let own = Prefix::new(&[&owner]);
+        let before = before.map(|id| key(&[&owner, &id.to_bytes()]));
+        let rows = self.table(table)?;
+        let mut found = Vec::new();
+        for row in rows.range::<&[u8]>(own.before(before.as_deref()))?.rev() {
+            if found.len() == limit {
+                break;
+            }
+            let (row, _) = row?;
+            if let Some(id) = part(row.value(), owner.len()) {
+                found.extend(self.decision(org, DecisionId::from_bytes(id))?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// One decision.
+    pub fn decision(&self, org: OrgId, id: DecisionId) -> Result<Option<DecisionRecord>, ReadError> {
+        let (org_part, id) = (org.to_bytes(), id.to_bytes());
+        let skeleton: Option<DecisionRecord> =
+            self.get(tables::DECISIONS, Owner::org(org), &key(&[&org_part, &id]), 0)?;
+        let Some(skeleton) = skeleton else { return Ok(None) };
+        let session = skeleton.session;
+        let row = key(&[&org_part, &session_part(session), &id]);
+        let rows = self.table(tables::DECISION_RECORDS)?;
+        let full = match rows.get(&row[..])? {
+            Some(value) if !value.value().is_empty() => {
+                self.decode(tables::DECISION_RECORDS, Owner { org, session }, &row, &row, value.value(), 0)?
+            }
+            Some(_) | None => None,
+        };
+        Ok(Some(full.unwrap_or(skeleton)))
+    }
+
+    /// At most `limit` entries of the audit, newest first, from the one before `before` on.
+    pub fn audit(&self, org: OrgId, before: Option<AuditId>, limit: usize) -> Result<Vec<AuditEntry>, ReadError> {
+        let (own, before) = (Prefix::new(&[&org.to_bytes()]), before.map(|id| key(&[&org.to_bytes(), &id.to_bytes()])));
+        self.list(tables::AUDIT, own.before(before.as_deref()), true, limit, 0, owner_org)
+    }
+
+    /// At most `limit` events of the outbox in the order of their commits, from the one after `after` on.
+    pub fn events_after(
+        &self,
+        after: Option<OutboxPlace>,
+        limit: usize,
+    ) -> Result<Vec<(OutboxPlace, DomainEvent)>, ReadError> {
+        let (all, after) = (Prefix::new(&[]), after.map(|place| place.0.to_be_bytes()));
+        let order = self.table(tables::OUTBOX_ORDER)?;
+        let mut found = Vec::new();
+        for row in order.range::<&[u8]>(all.after(after.as_ref().map(|place| &place[..])))? {
+            if found.len() == limit {
+                break;
+            }
+            let (place, owner) = row?;
+            let (place, owner) = (place.value(), owner.value());
+            if let Some(event) = self.event(owner, place)? {
+                found.push((OutboxPlace(number(place, 0).unwrap_or_default()), event));
+            }
+        }
+        Ok(found)
+    }
+
+    fn event(&self, owner: &[u8], place: &[u8]) -> Result<Option<DomainEvent>, ReadError> {
+        let row = key(&[owner, place]);
+        let Some(value) = self.table(tables::EVENTS)?.get(&row[..])? else { return Ok(None) };
+        let value = value.value();
+        let (Some(owned), Some(id)) = (owner_session_or_org(owner), value.get(..16)) else {
+            return Err(ReadError::unopenable(tables::EVENTS, &row));
+        };
+        self.decode(tables::EVENTS, owned, &row, &key(&[owner, id]), value, 16)
+    }
+}
+
+// === What plugins keep, counters, timers and answers ===
+
+impl Snapshot {
+    /// The live value under a plugin's key.
+    pub fn kv(&self, org: OrgId, plugin: PluginId, name: &str, now: Timestamp) -> Result<Option<KvEntry>, ReadError> {
+        let hash = self.shared.ring.hashes.plugin_key(org, plugin, name);
+        let row = key(&[&org.to_bytes(), &plugin.to_bytes(), &hash]);
+        let rows = self.table(tables::KV)?;
+        let Some(value) = rows.get(&row[..])? else { return Ok(None) };
+        Ok(self.kv_row(org, &row, value.value(), now)?.map(|(_, entry)| entry))
+    }
+
+    /// At most `limit` live keys of a plugin with this prefix, in order, from the one after `after` on.
+    /// Keys are stored hashed, so this opens all of the plugin's keys, of which there are few enough.
+    pub fn kv_keys(
+        &self,
+        org: OrgId,
+        plugin: PluginId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<String>, ReadError> {
+        let own = Prefix::new(&[&org.to_bytes(), &plugin.to_bytes()]);
+        let mut names = Vec::new();
+        for row in self.table(tables::KV)?.range::<&[u8]>(own.span())? {
+            let (row, value) = row?;
+            if let Some((name, _)) = self.kv_row(org, row.value(), value.value(), now)?
+                && name.starts_with(prefix)
+                && after.is_none_or(|after| name.as_str() > after)
+            {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        names.truncate(limit);
+        Ok(names)
+    }
+
+    /// How much a plugin keeps in an organisation.
+    pub fn kv_usage(&self, org: OrgId, plugin: PluginId) -> Result<KvUsage, ReadError> {
+        let row = key(&[&org.to_bytes(), &plugin.to_bytes()]);
+        Ok(self
+            .table(tables::KV_USAGE)?
+            .get(&row[..])?
+            .map_or_else(KvUsage::default, |row| KvUsage::parse(row.value())))
+    }
+
+    /// How many operations of a kind were done in an organisation within the window.
+    /// No window reaches further back than 25 hours.
+    pub fn usage(&self, org: OrgId, kind: OperationKind, window: Window, now: Timestamp) -> Result<u64, ReadError> {
+        self.counter(org, &counters::operation_counter(kind), window, now)
+    }
+
+    /// How many hits of a counter the window holds. No window reaches further back than 25 hours.
+    pub fn counter(&self, org: OrgId, counter: &str, window: Window, now: Timestamp) -> Result<u64, ReadError> {
+        let counter = self.shared.ring.hashes.counter(org, counter);
+        Ok(counters::count(&self.table(tables::HITS)?, org, &counter, window, now)?)
+    }
+
+    /// At most `limit` timers that are due, the longest overdue first.
+    pub fn timers_due(&self, now: Timestamp, limit: usize) -> Result<Vec<PluginTimer>, ReadError> {
+        let end = (now.as_millis() + 1).to_be_bytes();
+        let rows = self.table(tables::TIMERS)?;
+        let mut found = Vec::new();
+        for row in self.table(tables::TIMERS_DUE)?.range::<&[u8]>(..&end[..])? {
+            if found.len() == limit {
+                break;
+            }
+            let (due, _) = row?;
+            let row = &due.value()[8..];
+            let Some(value) = rows.get(row)? else { continue };
+            let Some(owner) = owner_timer(row, value.value()) else {
+                return Err(ReadError::unopenable(tables::TIMERS, row));
+            };
+            found.extend(self.decode(tables::TIMERS, owner, row, row, value.value(), 24)?);
+        }
+        Ok(found)
+    }
+
+    /// When the next timer is due.
+    pub fn next_timer(&self) -> Result<Option<Timestamp>, ReadError> {
+        let first = self.table(tables::TIMERS_DUE)?.range::<&[u8]>(..)?.next().transpose()?;
+        Ok(first.and_then(|(due, _)| number(due.value(), 0)).map(Timestamp::from_millis))
+    }
+
+    /// The answer under an idempotency key.
+    pub fn idempotency(&self, org: OrgId, name: &str) -> Result<Option<IdempotencyRecord>, ReadError> {
+        let row = key(&[&org.to_bytes(), &self.shared.ring.hashes.idempotency(org, name)]);
+        let rows = self.table(tables::IDEMPOTENCY)?;
+        let Some(value) = rows.get(&row[..])? else { return Ok(None) };
+        let at = number(value.value(), 0).unwrap_or_default();
+        let Some(plain) = self.open(tables::IDEMPOTENCY, Owner::org(org), &row, &row, value.value(), 8)? else {
+            return Ok(None);
+        };
+        let (Some(request_digest), Some(status), Some(body)) = (part(&plain, 0), part(&plain, 32), plain.get(34..))
+        else {
+            return Err(ReadError::unopenable(tables::IDEMPOTENCY, &row));
+        };
+        let (status, at) = (u16::from_be_bytes(status), Timestamp::from_millis(at));
+        Ok(Some(IdempotencyRecord { key: name.to_owned(), request_digest, status, body: body.to_vec(), at }))
+    }
+
+    pub(crate) fn kv_row(
+        &self,
+        org: OrgId,
+        row: &[u8],
+        value: &[u8],
+        now: Timestamp,
+    ) -> Result<Option<(String, KvEntry)>, ReadError> {
+        let unopenable = || ReadError::unopenable(tables::KV, row);
+        let head = Head::parse(value).ok_or_else(unopenable)?;
+        if !head.lives(now) {
+            return Ok(None);
+        }
+        let Some(plain) = self.open(tables::KV, Owner::org(org), row, row, value, HEAD)? else { return Ok(None) };
+        let length = part(&plain, 0).map(u16::from_be_bytes).ok_or_else(unopenable)?;
+        let (name, value) = plain[2..].split_at_checked(length.into()).ok_or_else(unopenable)?;
+        let name = String::from_utf8(name.to_vec()).map_err(|_not_text| unopenable())?;
+        let expires = (head.expires != NEVER).then(|| Timestamp::from_millis(head.expires));
+        Ok(Some((name, KvEntry { value: value.to_vec(), version: head.version, expires })))
+    }
+}
+
+// === Rows ===
+
+/// Who owns a row, by its key and value.
+pub(crate) type OwnerOf = fn(&[u8], &[u8]) -> Option<Owner>;
+
+pub(crate) fn owner_org(key: &[u8], _: &[u8]) -> Option<Owner> {
+    org_of(key).map(Owner::org)
+}
+
+pub(crate) fn owner_session(key: &[u8], _: &[u8]) -> Option<Owner> {
+    owner_session_or_org(key)
+}
+
+pub(crate) fn owner_timer(key: &[u8], value: &[u8]) -> Option<Owner> {
+    Some(Owner { org: org_of(key)?, session: session_of(part(value, 8)?) })
+}
+
+fn owner_session_or_org(key: &[u8]) -> Option<Owner> {
+    Some(Owner { org: org_of(key)?, session: session_of(part(key, 16).unwrap_or(NO_SESSION)) })
+}
+
+impl Snapshot {
+    pub(crate) fn table(&self, definition: Definition) -> Result<Table, ReadError> {
+        Ok(self.transaction.open_table(definition)?)
+    }
+
+    /// What a row holds; `None` if its key is destroyed.
+    pub(crate) fn open(
+        &self,
+        table: Definition,
+        owner: Owner,
+        row: &[u8],
+        bound: &[u8],
+        value: &[u8],
+        head: usize,
+    ) -> Result<Option<Vec<u8>>, ReadError> {
+        match self.shared.ring.open(owner, tables::name(table), bound, value, head) {
+            Opened::Plain(plain) => Ok(Some(plain)),
+            Opened::Gone => Ok(None),
+            Opened::Broken => Err(ReadError::unopenable(table, row)),
+        }
+    }
+
+    /// What a row of JSON holds; `None` if its key is destroyed.
+    pub(crate) fn decode<T: DeserializeOwned>(
+        &self,
+        table: Definition,
+        owner: Owner,
+        row: &[u8],
+        bound: &[u8],
+        value: &[u8],
+        head: usize,
+    ) -> Result<Option<T>, ReadError> {
+        let Some(plain) = self.open(table, owner, row, bound, value, head)? else { return Ok(None) };
+        serde_json::from_slice(&plain).map(Some).map_err(|source| ReadError::undecodable(table, row, source))
+    }
+
+    fn get<T: DeserializeOwned>(
+        &self,
+        table: Definition,
+        owner: Owner,
+        row: &[u8],
+        head: usize,
+    ) -> Result<Option<T>, ReadError> {
+        match self.table(table)?.get(row)? {
+            Some(value) => self.decode(table, owner, row, row, value.value(), head),
+            None => Ok(None),
+        }
+    }
+
+    fn plain(&self, table: Definition, owner: Owner, row: &[u8], head: usize) -> Result<Option<Vec<u8>>, ReadError> {
+        match self.table(table)?.get(row)? {
+            Some(value) => self.open(table, owner, row, row, value.value(), head),
+            None => Ok(None),
+        }
+    }
+
+    /// All of an organisation's rows whose keys go on with `rest`.
+    fn all<T: DeserializeOwned>(
+        &self,
+        table: Definition,
+        org: OrgId,
+        rest: &[u8],
+        head: usize,
+    ) -> Result<Vec<T>, ReadError> {
+        let own = Prefix::new(&[&org.to_bytes(), rest]);
+        self.list(table, own.span(), false, usize::MAX, head, owner_org)
+    }
+
+    fn list<T: DeserializeOwned>(
+        &self,
+        table: Definition,
+        span: Span<'_>,
+        newest_first: bool,
+        limit: usize,
+        head: usize,
+        owner: OwnerOf,
+    ) -> Result<Vec<T>, ReadError> {
+        let rows = self.table(table)?;
+        let mut range = rows.range::<&[u8]>(span)?;
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let Some(row) = (if newest_first { range.next_back() } else { range.next() }) else { break };
+            let (row, value) = row?;
+            found.extend(self.decode_owned(table, row.value(), value.value(), head, owner)?);
+        }
+        Ok(found)
+    }
+
+    fn every<T: DeserializeOwned>(
+        &self,
+        table: Definition,
+        head: usize,
+        owner: OwnerOf,
+        each: &mut impl FnMut(T),
+    ) -> Result<(), ReadError> {
+        for row in self.table(table)?.range::<&[u8]>(..)? {
+            let (row, value) = row?;
+            if let Some(decoded) = self.decode_owned(table, row.value(), value.value(), head, owner)? {
+                each(decoded);
+            }
+        }
+        Ok(())
+    }
+
+    fn decode_owned<T: DeserializeOwned>(
+        &self,
+        table: Definition,
+        row: &[u8],
+        value: &[u8],
+        head: usize,
+        owner: OwnerOf,
+    ) -> Result<Option<T>, ReadError> {
+        let owner = owner(row, value).ok_or_else(|| ReadError::unopenable(table, row))?;
+        self.decode(table, owner, row, row, value, head)
+    }
+}

@@ -1,0 +1,311 @@
+//! The schema: every table with its key and its value.
+//!
+//! Keys are byte strings that begin with the 16 bytes of an [`OrgId`], so that nothing is read without saying whose it is.
+//! The exceptions hold ids only and are named as indexes or queues: `key-hashes`, `timers-due`, `outbox-order`; and `meta`.
+//!
+//! A value is a *head* of fixed length in clear, which the writer checks without opening anything, and then an
+//! *envelope* sealed under a key that can be destroyed (see [`crate::seal`]).
+//! Heads hold numbers, ids and keyed hashes. Text that people or plugins chose stands neither in keys nor in heads:
+//! where it has to be found again, its keyed hash ([`crate::seal::Hashes`]) stands for it.
+//!
+//! The number in a table's name is its version. Changing a key or a value means a new number and a migration.
+
+use std::ops::Bound;
+
+use portcullis_core::{OrgId, SessionId};
+use redb::{ReadableTable, Table, TableDefinition, TableHandle, WriteTransaction};
+
+use crate::error::StoreFault;
+
+/// All tables map bytes to bytes.
+pub(crate) type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+/// An open table of a write transaction.
+pub(crate) type Rows<'txn> = Table<'txn, &'static [u8], &'static [u8]>;
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $constant:ident $field:ident $name:literal;)*) => {
+        $($(#[$doc])* pub(crate) const $constant: Definition = TableDefinition::new($name);)*
+
+        /// Every table, in the order in which a transaction opens them.
+        #[cfg(test)]
+        pub(crate) const ALL: &[Definition] = &[$($constant),*];
+
+        /// The name of a table of the schema, for as long as the program runs.
+        pub(crate) fn name(definition: Definition) -> &'static str {
+            match definition.name() {
+                $($name => $name,)*
+                _ => unreachable!("every definition is in the schema"),
+            }
+        }
+
+        /// All tables of one write transaction, opened once.
+        pub(crate) struct Tables<'txn> {
+            $(pub(crate) $field: Rows<'txn>,)*
+        }
+
+        impl<'txn> Tables<'txn> {
+            /// Opens every table, making those that are not there.
+            pub(crate) fn open(transaction: &'txn WriteTransaction) -> Result<Self, StoreFault> {
+                Ok(Self { $($field: transaction.open_table($constant)?,)* })
+            }
+
+            /// The table that a definition names.
+            pub(crate) fn table(&mut self, definition: Definition) -> &mut Rows<'txn> {
+                match definition.name() {
+                    $($name => &mut self.$field,)*
+                    other => unreachable!("{other} is not in the schema"),
+                }
+            }
+        }
+    };
+}
+
+tables! {
+    /// Table: facts about the store itself.
+    /// Key: a word.
+    /// Value: a number of 8 bytes. `format` is the schema's number, `outbox` the last place given out.
+    META meta "meta-1";
+
+    /// Table: organisations.
+    /// Key: org.
+    /// Value: generation (8), then [`portcullis_core::Org`] under the org's key.
+    ORGS orgs "orgs-1";
+
+    /// Table: how many rows of each kind an organisation has.
+    /// Key: org.
+    /// Value: sessions, keys, plugins, bindings (4 bytes each).
+    COUNTS counts "counts-1";
+
+    /// Table: sessions.
+    /// Key: org, session.
+    /// Value: generation (8), hash of the instance name (16), then [`portcullis_core::Session`] under the session's key.
+    SESSIONS sessions "sessions-1";
+
+    /// Table: which session has an instance name.
+    /// Key: org, hash of the name (16).
+    /// Value: session.
+    INSTANCE_NAMES instance_names "instance-names-1";
+
+    /// Table: what engines keep of linked devices.
+    /// Key: org, session, hash of the engine's key (16).
+    /// Value: the engine's value under the session's key.
+    DEVICES devices "devices-1";
+
+    /// Table: API keys.
+    /// Key: org, key.
+    /// Value: keyed hash of the hash (32), then [`portcullis_core::ApiKey`] under the org's key.
+    KEYS keys "keys-1";
+
+    /// Table: whose an API key is. An index across organisations: a caller comes with nothing but the key.
+    /// Key: keyed hash of the hash (32).
+    /// Value: org, key.
+    KEY_HASHES key_hashes "key-hashes-1";
+
+    /// Table: versions of plugins.
+    /// Key: org, plugin, version (4).
+    /// Value: digest (32), hash of the name (16), then [`portcullis_core::PluginVersion`] under the org's key.
+    PLUGINS plugins "plugins-1";
+
+    /// Table: which plugin has a name.
+    /// Key: org, hash of the name (16).
+    /// Value: plugin.
+    PLUGIN_NAMES plugin_names "plugin-names-1";
+
+    /// Table: components, once for each organisation and digest.
+    /// Key: org, SHA-256 of the component (32).
+    /// Value: the component under the org's key. It is code and not personal, but it is the organisation's property:
+    /// sealed, it goes when the organisation goes, and no damaged byte of it is ever compiled.
+    COMPONENTS components "components-1";
+
+    /// Table: bindings.
+    /// Key: org, binding.
+    /// Value: generation (8), then [`portcullis_core::Binding`] under the org's key.
+    BINDINGS bindings "bindings-1";
+
+    /// Table: the skeletons of decisions, which outlive their sessions.
+    /// Key: org, decision.
+    /// Value: [`portcullis_core::DecisionRecord`] without input, answers and free text, under the org's key.
+    DECISIONS decisions "decisions-1";
+
+    /// Table: the full records of decisions.
+    /// Key: org, session or zeros, decision.
+    /// Value: [`portcullis_core::DecisionRecord`] under the session's key, or the org's where there is no session;
+    /// nothing at all once the session is erased.
+    DECISION_RECORDS decision_records "decision-records-1";
+
+    /// Table: the audit.
+    /// Key: org, audit entry.
+    /// Value: [`portcullis_core::AuditEntry`] under the org's key.
+    AUDIT audit "audit-1";
+
+    /// Table: events in the outbox.
+    /// Key: org, session or zeros, place (8).
+    /// Value: event (16), then [`portcullis_core::DomainEvent`] under the session's key, or the org's where there is no
+    /// session and for what is told with a session's erasure. The envelope is bound to the event's id, because the
+    /// place is not known when it is sealed.
+    EVENTS events "events-1";
+
+    /// Table: the order in which events were committed. A queue across organisations.
+    /// Key: place (8).
+    /// Value: org, session or zeros.
+    OUTBOX_ORDER outbox_order "outbox-order-1";
+
+    /// Table: timers of plugins.
+    /// Key: org, plugin, hash of the timer's key (16).
+    /// Value: due (8), session or zeros (16), then [`crate::PluginTimer`] under the session's key, or the org's where there is none.
+    TIMERS timers "timers-1";
+
+    /// Table: which timers are due when. A queue across organisations.
+    /// Key: due (8), org, plugin, hash of the timer's key (16).
+    /// Value: nothing.
+    TIMERS_DUE timers_due "timers-due-1";
+
+    /// Table: what plugins keep.
+    /// Key: org, plugin, hash of the key (16).
+    /// Value: version (8), expiry or all ones (8), bytes that count towards the quota (4), then the length of the key (2),
+    /// the key and the value under the org's key.
+    KV kv "kv-1";
+
+    /// Table: how much a plugin keeps.
+    /// Key: org, plugin.
+    /// Value: keys (4), bytes (8).
+    KV_USAGE kv_usage "kv-usage-1";
+
+    /// Table: hits of counters. The ordinals of one counter have no gaps, so a window is counted by its two ends.
+    /// Key: org, hash of the counter's name (16), time (8), ordinal (8).
+    /// Value: nothing.
+    HITS hits "hits-1";
+
+    /// Table: answers to requests that came with an idempotency key.
+    /// Key: org, hash of the idempotency key (16).
+    /// Value: time (8), then digest of the request (32), status (2) and body under the org's key.
+    IDEMPOTENCY idempotency "idempotency-1";
+
+    /// Table: idempotency keys by age, to forget the oldest.
+    /// Key: org, time (8), hash of the idempotency key (16).
+    /// Value: nothing.
+    IDEMPOTENCY_AGE idempotency_age "idempotency-age-1";
+
+    /// Table: owners whose rows are gone and whose keys are still to be destroyed.
+    /// Key: org, session, or zeros for the org itself.
+    /// Value: slot (4), slot generation (4), since (8), SHA-256 of the slot as it was (32).
+    TOMBSTONES tombstones "tombstones-1";
+}
+
+/// The bytes that stand for "no session" in keys. No session has them, because a ULID of time zero is never made.
+pub(crate) const NO_SESSION: [u8; 16] = [0; 16];
+
+/// A key from its parts.
+pub(crate) fn key(parts: &[&[u8]]) -> Vec<u8> {
+    parts.concat()
+}
+
+/// The part of a key that names a session or none.
+pub(crate) fn session_part(session: Option<SessionId>) -> [u8; 16] {
+    session.map_or(NO_SESSION, SessionId::to_bytes)
+}
+
+/// The session that a part of a key names.
+pub(crate) fn session_of(part: [u8; 16]) -> Option<SessionId> {
+    (part != NO_SESSION).then(|| SessionId::from_bytes(part))
+}
+
+/// The `N` bytes of a key or head from `at` on; `None` if it is too short.
+pub(crate) fn part<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at + N)?.try_into().ok()
+}
+
+/// The number in the 8 bytes from `at` on.
+pub(crate) fn number(bytes: &[u8], at: usize) -> Option<u64> {
+    part(bytes, at).map(u64::from_be_bytes)
+}
+
+/// The organisation that begins a key.
+pub(crate) fn org_of(key: &[u8]) -> Option<OrgId> {
+    part(key, 0).map(OrgId::from_bytes)
+}
+
+/// A span of keys.
+pub(crate) type Span<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+/// All keys that begin with some bytes.
+pub(crate) struct Prefix {
+    start: Vec<u8>,
+    /// The first key after them all; `None` if the prefix is all ones.
+    end: Option<Vec<u8>>,
+}
+
+impl Prefix {
+    pub(crate) fn new(parts: &[&[u8]]) -> Self {
+        let start = key(parts);
+        let mut end = start.clone();
+        while let Some(last) = end.pop() {
+            if last < u8::MAX {
+                end.push(last + 1);
+                return Self { start, end: Some(end) };
+            }
+        }
+        Self { start, end: None }
+    }
+
+    pub(crate) fn span(&self) -> Span<'_> {
+        (Bound::Included(&self.start), self.upper())
+    }
+
+    /// Those after `key`, or all.
+    pub(crate) fn after<'a>(&'a self, key: Option<&'a [u8]>) -> Span<'a> {
+        (key.map_or(Bound::Included(&self.start[..]), Bound::Excluded), self.upper())
+    }
+
+    /// Those before `key`, or all.
+    pub(crate) fn before<'a>(&'a self, key: Option<&'a [u8]>) -> Span<'a> {
+        (Bound::Included(&self.start), key.map_or_else(|| self.upper(), Bound::Excluded))
+    }
+
+    /// Those at `key` and later.
+    pub(crate) fn from<'a>(&'a self, key: &'a [u8]) -> Span<'a> {
+        (Bound::Included(key), self.upper())
+    }
+
+    fn upper(&self) -> Bound<&[u8]> {
+        self.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded)
+    }
+}
+
+/// Removes every row whose key begins with these bytes.
+pub(crate) fn remove_prefix(rows: &mut Rows<'_>, prefix: &Prefix) -> Result<(), StoreFault> {
+    Ok(rows.retain_in::<&[u8], _>(prefix.span(), |_, _| false)?)
+}
+
+/// A key and a value, or the beginning of one.
+pub(crate) type Pair = (Vec<u8>, Vec<u8>);
+
+/// Copies of the keys and the first `head` bytes of the values that begin with these bytes.
+pub(crate) fn heads(rows: &Rows<'_>, prefix: &Prefix, head: usize) -> Result<Vec<Pair>, StoreFault> {
+    let mut found = Vec::new();
+    for row in rows.range::<&[u8]>(prefix.span())? {
+        let (key, value) = row?;
+        let value = value.value();
+        found.push((key.value().to_vec(), value[..head.min(value.len())].to_vec()));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_before_its_successor() {
+        let prefix = Prefix::new(&[&[1, 0xff]]);
+        assert_eq!(prefix.span(), (Bound::Included(&[1, 0xff][..]), Bound::Excluded(&[2][..])));
+        assert_eq!(Prefix::new(&[&[0xff, 0xff]]).span().1, Bound::Unbounded);
+    }
+
+    #[test]
+    fn every_table_has_a_version_and_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<_> = ALL.iter().map(|table| table.name().to_owned()).collect();
+        assert_eq!(names.len(), ALL.len());
+        assert!(names.iter().all(|name| name.ends_with("-1")), "{names:?}");
+    }
+}

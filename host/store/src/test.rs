@@ -1,0 +1,10 @@
+//! The store from outside, and from the two seams below it: the database's storage and the key file's.
+
+mod commits;
+mod crash;
+mod erasing;
+mod limits;
+mod model;
+mod opening;
+mod rows;
+mod sample;

@@ -1,0 +1,376 @@
+//! Crashes at every sync, and at every sync of the recovery that follows.
+//!
+//! Both seams below the store, redb's backend and the key file's storage, share one [`Disk`]. It knows which bytes are
+//! durable (written before the last sync of their file that came through) and which are only written. A run counts its
+//! syncs. Then for each sync N the same run is made again on a disk that loses power at sync N: that sync and everything
+//! after it fails, and what was not durable is dropped, or a random part of it is kept, as a real cache may write back
+//! what it likes. The store is opened from what is left, which must succeed, and must hold:
+//!
+//! - every commit that was answered with success, whole;
+//! - of the commit under way, everything or nothing;
+//! - one key for each owner and one owner for each key;
+//! - every erasure still to be finished, or finished with its receipt.
+//!
+//! The recovery's own syncs are crashed at in the same way: redb once lost data only when a second crash hit its repair.
+
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use portcullis_core::{AuditOutcome, DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange};
+use redb::{Database, StorageBackend};
+use zeroize::Zeroizing;
+
+use super::sample::*;
+use crate::keyfile::{SlotStorage, new_header};
+use crate::open::assemble;
+use crate::{Commit, CommitError, CommitMode, OpenError, Store, TimerChange, Write};
+
+const SECRET: [u8; 32] = [9; 32];
+const SESSIONS: Range<u8> = 5..9;
+
+/// One file: what is durable, and what was written since.
+#[derive(Debug, Clone, Default)]
+struct Image {
+    durable: Vec<u8>,
+    current: Vec<u8>,
+    pending: Vec<Pending>,
+}
+
+#[derive(Debug, Clone)]
+enum Pending {
+    Write { offset: usize, bytes: Vec<u8> },
+    Resize { length: usize },
+}
+
+impl Pending {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Resize { length } => bytes.resize(*length, 0),
+            Self::Write { offset, bytes: new } => {
+                if bytes.len() < offset + new.len() {
+                    bytes.resize(offset + new.len(), 0);
+                }
+                bytes[*offset..offset + new.len()].copy_from_slice(new);
+            }
+        }
+    }
+}
+
+/// A disk with two files that loses power at a sync.
+#[derive(Debug, Default)]
+struct Disk {
+    files: [Image; 2],
+    syncs: u32,
+    fails_at: Option<u32>,
+}
+
+const DATA: usize = 0;
+const KEYS: usize = 1;
+
+impl Disk {
+    fn dead(&self) -> bool {
+        self.fails_at.is_some_and(|at| self.syncs >= at)
+    }
+
+    fn change(&mut self, file: usize, change: Pending) -> io::Result<()> {
+        if self.dead() {
+            return Err(io::Error::other("the power is out"));
+        }
+        let image = &mut self.files[file];
+        change.apply(&mut image.current);
+        image.pending.push(change);
+        Ok(())
+    }
+
+    fn sync(&mut self, file: usize) -> io::Result<()> {
+        if self.dead() {
+            return Err(io::Error::other("the power is out"));
+        }
+        self.syncs += 1;
+        if self.dead() {
+            return Err(io::Error::other("the power went out during a sync"));
+        }
+        let image = &mut self.files[file];
+        image.durable.clone_from(&image.current);
+        image.pending.clear();
+        Ok(())
+    }
+
+    /// The disk as it is when the power is back. `keep` says of each write that was not durable whether it happened to be made.
+    fn after_power_loss(&self, mut keep: impl FnMut() -> bool) -> Disk {
+        let files = self.files.clone().map(|image| {
+            let mut bytes = image.durable;
+            image.pending.iter().filter(|_| keep()).for_each(|change| change.apply(&mut bytes));
+            Image { durable: bytes.clone(), current: bytes, pending: Vec::new() }
+        });
+        Disk { files, syncs: 0, fails_at: None }
+    }
+}
+
+/// One file of the disk, for redb or for the key file.
+#[derive(Debug, Clone)]
+struct Drive {
+    disk: Arc<Mutex<Disk>>,
+    file: usize,
+}
+
+impl Drive {
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_into(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let disk = self.disk();
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let bytes = disk.files[self.file].current.get(start..start + out.len());
+        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn put(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let offset = usize::try_from(offset).map_err(io::Error::other)?;
+        self.disk().change(self.file, Pending::Write { offset, bytes: bytes.to_vec() })
+    }
+}
+
+impl StorageBackend for Drive {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk().files[self.file].current.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.read_into(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        self.disk().change(self.file, Pending::Resize { length })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.disk().sync(self.file)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.put(offset, data)
+    }
+}
+
+impl SlotStorage for Drive {
+    fn read(&self) -> io::Result<Vec<u8>> {
+        Ok(self.disk().files[self.file].current.clone())
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.read_into(offset, bytes)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.put(offset, bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk().sync(self.file)
+    }
+}
+
+/// A disk on which a first boot has made its files: an empty database and a key file's header.
+/// Both are made under other names and then renamed, so no crash leaves half of one.
+fn new_disk() -> Disk {
+    let disk = Arc::new(Mutex::new(Disk::default()));
+    let drive = Drive { disk: disk.clone(), file: DATA };
+    drop(Database::builder().create_with_backend(drive).expect("an empty database"));
+    let mut disk = Disk { syncs: 0, ..into_disk(disk) };
+    let header = new_header(&Zeroizing::new(SECRET)).to_vec();
+    disk.files[KEYS] = Image { durable: header.clone(), current: header, pending: Vec::new() };
+    disk
+}
+
+fn into_disk(disk: Arc<Mutex<Disk>>) -> Disk {
+    Arc::into_inner(disk).expect("every handle is closed").into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn open(disk: &Arc<Mutex<Disk>>, mode: CommitMode) -> Result<Store, OpenError> {
+    let drive = |file| Drive { disk: disk.clone(), file };
+    let database = Database::builder()
+        .set_cache_size(1024 * 1024)
+        .create_with_backend(drive(DATA))
+        .map_err(|error| OpenError::Store(crate::StoreFault::of("opening the data file")(error)))?;
+    assemble(database, Box::new(drive(KEYS)), &Zeroizing::new(SECRET), mode)
+}
+
+/// What a run was told; everything up to here must be found again.
+#[derive(Debug, Clone, Default)]
+struct Told {
+    org: bool,
+    created: Vec<u8>,
+    devices: Vec<u8>,
+    erased: Vec<u8>,
+    finished: bool,
+    org_erased: bool,
+}
+
+fn whole_creation(byte: u8) -> Commit {
+    let count = |seen| KvAccess {
+        plugin: plugin_id(3),
+        key: format!("made-{byte}"),
+        seen,
+        change: KvChange::Put { value: vec![byte], expires: None },
+    };
+    Commit {
+        kv: vec![count(Some(None))],
+        timers: vec![TimerChange::Set(timer(1, Some(byte), &format!("timer-{byte}"), at(9)))],
+        ..creating(1, byte)
+    }
+}
+
+/// Makes organisations and sessions, erases some, and stops at the first failure.
+fn workload(store: &Store, told: &mut Told) -> Result<(), CommitError> {
+    store.commit_blocking(writing(1, vec![Write::PutOrg(org(1))]))?;
+    told.org = true;
+    for byte in SESSIONS {
+        store.commit_blocking(whole_creation(byte))?;
+        told.created.push(byte);
+        if store
+            .write(org_id(1), session_id(byte), vec![DeviceChange::Put { key: b"id".to_vec(), value: vec![byte] }])
+            .is_err()
+        {
+            return Err(CommitError::Closed);
+        }
+        told.devices.push(byte);
+    }
+    for byte in [5, 6] {
+        store.commit_blocking(writing(1, vec![Write::EraseSession(session_id(byte))]))?;
+        told.erased.push(byte);
+    }
+    block_on(store.finish_erasures(NOW))?;
+    told.finished = true;
+    store.commit_blocking(writing(2, vec![Write::PutOrg(org(2)), Write::PutSession(session(2, 20))]))?;
+    store.commit_blocking(writing(2, vec![Write::EraseOrg]))?;
+    told.org_erased = true;
+    block_on(store.finish_erasures(NOW))?;
+    Ok(())
+}
+
+/// Everything told is there, nothing is torn.
+fn assert_recovered(store: &Store, told: &Told, context: &str) {
+    let findings = store.verify().expect("verified").findings;
+    assert!(findings.is_empty(), "{context}: {findings:?}");
+    let snapshot = read(store);
+    let org_id = org_id(1);
+    assert!(!told.org || snapshot.org(org_id).expect("read").is_some(), "{context}: the organisation is lost");
+    let all = snapshot.events_after(None, 99).expect("read");
+    let receipts = snapshot.audit(org_id, None, 99).expect("read");
+    for byte in SESSIONS {
+        let unique = u128::from(byte);
+        let there = snapshot.session(org_id, session_id(byte)).expect("read").is_some();
+        let created = snapshot.audit(org_id, None, 99).expect("read").iter().any(|e| e.id == audit(1, None, unique).id);
+        let decided = snapshot.decision(org_id, decision(1, None, unique).id).expect("read");
+        let kept = snapshot.kv(org_id, plugin_id(3), &format!("made-{byte}"), NOW).expect("read").is_some();
+        let event = all.iter().any(|(_, found)| found.id == event(1, None, unique).id);
+        let timed = snapshot.timers_due(at(99), 99).expect("read").iter().any(|t| t.key == format!("timer-{byte}"));
+        // Audit, decision and the plugin's key outlive the session; event, timer and full record go with it.
+        assert_eq!((created, created), (decided.is_some(), kept), "{context}: the creation of {byte} is torn");
+        let full = decided.is_some_and(|decided| !decided.answers.is_empty());
+        assert_eq!((there, there, there), (event, timed, full), "{context}: session {byte} is torn");
+        if told.erased.contains(&byte) {
+            assert!(!there, "{context}: erased session {byte} is back");
+        } else if told.created.contains(&byte) {
+            let erasing = byte < 7 && told.created.len() == SESSIONS.len();
+            assert!(there || erasing, "{context}: session {byte} is lost");
+        }
+        let device = store.read(org_id, session_id(byte), b"id");
+        if there && told.devices.contains(&byte) {
+            assert_eq!(device, Ok(Some(vec![byte])), "{context}: the device of {byte} is lost");
+        }
+        assert!(there || device == Err(DeviceStoreError::Gone), "{context}: a device without session {byte}");
+        let receipt = receipts.iter().any(|entry| {
+            entry.session == Some(session_id(byte)) && matches!(entry.outcome, AuditOutcome::Erased { .. })
+        });
+        assert!(!(receipt && there), "{context}: {byte} has a receipt and is there");
+        assert!(receipt || !(told.finished && told.erased.contains(&byte)), "{context}: no receipt for {byte}");
+    }
+    if told.org_erased {
+        assert!(snapshot.org(super::sample::org_id(2)).expect("read").is_none(), "{context}: organisation 2 is back");
+    }
+}
+
+/// Finishing after a recovery leaves no erasure open.
+fn assert_finishes(store: &Store, context: &str) {
+    finish(store, NOW);
+    let open = store.shared().ring.owners().len();
+    let snapshot = read(store);
+    let mut owners = 1 + snapshot.orgs(None, 99).expect("read").len();
+    snapshot.every_session(|_| owners += 1).expect("read");
+    assert_eq!(open, owners, "{context}: keys without owners are left");
+    assert_sound(store);
+}
+
+/// A small generator, so that a failing seed can be run again.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+/// Runs the workload on a disk that fails at a sync; the disk and what was told.
+fn run(fails_at: Option<u32>, mode: CommitMode) -> (Disk, Told) {
+    let disk = Arc::new(Mutex::new(Disk { fails_at, ..new_disk() }));
+    let mut told = Told::default();
+    if let Ok(store) = open(&disk, mode) {
+        let result = workload(&store, &mut told);
+        assert!(result.is_ok() || fails_at.is_some(), "{result:?}");
+    }
+    (into_disk(disk), told)
+}
+
+fn crash_everywhere(mode: CommitMode) {
+    let syncs = run(None, mode).0.syncs;
+    assert!(syncs > 20, "the workload syncs {syncs} times");
+    // The run without a crash ends with the syncs of closing; crashing there is a case too.
+    for sync in 1..=syncs {
+        let (disk, told) = run(Some(sync), mode);
+        for seed in 0..4_u64 {
+            // Seed 0 keeps nothing that was not durable, the others a random half.
+            let mut random = Random(seed << 32 | u64::from(sync));
+            let restored = disk.after_power_loss(|| seed > 0 && random.next() % 2 == 0);
+            recover(&restored, &told, mode, &format!("crash at sync {sync}, seed {seed}"));
+        }
+    }
+}
+
+/// Opens what a crash left, and crashes at each sync of that too.
+fn recover(left: &Disk, told: &Told, mode: CommitMode, context: &str) {
+    let calm = Arc::new(Mutex::new(left.after_power_loss(|| false)));
+    let store = open(&calm, mode).unwrap_or_else(|error| panic!("{context}: {error:?}"));
+    let syncs = calm.lock().unwrap_or_else(PoisonError::into_inner).syncs;
+    assert_recovered(&store, told, context);
+    assert_finishes(&store, context);
+    drop(store);
+    for sync in 1..=syncs {
+        let context = format!("{context}, then at sync {sync} of the recovery");
+        let disk = Arc::new(Mutex::new(Disk { fails_at: Some(sync), ..left.after_power_loss(|| false) }));
+        assert!(open(&disk, mode).is_err(), "{context}: opened without power");
+        let again = disk.lock().unwrap_or_else(PoisonError::into_inner).after_power_loss(|| false);
+        let again = Arc::new(Mutex::new(again));
+        let store = open(&again, mode).unwrap_or_else(|error| panic!("{context}: {error:?}"));
+        assert_recovered(&store, told, &context);
+        assert_finishes(&store, &context);
+    }
+}
+
+#[test]
+fn nothing_told_is_lost_and_nothing_is_torn_with_one_sync() {
+    crash_everywhere(CommitMode::OnePhase);
+}
+
+#[test]
+fn nothing_told_is_lost_and_nothing_is_torn_with_two_syncs() {
+    crash_everywhere(CommitMode::TwoPhase);
+}

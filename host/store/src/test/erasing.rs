@@ -1,0 +1,205 @@
+//! Erasing leaves a receipt and nothing that opens: not in the store, not in its files, not in an older copy of them.
+
+use std::path::Path;
+
+use portcullis_core::verdict::Allowance;
+use portcullis_core::{
+    AuditOutcome, DeviceChange, DeviceStore, DeviceStoreError, OperationKind, OrgId, Verdict, rate::send_counter,
+};
+use portcullis_core::{LimitCheck, Window};
+use sha2::{Digest, Sha256};
+
+use super::sample::*;
+use crate::keyfile::{Owner, SLOT};
+use crate::seal::hex;
+use crate::{Commit, Expectation, Store, StoreOptions, TimerChange, Write};
+
+const MARKER: &str = "a-marker-that-must-not-be-found";
+
+/// Everything that a session can have, with the marker wherever there is text.
+fn furnish(store: &Store, owner: u8, byte: u8) {
+    let mut marked = session(owner, byte);
+    marked.display_name = Some(MARKER.into());
+    marked.names.instance_name = format!("{MARKER}-{byte}");
+    let mut record = denied(owner, byte, u128::from(byte));
+    record.input = Some(MARKER.into());
+    let mut timed = timer(owner, Some(byte), &format!("{MARKER}-{byte}"), at(10));
+    timed.payload = MARKER.into();
+    let limit = LimitCheck { counter: send_counter(session_id(byte)), window: Window::UtcDay, max: 9 };
+    keep(
+        store,
+        Commit {
+            decision: Some(record),
+            timers: vec![TimerChange::Set(timed)],
+            limits: vec![limit],
+            ..Commit { writes: vec![Write::PutSession(marked)], ..creating(owner, byte) }
+        },
+    );
+    let change = DeviceChange::Put { key: MARKER.into(), value: MARKER.into() };
+    store.write(org_id(owner), session_id(byte), vec![change]).expect("written");
+}
+
+fn erasing(store: &Store, owner: u8, byte: u8) -> Commit {
+    let row = read(store).session(org_id(owner), session_id(byte)).expect("read").expect("there");
+    let wanted = removed(&row, at(5));
+    keep(store, writing(owner, vec![Write::PutSession(wanted.clone())]));
+    Commit {
+        expect: vec![Expectation::Session(wanted.id, Some(wanted.generation))],
+        decision: Some(decision(owner, Some(byte), 200)),
+        events: vec![event(owner, Some(byte), 200)],
+        audit: vec![audit(owner, Some(byte), 200)],
+        done: Some(OperationKind::SessionDelete),
+        ..writing(owner, vec![Write::EraseSession(session_id(byte))])
+    }
+}
+
+#[test]
+fn a_session_goes_with_everything_but_skeletons() {
+    let store = store();
+    furnish(&store, 1, 5);
+    furnish(&store, 1, 6);
+    let older = read(&store);
+    let slot = store.shared().ring.live(Owner::session(org_id(1), session_id(5))).expect("live").slot;
+    let digest = hex(&Sha256::digest(store.shared().ring.file.bytes(slot).expect("read")));
+    let erase = erasing(&store, 1, 5);
+    keep(&store, erase);
+
+    let (org, session) = (org_id(1), session_id(5));
+    let snapshot = read(&store);
+    assert_eq!(snapshot.session(org, session).expect("read"), None);
+    assert_eq!(store.read(org, session, MARKER.as_bytes()), Err(DeviceStoreError::Gone));
+    assert_eq!(snapshot.timers_due(at(99), 9).expect("read").len(), 1, "only the other session's timer");
+    let events: Vec<_> = snapshot.events_after(None, 9).expect("read").into_iter().map(|(_, event)| event.id).collect();
+    assert_eq!(events, [event(1, None, 6).id, event(1, None, 200).id], "what tells of the erasure stays");
+    let sends = snapshot.counter(org, &send_counter(session), Window::UtcDay, NOW).expect("read");
+    assert_eq!(sends, 0);
+
+    let erased = finish(&store, at(7));
+    assert_eq!(erased.len(), 1);
+    assert_eq!((erased[0].org, erased[0].session, erased[0].since), (org, Some(session), at(5)));
+    assert_eq!(erased[0].slot_digest, digest);
+    assert_eq!(finish(&store, at(8)), [], "finishing is idempotent");
+    assert!(older.session(org, session).expect("read").is_none(), "an older snapshot still opened the session");
+
+    let snapshot = read(&store);
+    let skeleton = snapshot.decision(org, denied(1, 5, 5).id).expect("read").expect("kept");
+    assert_eq!((skeleton.input, skeleton.answers.len(), skeleton.session), (None, 0, Some(session)));
+    let Verdict::Denied { denials } = skeleton.verdict else { panic!("another verdict") };
+    assert_eq!((denials[0].code.as_str(), denials[0].message.as_str()), ("hold", ""));
+    let of_session = snapshot.decisions(org, None, Some(session), 9).expect("read");
+    assert_eq!(of_session.len(), 2);
+    assert_eq!(of_session[0].verdict, Verdict::Allowed(Allowance::default()));
+    let receipt = snapshot.audit(org, None, 1).expect("read").remove(0);
+    assert_eq!(receipt.outcome, AuditOutcome::Erased { since: at(5), slot_digest: digest });
+    assert_eq!((receipt.operation, receipt.session), (OperationKind::SessionDelete, Some(session)));
+    assert_sound(&store);
+
+    // The slot is used again, under another generation.
+    keep(&store, creating(1, 7));
+    let reused = store.shared().ring.live(Owner::session(org, session_id(7))).expect("live");
+    assert_eq!((reused.slot, reused.generation), (slot, 2));
+    assert_sound(&store);
+}
+
+#[test]
+fn an_organisation_goes_with_everything_it_owns() {
+    let store = store();
+    for byte in [5, 6] {
+        furnish(&store, 1, byte);
+    }
+    furnish(&store, 2, 7);
+    let rows = vec![
+        Write::PutKey(api_key(1, 5)),
+        Write::PutPlugin(plugin(1, 3, 1, 8)),
+        Write::PutComponent { digest: [8; 32], bytes: MARKER.into() },
+        Write::PutBinding(binding(1, 5)),
+    ];
+    keep(&store, writing(1, rows));
+    let mut told = audit(1, None, 300);
+    told.org = OrgId::PLATFORM;
+    keep(
+        &store,
+        Commit {
+            audit: vec![told.clone(), audit(1, None, 301)],
+            events: vec![event(1, None, 300)],
+            done: Some(OperationKind::OrgDelete),
+            ..writing(1, vec![Write::EraseOrg])
+        },
+    );
+    assert!(store.commit_blocking(creating(1, 8)).is_err(), "an erased organisation took a session");
+    let erased = finish(&store, at(7));
+    assert_eq!(erased.len(), 3);
+    assert_eq!(erased.iter().filter(|erased| erased.session.is_none()).count(), 1);
+
+    let snapshot = read(&store);
+    assert_eq!(snapshot.org(org_id(1)).expect("read"), None);
+    assert_eq!(snapshot.key_by_hash(&[5; 32]).expect("read"), None);
+    assert_eq!(snapshot.audit(org_id(1), None, 9).expect("read"), []);
+    let platform = snapshot.audit(OrgId::PLATFORM, None, 9).expect("read");
+    assert_eq!(platform.len(), 2);
+    assert_eq!(platform[1], told);
+    assert_eq!(platform[0].subject, Some(org_id(1).to_string()));
+    assert!(matches!(platform[0].outcome, AuditOutcome::Erased { .. }));
+    assert!(snapshot.session(org_id(2), session_id(7)).expect("read").is_some());
+    assert_sound(&store);
+    keep(&store, writing(1, vec![Write::PutOrg(org(1))]));
+    assert_sound(&store);
+}
+
+fn files(dir: &Path) -> Vec<u8> {
+    let names = ["portcullis.redb", "keys"];
+    names.into_iter().flat_map(|name| std::fs::read(dir.join(name)).expect("readable")).collect()
+}
+
+fn holds(bytes: &[u8], text: &[u8]) -> bool {
+    bytes.windows(text.len()).any(|window| window == text)
+}
+
+#[test]
+fn neither_text_nor_keys_stand_in_the_files() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::open(dir.path(), StoreOptions::default()).expect("opened");
+    keep(&store, writing(1, vec![Write::PutOrg(org(1))]));
+    furnish(&store, 1, 5);
+    let owner = Owner::session(org_id(1), session_id(5));
+    let data_key = store.shared().ring.live(owner).expect("live");
+    let (secret, slot) = (data_key.secret.clone(), data_key.slot as usize);
+    let before = files(dir.path());
+    assert!(!holds(&before, MARKER.as_bytes()) && !holds(&before, b"Organisation") && !holds(&before, &secret[..]));
+    let slot_of = || std::fs::read(dir.path().join("keys")).expect("readable")[512 + SLOT * slot..][..SLOT].to_vec();
+    let sealed_key = slot_of()[64..96].to_vec();
+
+    let erase = erasing(&store, 1, 5);
+    keep(&store, erase);
+    finish(&store, at(7));
+    let keys = std::fs::read(dir.path().join("keys")).expect("readable");
+    assert!(!holds(&keys, &sealed_key), "the sealed key is still in its file");
+    assert!(slot_of()[8..SLOT - 8].iter().all(|byte| *byte == 0));
+    assert_sound(&store);
+}
+
+#[test]
+fn a_backup_of_the_data_does_not_bring_an_erased_session_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let open = || Store::open(dir.path(), StoreOptions::default()).expect("opened");
+    let store = open();
+    keep(&store, writing(1, vec![Write::PutOrg(org(1))]));
+    furnish(&store, 1, 5);
+    drop(store);
+    let data = dir.path().join("portcullis.redb");
+    let backup = std::fs::read(&data).expect("readable");
+    let store = open();
+    let erase = erasing(&store, 1, 5);
+    keep(&store, erase);
+    finish(&store, at(7));
+    drop(store);
+    std::fs::write(&data, backup).expect("restored");
+    let store = open();
+    assert_eq!(read(&store).session(org_id(1), session_id(5)).expect("read"), None);
+    assert_eq!(read(&store).org(org_id(1)).expect("read"), Some(org(1)));
+    assert!(!store.verify().expect("verified").findings.is_empty(), "a check says what the backup lacks");
+    // Erasing it again takes the unreadable rows out.
+    keep(&store, writing(1, vec![Write::EraseSession(session_id(5))]));
+    assert_eq!(finish(&store, at(9)), [], "there is no key left to destroy");
+    assert_sound(&store);
+}

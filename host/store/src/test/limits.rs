@@ -1,0 +1,164 @@
+//! Counters and quotas, which are exact however many ask at once.
+
+use std::time::Duration;
+
+use portcullis_core::{KvAccess, KvChange, LimitCheck, OperationKind, Window};
+
+use super::sample::*;
+use crate::{Commit, CommitError, KV_MAX_KEYS, Quota, QuotaKind, Store, Write};
+
+fn limit(counter: &str, window: Window, max: u64) -> LimitCheck {
+    LimitCheck { counter: counter.into(), window, max }
+}
+
+fn hit(store: &Store, limits: Vec<LimitCheck>, millis: u64) -> Result<(), CommitError> {
+    let commit = Commit { limits, now: at(millis), ..writing(1, vec![]) };
+    store.commit_blocking(commit).map(|_| ())
+}
+
+const MINUTE: Window = Window::Sliding(60_000);
+
+#[test]
+fn of_64_at_once_as_many_pass_as_the_limit_allows() {
+    let store = store();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().expect("a runtime");
+    let passed = runtime.block_on(async {
+        let tasks: Vec<_> = (0..64)
+            .map(|unique| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    let limits = vec![limit("deletes", MINUTE, 10)];
+                    let audit = vec![audit(1, None, unique)];
+                    store.commit(Commit { limits, audit, ..writing(1, vec![]) }).await
+                })
+            })
+            .collect();
+        let mut passed = 0;
+        for task in tasks {
+            match task.await.expect("no panic") {
+                Ok(_) => passed += 1,
+                Err(CommitError::Limited { index: 0, .. }) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+        passed
+    });
+    assert_eq!(passed, 10);
+    assert_eq!(read(&store).counter(org_id(1), "deletes", MINUTE, NOW).expect("read"), 10);
+    assert_eq!(read(&store).audit(org_id(1), None, 99).expect("read").len(), 10);
+    assert_sound(&store);
+}
+
+#[test]
+fn a_window_slides_and_says_when_it_frees() {
+    let store = store();
+    for millis in [0, 10_000, 20_000] {
+        hit(&store, vec![limit("sends", MINUTE, 3)], millis).expect("below the limit");
+    }
+    let wait = |max, millis| match hit(&store, vec![limit("sends", MINUTE, max)], millis) {
+        Err(CommitError::Limited { index: 0, retry_after }) => retry_after,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(wait(3, 30_000), Duration::from_secs(30));
+    assert_eq!(wait(1, 30_000), Duration::from_secs(50), "two more have to go under a lower limit");
+    assert_eq!(wait(0, 30_000), Duration::from_secs(50));
+    let count = |millis| read(&store).counter(org_id(1), "sends", MINUTE, at(millis)).expect("read");
+    assert_eq!((count(59_999), count(60_000), count(80_000)), (3, 2, 0));
+    hit(&store, vec![limit("sends", MINUTE, 3)], 60_000).expect("the first hit is out of the window");
+}
+
+#[test]
+fn limits_are_checked_together_and_each_counter_is_hit_once() {
+    let store = store();
+    let hour = Window::Sliding(3_600_000);
+    let both = |max| vec![limit("sends", MINUTE, max), limit("sends", hour, 5), limit("all", hour, 2)];
+    hit(&store, both(9), 0).expect("below");
+    hit(&store, both(9), 1).expect("below");
+    let refused = hit(&store, both(2), 2).expect_err("full");
+    // Both the first and the third are full; the one that takes longer is named.
+    assert!(matches!(refused, CommitError::Limited { index: 2, .. }), "{refused:?}");
+    let count = |counter| read(&store).counter(org_id(1), counter, hour, at(2)).expect("read");
+    assert_eq!((count("sends"), count("all")), (2, 2), "a refused commit counted");
+    assert_eq!(read(&store).counter(org_id(2), "sends", hour, at(2)).expect("read"), 0);
+}
+
+#[test]
+fn time_may_step_back_and_old_hits_go() {
+    let store = store();
+    hit(&store, vec![limit("sends", MINUTE, 9)], 50_000).expect("below");
+    hit(&store, vec![limit("sends", MINUTE, 9)], 0).expect("below");
+    assert_eq!(read(&store).counter(org_id(1), "sends", MINUTE, at(0)).expect("read"), 2);
+    let rows = store.verify().expect("verified").rows;
+    let later = 26 * 60 * 60 * 1000;
+    hit(&store, vec![limit("sends", MINUTE, 1)], later).expect("both are out of the window");
+    assert_eq!(store.verify().expect("verified").rows, rows - 1, "two old hits should have gone");
+    assert_eq!(read(&store).counter(org_id(1), "sends", MINUTE, at(later)).expect("read"), 1);
+    assert_sound(&store);
+}
+
+#[test]
+fn operations_that_are_done_are_counted() {
+    let store = store();
+    let done = Commit { done: Some(OperationKind::SessionDelete), ..writing(1, vec![]) };
+    keep(&store, done.clone());
+    keep(&store, done);
+    let usage = |kind, window| read(&store).usage(org_id(1), kind, window, NOW).expect("read");
+    assert_eq!(usage(OperationKind::SessionDelete, MINUTE), 2);
+    assert_eq!(usage(OperationKind::SessionDelete, Window::UtcDay), 2);
+    assert_eq!(usage(OperationKind::SessionStart, MINUTE), 0);
+}
+
+#[test]
+fn quotas_count_rows_of_the_organisation() {
+    let store = store();
+    let below = |of, max, write| Commit { quotas: vec![Quota { of, max }], ..writing(1, vec![write]) };
+    let cases = [
+        (QuotaKind::Sessions, Write::PutSession(session(1, 5)), Write::PutSession(session(1, 6))),
+        (QuotaKind::Keys, Write::PutKey(api_key(1, 5)), Write::PutKey(api_key(1, 6))),
+        (QuotaKind::Plugins, Write::PutPlugin(plugin(1, 5, 1, 1)), Write::PutPlugin(plugin(1, 6, 1, 1))),
+        (QuotaKind::Bindings, Write::PutBinding(binding(1, 5)), Write::PutBinding(binding(1, 6))),
+    ];
+    for (of, first, second) in cases {
+        keep(&store, below(of, 1, first));
+        let full = store.commit_blocking(below(of, 1, second.clone())).expect_err("full");
+        assert!(matches!(full, CommitError::Quota { of: kind, max: 1 } if kind == of), "{full:?}");
+        keep(&store, below(of, 2, second));
+    }
+    keep(&store, writing(1, vec![Write::EraseSession(session_id(5)), Write::RemoveBinding(binding(1, 5).id)]));
+    keep(&store, below(QuotaKind::Sessions, 2, Write::PutSession(session(1, 7))));
+    keep(&store, below(QuotaKind::Bindings, 2, Write::PutBinding(binding(1, 7))));
+}
+
+#[test]
+fn a_plugin_keeps_so_much_and_no_more() {
+    let store = store();
+    let put = |key: String, bytes: usize, expires| KvAccess {
+        plugin: plugin_id(3),
+        key,
+        seen: None,
+        change: KvChange::Put { value: vec![0; bytes], expires },
+    };
+    let with = |kv, now| Commit { kv, now, ..writing(1, vec![]) };
+    let half = 512 * 1024;
+    keep(&store, with(vec![put("a".into(), half, Some(at(10)))], NOW));
+    let full = store.commit_blocking(with(vec![put("b".into(), half, None)], NOW));
+    assert!(matches!(full, Err(CommitError::KvQuota { plugin }) if plugin == plugin_id(3)));
+    keep(&store, with(vec![put("a".into(), half - 10, Some(at(10)))], NOW));
+    // What has expired makes room.
+    keep(&store, with(vec![put("b".into(), half, None)], at(10)));
+    assert_eq!(read(&store).kv_usage(org_id(1), plugin_id(3)).expect("read").keys, 2);
+    keep(&store, with(vec![put("c".into(), half - 10, None)], at(10)));
+    assert_eq!(read(&store).kv_usage(org_id(1), plugin_id(3)).expect("read").keys, 2);
+    assert_sound(&store);
+
+    let many = (0..KV_MAX_KEYS).map(|n| put(n.to_string(), 1, None)).collect::<Vec<_>>();
+    let other = |mut kv: Vec<KvAccess>| {
+        kv.iter_mut().for_each(|access| access.plugin = plugin_id(4));
+        with(kv, NOW)
+    };
+    keep(&store, other(many));
+    let full = store.commit_blocking(other(vec![put("more".into(), 1, None)]));
+    assert!(matches!(full, Err(CommitError::KvQuota { .. })));
+    keep(&store, other(vec![put("7".into(), 5, None)]));
+    assert_sound(&store);
+}

@@ -1,0 +1,221 @@
+//! Each kind of row comes back as it was put, and only to its own organisation.
+
+use portcullis_core::{DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange, KvEntry, OrgId};
+
+use super::sample::*;
+use crate::{Commit, IdempotencyRecord, OutboxPlace, TimerChange, Write};
+
+#[test]
+fn orgs_and_sessions() {
+    let store = store();
+    for byte in [7, 5, 6] {
+        keep(&store, creating(1, byte));
+    }
+    let snapshot = read(&store);
+    assert_eq!(snapshot.org(org_id(1)).expect("read"), Some(org(1)));
+    assert_eq!(snapshot.orgs(None, 9).expect("read"), [org(1), org(2)]);
+    assert_eq!(snapshot.orgs(Some(org_id(1)), 9).expect("read"), [org(2)]);
+
+    assert_eq!(snapshot.session(org_id(1), session_id(5)).expect("read"), Some(session(1, 5)));
+    assert_eq!(snapshot.session(org_id(2), session_id(5)).expect("read"), None);
+    let named = |owner, name: &str| snapshot.session_by_instance_name(org_id(owner), name).expect("read");
+    assert_eq!(named(1, "instance-6"), Some(session(1, 6)));
+    assert_eq!(named(2, "instance-6"), None);
+    assert_eq!(named(1, "instance-9"), None);
+
+    let ids = |sessions: Vec<portcullis_core::Session>| sessions.iter().map(|row| row.id).collect::<Vec<_>>();
+    let (five, six, seven) = (session_id(5), session_id(6), session_id(7));
+    assert_eq!(ids(snapshot.sessions(org_id(1), None, 2).expect("read")), [five, six]);
+    assert_eq!(ids(snapshot.sessions(org_id(1), Some(six), 2).expect("read")), [seven]);
+    assert_eq!(ids(snapshot.sessions_newest(org_id(1), None, 2).expect("read")), [seven, six]);
+    assert_eq!(ids(snapshot.sessions_newest(org_id(1), Some(six), 2).expect("read")), [five]);
+    let mut every = Vec::new();
+    snapshot.every_session(|session| every.push(session.id)).expect("read");
+    assert_eq!(every, [five, six, seven]);
+    assert_sound(&store);
+}
+
+#[test]
+fn keys() {
+    let store = store();
+    keep(&store, writing(1, vec![Write::PutKey(api_key(1, 5)), Write::PutKey(api_key(1, 6))]));
+    let snapshot = read(&store);
+    assert_eq!(snapshot.key_by_hash(&[5; 32]).expect("read"), Some(api_key(1, 5)));
+    assert_eq!(snapshot.key_by_hash(&[7; 32]).expect("read"), None);
+    assert_eq!(snapshot.keys(org_id(1)).expect("read"), [api_key(1, 5), api_key(1, 6)]);
+    assert_eq!(snapshot.keys(org_id(2)).expect("read"), []);
+    assert_eq!(snapshot.key(org_id(1), api_key(1, 6).id).expect("read"), Some(api_key(1, 6)));
+    let mut every = Vec::new();
+    snapshot.every_key(|key| every.push(key)).expect("read");
+    assert_eq!(every, [api_key(1, 5), api_key(1, 6)]);
+    assert_sound(&store);
+}
+
+#[test]
+fn plugins_components_and_bindings() {
+    let store = store();
+    let component = |digest| Write::PutComponent { digest: [digest; 32], bytes: vec![digest; 3] };
+    keep(&store, writing(1, vec![Write::PutPlugin(plugin(1, 3, 1, 8)), component(8)]));
+    keep(&store, writing(1, vec![Write::PutPlugin(plugin(1, 3, 2, 9)), component(9)]));
+    keep(&store, writing(1, vec![Write::PutPlugin(plugin(1, 4, 1, 9)), Write::PutBinding(binding(1, 1))]));
+    let snapshot = read(&store);
+    assert_eq!(snapshot.plugins(org_id(1)).expect("read").len(), 3);
+    let versions = snapshot.plugin_versions(org_id(1), plugin_id(3)).expect("read");
+    assert_eq!(versions, [plugin(1, 3, 1, 8), plugin(1, 3, 2, 9)]);
+    assert_eq!(snapshot.plugin(org_id(1), plugin_id(3), 2).expect("read"), Some(plugin(1, 3, 2, 9)));
+    assert_eq!(snapshot.component(org_id(1), [8; 32]).expect("read"), Some(vec![8; 3]));
+    assert_eq!(snapshot.component(org_id(2), [8; 32]).expect("read"), None);
+    assert_eq!(snapshot.bindings(org_id(1)).expect("read"), [binding(1, 1)]);
+    assert_eq!(snapshot.binding(org_id(1), binding(1, 1).id).expect("read"), Some(binding(1, 1)));
+    assert_sound(&store);
+
+    // A removed plugin takes the components along that nobody else uses.
+    keep(&store, writing(1, vec![Write::RemovePlugin(plugin_id(3)), Write::RemoveBinding(binding(1, 1).id)]));
+    let snapshot = read(&store);
+    assert_eq!(snapshot.plugins(org_id(1)).expect("read"), [plugin(1, 4, 1, 9)]);
+    assert_eq!(snapshot.component(org_id(1), [8; 32]).expect("read"), None);
+    assert_eq!(snapshot.component(org_id(1), [9; 32]).expect("read"), Some(vec![9; 3]));
+    assert_eq!(snapshot.bindings(org_id(1)).expect("read"), []);
+    assert_sound(&store);
+}
+
+#[test]
+fn platform_rows_need_no_organisation() {
+    let store = store();
+    let mut row = binding(1, 1);
+    row.org = OrgId::PLATFORM;
+    keep(&store, Commit { writes: vec![Write::PutBinding(row.clone())], ..Commit::new(OrgId::PLATFORM, NOW) });
+    assert_eq!(read(&store).bindings(OrgId::PLATFORM).expect("read"), [row]);
+    assert_eq!(read(&store).orgs(None, 9).expect("read").len(), 2);
+    assert_sound(&store);
+}
+
+#[test]
+fn decisions_and_audit() {
+    let store = store();
+    keep(&store, creating(1, 5));
+    keep(&store, creating(1, 6));
+    let of_org = Commit { decision: Some(decision(1, None, 7)), audit: vec![audit(1, None, 7)], ..writing(1, vec![]) };
+    keep(&store, of_org);
+    let snapshot = read(&store);
+    let (five, six, org_wide) = (decision(1, Some(5), 5), decision(1, Some(6), 6), decision(1, None, 7));
+    let page = |before: Option<_>, session: Option<_>, limit| {
+        snapshot.decisions(org_id(1), before, session, limit).expect("read")
+    };
+    assert_eq!(page(None, None, 2), [org_wide.clone(), six.clone()]);
+    assert_eq!(page(Some(six.id), None, 2), [five.clone()]);
+    assert_eq!(page(None, Some(session_id(6)), 9), [six.clone()]);
+    assert_eq!(page(Some(six.id), Some(session_id(6)), 9), []);
+    assert_eq!(snapshot.decision(org_id(1), five.id).expect("read"), Some(five.clone()));
+    assert_eq!(snapshot.decision(org_id(2), five.id).expect("read"), None);
+
+    let ids = |before, limit| {
+        let page = snapshot.audit(org_id(1), before, limit).expect("read");
+        page.iter().map(|entry| entry.id).collect::<Vec<_>>()
+    };
+    let id = |unique| audit(1, None, unique).id;
+    assert_eq!(ids(None, 2), [id(7), id(6)]);
+    assert_eq!(ids(Some(id(6)), 2), [id(5)]);
+    assert_sound(&store);
+}
+
+#[test]
+fn events_come_in_the_order_of_their_commits() {
+    let store = store();
+    keep(&store, creating(1, 9));
+    let last = keep(&store, creating(2, 5)).last_event;
+    let snapshot = read(&store);
+    let all = snapshot.events_after(None, 9).expect("read");
+    let events: Vec<_> = all.iter().map(|(_, event)| event.clone()).collect();
+    assert_eq!(events, [event(1, Some(9), 9), event(2, Some(5), 5)], "ids do not decide");
+    assert_eq!(Some(all[1].0), last);
+    assert_eq!(snapshot.events_after(Some(all[0].0), 9).expect("read"), [all[1].clone()]);
+    assert_eq!(snapshot.events_after(last, 9).expect("read"), []);
+
+    // Places go on where they were, also when the outbox has been emptied.
+    keep(&store, writing(1, vec![Write::ForgetEvents { through: all[1].0 }]));
+    assert_eq!(read(&store).events_after(None, 9).expect("read"), []);
+    assert_eq!(keep(&store, creating(1, 6)).last_event, Some(OutboxPlace(3)));
+    assert_sound(&store);
+}
+
+#[test]
+fn plugin_keys() {
+    let store = store();
+    let access = |key: &str, seen, change| KvAccess { plugin: plugin_id(3), key: key.into(), seen, change };
+    let put = |value: &str, expires| KvChange::Put { value: value.into(), expires };
+    let kv = vec![access("a:1", None, put("one", None)), access("a:2", None, put("two", Some(at(10))))];
+    keep(&store, Commit { kv, ..writing(1, vec![]) });
+    keep(&store, Commit { kv: vec![access("b", Some(None), put("three", None))], ..writing(1, vec![]) });
+    keep(&store, Commit { kv: vec![access("b", Some(Some(1)), put("four", None))], ..writing(1, vec![]) });
+    let snapshot = read(&store);
+    let get = |owner, key: &str, now| snapshot.kv(org_id(owner), plugin_id(3), key, now).expect("read");
+    let entry = |value: &str, version, expires| Some(KvEntry { value: value.into(), version, expires });
+    assert_eq!(get(1, "a:1", NOW), entry("one", 1, None));
+    assert_eq!(get(1, "a:2", at(9)), entry("two", 1, Some(at(10))));
+    assert_eq!(get(1, "a:2", at(10)), None);
+    assert_eq!(get(1, "b", NOW), entry("four", 2, None));
+    assert_eq!(get(2, "b", NOW), None);
+    let keys =
+        |prefix, after, limit, now| snapshot.kv_keys(org_id(1), plugin_id(3), prefix, after, limit, now).expect("read");
+    assert_eq!(keys("a:", None, 9, NOW), ["a:1", "a:2"]);
+    assert_eq!(keys("a:", None, 9, at(10)), ["a:1"]);
+    assert_eq!(keys("", Some("a:1"), 1, NOW), ["a:2"]);
+    let usage = snapshot.kv_usage(org_id(1), plugin_id(3)).expect("read");
+    assert_eq!((usage.keys, usage.bytes), (3, 3 + 3 + 3 + 3 + 1 + 4));
+    assert_sound(&store);
+}
+
+#[test]
+fn timers() {
+    let store = store();
+    keep(&store, creating(1, 5));
+    let set = |name: &str, about, due| TimerChange::Set(timer(1, about, name, due));
+    let changes = vec![set("late", None, at(50)), set("soon", Some(5), at(10)), set("never", None, at(20))];
+    keep(&store, Commit { timers: changes, ..writing(1, vec![]) });
+    let cancel = TimerChange::Cancel { plugin: plugin_id(3), key: "never".into() };
+    keep(&store, Commit { timers: vec![cancel, set("late", None, at(40))], ..writing(1, vec![]) });
+    let snapshot = read(&store);
+    assert_eq!(snapshot.next_timer().expect("read"), Some(at(10)));
+    assert_eq!(snapshot.timers_due(at(9), 9).expect("read"), []);
+    assert_eq!(snapshot.timers_due(at(10), 9).expect("read"), [timer(1, Some(5), "soon", at(10))]);
+    assert_eq!(snapshot.timers_due(at(40), 9).expect("read").len(), 2);
+    assert_eq!(snapshot.timers_due(at(40), 1).expect("read").len(), 1);
+
+    // What was set anew while it fired stays.
+    let fired = |name: &str, at| TimerChange::Fired { plugin: plugin_id(3), key: name.into(), at };
+    keep(&store, Commit { timers: vec![fired("soon", at(10)), fired("late", at(50))], ..writing(1, vec![]) });
+    assert_eq!(read(&store).timers_due(at(99), 9).expect("read"), [timer(1, None, "late", at(40))]);
+    assert_sound(&store);
+}
+
+#[test]
+fn answers_under_idempotency_keys() {
+    let store = store();
+    let record =
+        IdempotencyRecord { key: "once".into(), request_digest: [1; 32], status: 201, body: b"{}".to_vec(), at: NOW };
+    keep(&store, Commit { idempotency: Some(record.clone()), ..writing(1, vec![]) });
+    assert_eq!(read(&store).idempotency(org_id(1), "once").expect("read"), Some(record));
+    assert_eq!(read(&store).idempotency(org_id(2), "once").expect("read"), None);
+    assert_eq!(read(&store).idempotency(org_id(1), "twice").expect("read"), None);
+    assert_sound(&store);
+}
+
+#[test]
+fn device_state() {
+    let store = store();
+    keep(&store, creating(1, 5));
+    let (org, session) = (org_id(1), session_id(5));
+    let put = |key: &str, value: &str| DeviceChange::Put { key: key.into(), value: value.into() };
+    store.write(org, session, vec![put("identity", "one"), put("prekey", "two")]).expect("written");
+    assert_eq!(store.read(org, session, b"identity"), Ok(Some(b"one".to_vec())));
+    store.write(org, session, vec![DeviceChange::Remove { key: b"identity".to_vec() }]).expect("written");
+    assert_eq!(store.read(org, session, b"identity"), Ok(None));
+    store.write(org, session, vec![DeviceChange::Clear, put("fresh", "three")]).expect("written");
+    assert_eq!(store.read(org, session, b"prekey"), Ok(None));
+    assert_eq!(store.read(org, session, b"fresh"), Ok(Some(b"three".to_vec())));
+    assert_eq!(store.read(org, session_id(6), b"fresh"), Err(DeviceStoreError::Gone));
+    assert_eq!(store.write(org, session_id(6), vec![put("a", "b")]), Err(DeviceStoreError::Gone));
+    assert_eq!(store.read(org_id(2), session, b"fresh"), Err(DeviceStoreError::Gone));
+    assert_sound(&store);
+}

@@ -1,0 +1,240 @@
+//! One of each thing that the store keeps, and short ways to keep and read them.
+
+use portcullis_core::decision::Decision;
+use portcullis_core::plugin::{FailureFold, Mode, Selector};
+use portcullis_core::session::Names;
+use portcullis_core::verdict::{Allowance, Veto};
+use portcullis_core::{
+    Answer, ApiKey, AuditEntry, AuditId, AuditOutcome, Binding, BindingId, Capabilities, DecisionId, DecisionRecord,
+    DomainEvent, EventBody, EventId, Intent, KeyId, Labels, OperationKind, Org, OrgId, Plan, PluginId, PluginVersion,
+    PrincipalKind, Quotas, Session, SessionId, Timestamp, Verdict,
+};
+
+use crate::{Commit, Committed, Erased, Expectation, PluginTimer, Snapshot, Store, Write};
+
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+pub(super) fn at(millis: u64) -> Timestamp {
+    Timestamp::from_millis(NOW.as_millis() + millis)
+}
+
+pub(super) fn org_id(byte: u8) -> OrgId {
+    OrgId::from_bytes([byte; 16])
+}
+
+pub(super) fn session_id(byte: u8) -> SessionId {
+    SessionId::from_bytes([byte; 16])
+}
+
+pub(super) fn plugin_id(byte: u8) -> PluginId {
+    PluginId::from_bytes([byte; 16])
+}
+
+pub(super) fn org(byte: u8) -> Org {
+    Org {
+        id: org_id(byte),
+        name: format!("Organisation {byte}"),
+        plan: Plan::default(),
+        quotas: Quotas::default(),
+        labels: Labels::new(),
+        suspended: false,
+        erasing: false,
+        generation: 1,
+        created_at: NOW,
+        updated_at: NOW,
+    }
+}
+
+pub(super) fn session(owner: u8, byte: u8) -> Session {
+    let names = Names::new(u128::from(byte), Some(format!("instance-{byte}")));
+    Session::new(session_id(byte), org_id(owner), names, NOW)
+}
+
+pub(super) fn removed(session: &Session, since: Timestamp) -> Session {
+    let mut next = session.changed(since);
+    next.intent = Intent::Removed { due: since, reason: String::new(), since, was_running: false };
+    next
+}
+
+pub(super) fn event(owner: u8, about: Option<u8>, unique: u128) -> DomainEvent {
+    DomainEvent {
+        id: EventId::new(NOW, unique),
+        org: org_id(owner),
+        session: about.map(session_id),
+        at: NOW,
+        generation: 1,
+        body: EventBody::SessionCreated,
+    }
+}
+
+pub(super) fn audit(owner: u8, about: Option<u8>, unique: u128) -> AuditEntry {
+    AuditEntry {
+        id: AuditId::new(NOW, unique),
+        org: org_id(owner),
+        at: NOW,
+        actor: PrincipalKind::Operator,
+        request: None,
+        operation: OperationKind::SessionCreate,
+        session: about.map(session_id),
+        subject: None,
+        outcome: AuditOutcome::Done,
+        decision: None,
+    }
+}
+
+pub(super) fn answer(denies: bool) -> Answer {
+    let deny = Decision::Deny { code: "hold".into(), message: "a secret sentence".into(), retry_after: None };
+    Answer {
+        position: 0,
+        binding: BindingId::from_bytes([4; 16]),
+        owner: OrgId::PLATFORM,
+        plugin: plugin_id(3),
+        plugin_name: "grace-delete".into(),
+        version: 2,
+        digest: [5; 32],
+        mode: Mode::Enforce,
+        on_failure: FailureFold::Deny,
+        result: Ok(if denies { deny } else { Decision::Allow }),
+        fuel: 7,
+        micros: 8,
+        memory: 9,
+    }
+}
+
+pub(super) fn decision(owner: u8, about: Option<u8>, unique: u128) -> DecisionRecord {
+    DecisionRecord {
+        id: DecisionId::new(NOW, unique),
+        org: org_id(owner),
+        session: about.map(session_id),
+        at: NOW,
+        seed: 11,
+        actor: PrincipalKind::Operator,
+        operation: OperationKind::SessionDelete,
+        due_since: None,
+        input: Some(r#"{"text": "a secret input"}"#.into()),
+        answers: vec![answer(false)],
+        verdict: Verdict::Allowed(Allowance::default()),
+    }
+}
+
+pub(super) fn denied(owner: u8, about: u8, unique: u128) -> DecisionRecord {
+    let veto = Veto {
+        plugin: "grace-delete".into(),
+        code: "hold".into(),
+        message: "a secret sentence".into(),
+        retry_after: Some(5),
+        failure: None,
+    };
+    let verdict = Verdict::Denied { denials: vec![veto] };
+    DecisionRecord { answers: vec![answer(true)], verdict, ..decision(owner, Some(about), unique) }
+}
+
+pub(super) fn api_key(owner: u8, byte: u8) -> ApiKey {
+    ApiKey {
+        id: KeyId::from_bytes([byte; 16]),
+        org: org_id(owner),
+        name: "build server".into(),
+        capabilities: Capabilities::default(),
+        session_scope: None,
+        hash: [byte; 32],
+        expires_at: None,
+        revoked_at: None,
+        created_at: NOW,
+    }
+}
+
+pub(super) fn plugin(owner: u8, byte: u8, version: u32, digest: u8) -> PluginVersion {
+    PluginVersion {
+        plugin: plugin_id(byte),
+        org: org_id(owner),
+        version,
+        name: format!("plugin-{byte}"),
+        declared_version: "1.0.0".into(),
+        description: "does things".into(),
+        digest: [digest; 32],
+        size: 3,
+        contract: "0.1.0".into(),
+        exports: vec!["gate".into()],
+        settings_schema: None,
+        hooks: vec![],
+        wants: vec![],
+        uploaded_at: NOW,
+    }
+}
+
+pub(super) fn binding(owner: u8, byte: u8) -> Binding {
+    Binding {
+        id: BindingId::from_bytes([byte; 16]),
+        org: org_id(owner),
+        plugin: plugin_id(3),
+        version: 1,
+        hooks: vec![],
+        mode: Mode::Enforce,
+        settings: "{}".into(),
+        on_failure: FailureFold::Deny,
+        order: 0,
+        grants: vec![],
+        selector: Selector::default(),
+        generation: 1,
+        created_at: NOW,
+        updated_at: NOW,
+    }
+}
+
+pub(super) fn timer(owner: u8, about: Option<u8>, name: &str, due: Timestamp) -> PluginTimer {
+    PluginTimer {
+        org: org_id(owner),
+        plugin: plugin_id(3),
+        binding: BindingId::from_bytes([4; 16]),
+        key: name.into(),
+        at: due,
+        payload: "a payload".into(),
+        session: about.map(session_id),
+    }
+}
+
+/// A commit of an organisation that writes these rows.
+pub(super) fn writing(owner: u8, writes: Vec<Write>) -> Commit {
+    Commit { writes, ..Commit::new(org_id(owner), NOW) }
+}
+
+/// A whole creation of a session: row, audit, event and decision.
+pub(super) fn creating(owner: u8, byte: u8) -> Commit {
+    let unique = u128::from(byte);
+    Commit {
+        expect: vec![Expectation::Session(session_id(byte), None)],
+        audit: vec![audit(owner, Some(byte), unique)],
+        decision: Some(decision(owner, Some(byte), unique)),
+        events: vec![event(owner, Some(byte), unique)],
+        ..writing(owner, vec![Write::PutSession(session(owner, byte))])
+    }
+}
+
+/// A store in memory with organisations 1 and 2.
+pub(super) fn store() -> Store {
+    let store = Store::in_memory().expect("a store in memory");
+    keep(&store, writing(1, vec![Write::PutOrg(org(1))]));
+    keep(&store, writing(2, vec![Write::PutOrg(org(2))]));
+    store
+}
+
+pub(super) fn keep(store: &Store, commit: Commit) -> Committed {
+    store.commit_blocking(commit).expect("a commit that holds")
+}
+
+pub(super) fn read(store: &Store) -> Snapshot {
+    store.snapshot().expect("a snapshot")
+}
+
+pub(super) fn finish(store: &Store, now: Timestamp) -> Vec<Erased> {
+    block_on(store.finish_erasures(now)).expect("finished")
+}
+
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
+}
+
+/// The store has nothing to complain about.
+pub(super) fn assert_sound(store: &Store) {
+    assert_eq!(store.verify().expect("verified").findings, Vec::<String>::new());
+}

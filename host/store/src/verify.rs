@@ -1,0 +1,351 @@
+//! Verifying: every row opens, decodes and stands where it says; every index agrees with its rows; keys and owners are one to one.
+//!
+//! A finding is a sentence that names the table and the row. Nothing is repaired here.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use portcullis_core::{
+    ApiKey, AuditEntry, Binding, DecisionRecord, DomainEvent, Org, OrgId, PluginVersion, Session, Timestamp,
+};
+use serde::de::DeserializeOwned;
+
+use crate::apply::Counts;
+use crate::commit::{PluginTimer, QuotaKind};
+use crate::counters::Hit;
+use crate::error::ReadError;
+use crate::keyfile::Owner;
+use crate::kv::{Head, KvUsage};
+use crate::seal::hex;
+use crate::snapshot::{OwnerOf, Snapshot, owner_org, owner_session, owner_timer};
+use crate::tables::{self, Definition, key, org_of, session_part};
+use crate::{Shared, erase};
+
+/// What verifying found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// How many rows were read.
+    pub rows: u64,
+    /// What is wrong, in words; empty if nothing is.
+    pub findings: Vec<String>,
+}
+
+/// Verifies a store that nobody writes to meanwhile.
+pub(crate) fn verify(snapshot: &Snapshot) -> Result<Report, ReadError> {
+    let mut check = Check { snapshot, report: Report::default(), counts: BTreeMap::new() };
+    check.sessions()?;
+    check.api_keys()?;
+    check.plugins()?;
+    check.org_rows()?;
+    check.decisions()?;
+    check.events()?;
+    check.timers()?;
+    check.kv()?;
+    check.counters_and_answers()?;
+    check.owners()?;
+    Ok(check.report)
+}
+
+type Pairs = BTreeSet<(Vec<u8>, Vec<u8>)>;
+
+struct Check<'a> {
+    snapshot: &'a Snapshot,
+    report: Report,
+    counts: BTreeMap<OrgId, Counts>,
+}
+
+impl Check<'_> {
+    fn sessions(&mut self) -> Result<(), ReadError> {
+        let mut names = Pairs::new();
+        let hashes = self.shared().ring.hashes.clone();
+        self.json(tables::SESSIONS, 24, owner_session, |check, row, value, session: Session| {
+            let name = hashes.instance_name(session.org, &session.names.instance_name);
+            check.agree(tables::SESSIONS, row, &[&session.org.to_bytes(), &session.id.to_bytes()]);
+            check.head(tables::SESSIONS, row, value, &[&session.generation.to_be_bytes(), &name]);
+            check.count(session.org, QuotaKind::Sessions);
+            names.insert((key(&[&session.org.to_bytes(), &name]), session.id.to_bytes().to_vec()));
+        })?;
+        self.index(tables::INSTANCE_NAMES, &names)?;
+        self.each(tables::DEVICES, |check, row, value| {
+            if let Some(owner) = owner_session(row, value) {
+                check.opens(tables::DEVICES, owner, row, row, value, 0);
+            }
+        })
+    }
+
+    fn api_keys(&mut self) -> Result<(), ReadError> {
+        let mut index = Pairs::new();
+        let hashes = self.shared().ring.hashes.clone();
+        self.json(tables::KEYS, 32, owner_org, |check, row, value, api_key: ApiKey| {
+            let hash = hashes.api_key(&api_key.hash);
+            check.agree(tables::KEYS, row, &[&api_key.org.to_bytes(), &api_key.id.to_bytes()]);
+            check.head(tables::KEYS, row, value, &[&hash]);
+            check.count(api_key.org, QuotaKind::Keys);
+            index.insert((hash.to_vec(), row.to_vec()));
+        })?;
+        self.index(tables::KEY_HASHES, &index)
+    }
+
+    fn plugins(&mut self) -> Result<(), ReadError> {
+        let (mut names, mut plugins, mut digests) = (Pairs::new(), BTreeSet::new(), BTreeSet::new());
+        let hashes = self.shared().ring.hashes.clone();
+        self.json(tables::PLUGINS, 48, owner_org, |check, row, value, version: PluginVersion| {
+            let (org, plugin) = (version.org.to_bytes(), version.plugin.to_bytes());
+            let name = hashes.plugin_name(version.org, &version.name);
+            check.agree(tables::PLUGINS, row, &[&org, &plugin, &version.version.to_be_bytes()]);
+            check.head(tables::PLUGINS, row, value, &[&version.digest, &name]);
+            if plugins.insert((org, plugin)) {
+                check.count(version.org, QuotaKind::Plugins);
+            }
+            digests.insert(key(&[&org, &version.digest]));
+            names.insert((key(&[&org, &name]), plugin.to_vec()));
+        })?;
+        self.index(tables::PLUGIN_NAMES, &names)?;
+        self.each(tables::COMPONENTS, |check, row, value| {
+            if let Some(owner) = owner_org(row, value) {
+                check.opens(tables::COMPONENTS, owner, row, row, value, 0);
+            }
+            digests.remove(row);
+        })?;
+        for row in digests {
+            self.find(tables::COMPONENTS, &row, "is missing, but a plugin version names it");
+        }
+        Ok(())
+    }
+
+    fn org_rows(&mut self) -> Result<(), ReadError> {
+        self.json(tables::ORGS, 8, owner_org, |check, row, value, org: Org| {
+            check.agree(tables::ORGS, row, &[&org.id.to_bytes()]);
+            check.head(tables::ORGS, row, value, &[&org.generation.to_be_bytes()]);
+        })?;
+        self.json(tables::BINDINGS, 8, owner_org, |check, row, value, binding: Binding| {
+            check.agree(tables::BINDINGS, row, &[&binding.org.to_bytes(), &binding.id.to_bytes()]);
+            check.head(tables::BINDINGS, row, value, &[&binding.generation.to_be_bytes()]);
+            check.count(binding.org, QuotaKind::Bindings);
+        })?;
+        self.json(tables::AUDIT, 0, owner_org, |check, row, _, entry: AuditEntry| {
+            check.agree(tables::AUDIT, row, &[&entry.org.to_bytes(), &entry.id.to_bytes()]);
+        })?;
+        let mut counted = std::mem::take(&mut self.counts);
+        self.each(tables::COUNTS, |check, row, value| {
+            let expected = org_of(row).and_then(|org| counted.remove(&org)).unwrap_or_default();
+            if Counts::parse(value) != expected {
+                check.find(tables::COUNTS, row, "does not count what there is");
+            }
+        })?;
+        for org in counted.keys() {
+            self.find(tables::COUNTS, &org.to_bytes(), "is missing");
+        }
+        Ok(())
+    }
+
+    fn decisions(&mut self) -> Result<(), ReadError> {
+        let mut records = BTreeSet::new();
+        self.json(tables::DECISIONS, 0, owner_org, |check, row, _, record: DecisionRecord| {
+            let (org, id) = (record.org.to_bytes(), record.id.to_bytes());
+            check.agree(tables::DECISIONS, row, &[&org, &id]);
+            records.insert(key(&[&org, &session_part(record.session), &id]));
+        })?;
+        self.each(tables::DECISION_RECORDS, |check, row, value| {
+            if !records.remove(row) {
+                check.find(tables::DECISION_RECORDS, row, "has no skeleton");
+            }
+            if let Some(owner) = owner_session(row, value).filter(|_| !value.is_empty()) {
+                check.decodes::<DecisionRecord>(tables::DECISION_RECORDS, owner, row, row, value, 0);
+            }
+        })?;
+        for row in records {
+            self.find(tables::DECISION_RECORDS, &row, "is missing");
+        }
+        Ok(())
+    }
+
+    fn events(&mut self) -> Result<(), ReadError> {
+        let mut order = Pairs::new();
+        self.each(tables::EVENTS, |check, row, value| {
+            let Some((owned, place)) = row.split_at_checked(32) else {
+                return check.find(tables::EVENTS, row, "has a key that is too short");
+            };
+            order.insert((place.to_vec(), owned.to_vec()));
+            if let (Some(owner), Some(id)) = (owner_session(row, value), value.get(..16)) {
+                check.decodes::<DomainEvent>(tables::EVENTS, owner, row, &key(&[owned, id]), value, 16);
+            }
+        })?;
+        self.index(tables::OUTBOX_ORDER, &order)
+    }
+
+    fn timers(&mut self) -> Result<(), ReadError> {
+        let mut due = Pairs::new();
+        self.json(tables::TIMERS, 24, owner_timer, |check, row, value, timer: PluginTimer| {
+            let at = timer.at.as_millis().to_be_bytes();
+            check.head(tables::TIMERS, row, value, &[&at, &session_part(timer.session)]);
+            due.insert((key(&[&at, row]), Vec::new()));
+        })?;
+        self.index(tables::TIMERS_DUE, &due)
+    }
+
+    fn kv(&mut self) -> Result<(), ReadError> {
+        let mut usages: BTreeMap<Vec<u8>, KvUsage> = BTreeMap::new();
+        self.each(tables::KV, |check, row, value| {
+            let (Some(org), Some(head), Some(plugin)) = (org_of(row), Head::parse(value), row.get(..32)) else {
+                return check.find(tables::KV, row, "is too short");
+            };
+            usages.entry(plugin.to_vec()).or_default().add(head.size);
+            // At time zero nothing has expired.
+            match check.snapshot.kv_row(org, row, value, Timestamp::default()) {
+                Ok(Some((name, entry))) if name.len() + entry.value.len() != head.size as usize => {
+                    check.find(tables::KV, row, "has another size than its head says");
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => check.find(tables::KV, row, "has no key to open it"),
+                Err(error) => check.report.findings.push(error.to_string()),
+            }
+        })?;
+        self.each(tables::KV_USAGE, |check, row, value| {
+            if usages.remove(row).unwrap_or_default() != KvUsage::parse(value) {
+                check.find(tables::KV_USAGE, row, "does not add up");
+            }
+        })?;
+        for row in usages.keys() {
+            self.find(tables::KV_USAGE, row, "is missing");
+        }
+        Ok(())
+    }
+
+    fn counters_and_answers(&mut self) -> Result<(), ReadError> {
+        let mut last: Option<(Vec<u8>, Hit)> = None;
+        self.each(tables::HITS, |check, row, _| {
+            let (Some(counter), Some(hit)) = (row.get(..32), Hit::parse(row)) else {
+                return check.find(tables::HITS, row, "has a key that is too short");
+            };
+            if let Some((_, before)) = last.as_ref().filter(|(before, _)| before == counter)
+                && hit.ordinal != before.ordinal + 1
+            {
+                check.find(tables::HITS, row, "does not follow the hit before it");
+            }
+            last = Some((counter.to_vec(), hit));
+        })?;
+        let mut ages = Pairs::new();
+        self.each(tables::IDEMPOTENCY, |check, row, value| {
+            if let (Some(owner), Some(at)) = (owner_org(row, value), value.get(..8)) {
+                check.opens(tables::IDEMPOTENCY, owner, row, row, value, 8);
+                ages.insert((key(&[&row[..16], at, &row[16..]]), Vec::new()));
+            }
+        })?;
+        self.index(tables::IDEMPOTENCY_AGE, &ages)
+    }
+
+    /// Owners have keys, keys have owners.
+    fn owners(&mut self) -> Result<(), ReadError> {
+        let mut keyed: HashSet<Owner> = self.shared().ring.owners().into_iter().collect();
+        keyed.remove(&Owner::org(OrgId::PLATFORM));
+        for table in [tables::ORGS, tables::SESSIONS] {
+            self.each(table, |check, row, value| {
+                let owner = owner_session(row, value);
+                if !owner.is_some_and(|owner| keyed.remove(&owner)) {
+                    check.find(table, row, "has no key of its own");
+                }
+            })?;
+        }
+        self.each(tables::TOMBSTONES, |_, row, _| {
+            if let Some(owner) = erase::owner_of(row) {
+                keyed.remove(&owner);
+            }
+        })?;
+        for Owner { org, session } in keyed {
+            let whose = session.map_or_else(|| org.to_string(), |session| format!("{session} of {org}"));
+            self.report.findings.push(format!("the key of {whose} has no owner"));
+        }
+        Ok(())
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.snapshot.shared
+    }
+
+    fn find(&mut self, table: Definition, row: &[u8], what: &str) {
+        self.report.findings.push(format!("the row {} of table {} {what}", hex(row), tables::name(table)));
+    }
+
+    fn count(&mut self, org: OrgId, kind: QuotaKind) {
+        self.counts.entry(org).or_default().add(kind, true);
+    }
+
+    fn each(&mut self, table: Definition, mut see: impl FnMut(&mut Self, &[u8], &[u8])) -> Result<(), ReadError> {
+        for row in self.snapshot.table(table)?.range::<&[u8]>(..)? {
+            let (row, value) = row?;
+            self.report.rows += 1;
+            see(self, row.value(), value.value());
+        }
+        Ok(())
+    }
+
+    /// Opens and decodes every row of a table.
+    fn json<T: DeserializeOwned>(
+        &mut self,
+        table: Definition,
+        head: usize,
+        owner: OwnerOf,
+        mut see: impl FnMut(&mut Self, &[u8], &[u8], T),
+    ) -> Result<(), ReadError> {
+        self.each(table, |check, row, value| {
+            let Some(owner) = owner(row, value) else {
+                return check.find(table, row, "is too short");
+            };
+            if let Some(decoded) = check.decodes(table, owner, row, row, value, head) {
+                see(check, row, value, decoded);
+            }
+        })
+    }
+
+    fn decodes<T: DeserializeOwned>(
+        &mut self,
+        table: Definition,
+        owner: Owner,
+        row: &[u8],
+        bound: &[u8],
+        value: &[u8],
+        head: usize,
+    ) -> Option<T> {
+        match self.snapshot.decode(table, owner, row, bound, value, head) {
+            Ok(Some(decoded)) => return Some(decoded),
+            Ok(None) => self.find(table, row, "has no key to open it"),
+            Err(error) => self.report.findings.push(error.to_string()),
+        }
+        None
+    }
+
+    fn opens(&mut self, table: Definition, owner: Owner, row: &[u8], bound: &[u8], value: &[u8], head: usize) {
+        match self.snapshot.open(table, owner, row, bound, value, head) {
+            Ok(Some(_)) => {}
+            Ok(None) => self.find(table, row, "has no key to open it"),
+            Err(error) => self.report.findings.push(error.to_string()),
+        }
+    }
+
+    fn agree(&mut self, table: Definition, row: &[u8], parts: &[&[u8]]) {
+        if row != key(parts) {
+            self.find(table, row, "holds something else than its key says");
+        }
+    }
+
+    fn head(&mut self, table: Definition, row: &[u8], value: &[u8], parts: &[&[u8]]) {
+        if !value.starts_with(&key(parts)) {
+            self.find(table, row, "has a head that its contents contradict");
+        }
+    }
+
+    /// Whether an index holds exactly these rows.
+    fn index(&mut self, table: Definition, expected: &Pairs) -> Result<(), ReadError> {
+        let mut found = Pairs::new();
+        self.each(table, |_, row, value| {
+            found.insert((row.to_vec(), value.to_vec()));
+        })?;
+        for (row, _) in expected.difference(&found) {
+            self.find(table, row, "is missing or points elsewhere");
+        }
+        for (row, _) in found.difference(expected) {
+            self.find(table, row, "points to nothing that says so");
+        }
+        Ok(())
+    }
+}
