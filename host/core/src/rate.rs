@@ -124,21 +124,42 @@ pub fn send_counter(session: SessionId) -> String {
 }
 
 impl RateLimits {
-    /// What one send has to pass.
+    /// What one send has to pass. The day's check is always among them, so that every send is counted
+    /// and a stricter policy, chosen later, knows of it.
     #[must_use]
     pub fn send_checks(&self, session: SessionId) -> Vec<LimitCheck> {
-        let bound = |max: u32, window| {
-            (max > 0).then(|| LimitCheck { counter: send_counter(session), window, max: max.into() })
-        };
+        let check = |max: u64, window| LimitCheck { counter: send_counter(session), window, max };
         let gap = u64::from(self.account_protection_seconds) * 1000;
-        [
-            bound(u32::from(gap > 0), Window::Sliding(gap)),
-            bound(self.send_message_per_minute, Window::Sliding(60_000)),
-            bound(self.send_message_daily_cap, Window::UtcDay),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        let mut checks = Vec::with_capacity(3);
+        if gap > 0 {
+            checks.push(check(1, Window::Sliding(gap)));
+        }
+        if self.send_message_per_minute > 0 {
+            checks.push(check(self.send_message_per_minute.into(), Window::Sliding(60_000)));
+        }
+        let cap = self.send_message_daily_cap;
+        checks.push(check(if cap > 0 { cap.into() } else { u64::MAX }, Window::UtcDay));
+        checks
+    }
+
+    /// The stricter of two sets of limits, field by field.
+    #[must_use]
+    pub fn stricter(self, other: Self) -> Self {
+        let least = |a: u32, b: u32| match (a, b) {
+            (0, bound) | (bound, 0) => bound,
+            (a, b) => a.min(b),
+        };
+        Self {
+            send_message_per_minute: least(self.send_message_per_minute, other.send_message_per_minute),
+            send_message_daily_cap: least(self.send_message_daily_cap, other.send_message_daily_cap),
+            // A gap is stricter the longer it is.
+            account_protection_seconds: self.account_protection_seconds.max(other.account_protection_seconds),
+            concurrent_limit: least(self.concurrent_limit, other.concurrent_limit),
+            group_req_per_minute: least(self.group_req_per_minute, other.group_req_per_minute),
+            group_daily_cap: least(self.group_daily_cap, other.group_daily_cap),
+            check_req_per_minute: least(self.check_req_per_minute, other.check_req_per_minute),
+            check_daily_cap: least(self.check_daily_cap, other.check_daily_cap),
+        }
     }
 }
 
@@ -147,14 +168,14 @@ mod test {
     use super::*;
 
     #[test]
-    fn an_unlimited_policy_checks_nothing() {
+    fn every_send_is_counted_and_an_unlimited_policy_bounds_nothing() {
         let id = SessionId::from_bytes([1; 16]);
         let checks = |slug: &str| {
             let policies = built_in_policies();
             let policy = policies.iter().find(|policy| policy.slug == slug).expect("a built-in policy");
             policy.limits.send_checks(id).iter().map(|check| (check.window, check.max)).collect::<Vec<_>>()
         };
-        assert_eq!(checks("unlimited"), []);
+        assert_eq!(checks("unlimited"), [(Window::UtcDay, u64::MAX)]);
         assert_eq!(
             checks("strict"),
             [(Window::Sliding(10_000), 1), (Window::Sliding(60_000), 5), (Window::UtcDay, 200)]

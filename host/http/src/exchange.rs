@@ -1,20 +1,16 @@
 //! Requests as they are decoded and replies as they are encoded, free of hyper's streams.
 
 use bytes::Bytes;
+use hyper::StatusCode;
 use hyper::header::HeaderValue;
-use hyper::{HeaderMap, Method, StatusCode};
 
 /// A request whose body has arrived.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    pub(crate) method: Method,
-    /// The path as it came, for messages.
-    pub(crate) path: String,
     /// Path parameters by name, percent-decoded.
     pub(crate) params: Vec<(&'static str, String)>,
     /// Query parameters in order, percent-decoded.
     pub(crate) query: Vec<(String, String)>,
-    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 

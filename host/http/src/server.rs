@@ -198,14 +198,7 @@ async fn handle(front: Arc<Front>, request: Request<HyperBody>, request_id: Requ
         Ok(body) => body,
         Err(problem) => return encode_problem(&problem),
     };
-    let incoming = Incoming {
-        method: parts.method,
-        path: path.to_owned(),
-        params,
-        query: parse_query(parts.uri.query().unwrap_or_default()),
-        headers: parts.headers,
-        body,
-    };
+    let incoming = Incoming { params, query: parse_query(parts.uri.query().unwrap_or_default()), body };
     let answered = async {
         let asked = (route.decode)(&incoming)?;
         let org = dispatch::acting_org(&principal, incoming.query("org")).map_err(|error| from_service(&error))?;

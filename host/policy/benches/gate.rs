@@ -4,6 +4,8 @@
 //! The runtime adds what a gate needs: the context and the operation as values, a permit, the imports' state, the deadline, and the checked answer.
 //! Prints `ratio policy/raw = x.xx`; the goal is at most 1.3.
 
+#![expect(clippy::print_stdout, reason = "the ratio is what the benchmark is for")]
+
 #[path = "../src/test/guest.rs"]
 #[expect(dead_code, reason = "the benchmark needs one of the guests")]
 mod guest;
@@ -61,7 +63,7 @@ fn main() {
     };
 
     let runtime = Runtime::new(RuntimeConfig::default()).expect("a runtime");
-    let link = tokio.block_on(bind(&runtime, bytes.clone()));
+    let link = tokio.block_on(bind(&runtime, bytes));
     let (ask, delete) = (ask(), Operation::SessionDelete { session: SessionId::from_bytes([9; 16]) });
     let reads: Arc<dyn PolicyReads> = Arc::new(Nothing);
     let policy_call = async || {

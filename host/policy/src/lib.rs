@@ -19,7 +19,7 @@
 //! [`PluginFailure`]: portcullis_core::PluginFailure
 //! [`KvAccess`]: portcullis_core::KvAccess
 
-pub mod admission;
+mod admission;
 mod ask;
 // Nobody writes or reads the generated code, so no lint speaks about it.
 #[allow(clippy::all, reason = "generated code")]
@@ -47,5 +47,5 @@ pub use compile::CompileError;
 pub use compile_child::{COMPILE_SUBCOMMAND, compile_child};
 pub use runtime::{Compiler, LoadError, Runtime, RuntimeConfig, RuntimeError, SettingsError, SettingsProblem};
 
-/// The version of the policy contract that is served; [`shape`] refuses all others.
+/// The version of the policy contract that is served; uploads for others are refused.
 pub const CONTRACT: &str = "0.1.0";

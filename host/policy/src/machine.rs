@@ -37,6 +37,9 @@ pub(crate) fn tunables() -> Config {
         .concurrency_support(false)
         .epoch_interruption(true)
         .consume_fuel(true)
+        // Two proposals that no toolchain of plugins needs, and whose memories the bounds below do not speak about.
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
         // The same inputs give the same answer on every machine.
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true)

@@ -146,16 +146,21 @@ impl Service {
         Err(denial.into())
     }
 
-    /// Makes the operator's key if there is none that still opens anything.
+    /// A new key for the operator if there is none that still opens anything.
+    /// It opens nothing before [`Service::keep_operator_key`], so that it can be written down first: a crash in between costs only a key that nobody uses.
+    #[must_use]
+    pub fn new_operator_key(&self) -> Option<NewKey> {
+        let now = self.now();
+        let missing = !self.keyring.has_operator(now);
+        missing.then(|| NewKey::make(OrgId::PLATFORM, "operator".to_owned(), Capabilities::all(), None, None, now))
+    }
+
+    /// Lets the operator's key open the gateway.
     ///
     /// # Errors
     /// If it cannot be stored.
-    pub async fn ensure_operator_key(&self) -> Result<Option<NewKey>, ServiceError> {
+    pub async fn keep_operator_key(&self, new: &NewKey) -> Result<(), ServiceError> {
         let now = self.now();
-        if self.keyring.has_operator(now) {
-            return Ok(None);
-        }
-        let new = NewKey::make(OrgId::PLATFORM, "operator".to_owned(), Capabilities::all(), None, None, now);
         let mut commit = Commit::new(OrgId::PLATFORM, now);
         commit.writes.push(Write::PutKey(new.key.clone()));
         commit.audit.push(AuditEntry {
@@ -172,6 +177,6 @@ impl Service {
         });
         self.store.commit(commit).await.map_err(|error| ServiceError::Store(StoreFailure::Commit(error)))?;
         self.keyring.put(new.key.clone());
-        Ok(Some(new))
+        Ok(())
     }
 }

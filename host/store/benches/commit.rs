@@ -1,12 +1,13 @@
 //! How fast lifecycle commits become durable: through the store, and as raw redb writes of the same bytes.
 //!
 //! A lifecycle commit is one move of a session: its row, an audit entry, an event and a decision, expecting the generation before.
-//! The raw side writes rows of the same number and size into as many tables, in batches of as many as are in flight, with the same durability.
+//! The raw side writes rows with the same keys and of the same sizes into as many tables, in batches of as many as are in flight, with the same durability.
 //! It neither seals nor checks, and it has no callers to wake: it is the ceiling, not a competitor.
 //!
 //! The last lines compare both in turns within one run, because disks change their mind between runs.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
@@ -96,7 +97,6 @@ struct StoreSide {
     store: Store,
     org: OrgId,
     sessions: Vec<Session>,
-    unique: u128,
 }
 
 impl StoreSide {
@@ -110,26 +110,24 @@ impl StoreSide {
         let sessions: Vec<Session> = (1..=in_flight).map(|number| sample_session(org, number as u128)).collect();
         commit.writes.extend(sessions.iter().cloned().map(Write::PutSession));
         store.commit_blocking(commit).expect("kept");
-        Self { runtime, store, org, sessions, unique: 0 }
+        Self { runtime, store, org, sessions }
     }
 
     /// Moves every session so many times, all sessions at once.
     fn run(&mut self, rounds: u64) -> Duration {
-        let unique = self.unique;
-        self.unique += u128::from(rounds) * self.sessions.len() as u128;
         let began = Instant::now();
         let mut tasks = Vec::with_capacity(self.sessions.len());
-        for (place, session) in (0..).zip(std::mem::take(&mut self.sessions)) {
-            let first = unique + place * u128::from(rounds);
-            tasks.push(self.runtime.spawn(moves(self.store.clone(), session, first, rounds)));
+        for session in std::mem::take(&mut self.sessions) {
+            tasks.push(self.runtime.spawn(moves(self.store.clone(), session, rounds)));
         }
         self.sessions = tasks.into_iter().map(|task| self.runtime.block_on(task).expect("no panic")).collect();
         began.elapsed()
     }
 }
 
-async fn moves(store: Store, mut session: Session, first: u128, rounds: u64) -> Session {
-    for unique in (first..).take(rounds as usize) {
+async fn moves(store: Store, mut session: Session, rounds: u64) -> Session {
+    for _ in 0..rounds {
+        let unique = next_number();
         let next = session.changed(NOW);
         let mut commit = Commit::new(session.org, NOW);
         commit.expect.push(Expectation::Session(session.id, Some(session.generation)));
@@ -147,9 +145,8 @@ async fn moves(store: Store, mut session: Session, first: u128, rounds: u64) -> 
 struct RawSide {
     database: Database,
     mode: CommitMode,
-    in_flight: usize,
-    sizes: [(usize, usize); 6],
-    unique: u64,
+    sessions: Vec<Session>,
+    sizes: [usize; 6],
 }
 
 const TABLES: [TableDefinition<'static, &'static [u8], &'static [u8]>; 6] = [
@@ -171,20 +168,21 @@ impl RawSide {
         let json = |row: serde_json::Result<Vec<u8>>| row.expect("encoded").len() + 45;
         let decision = sample_decision(&session, 1);
         let skeleton = DecisionRecord { input: None, answers: vec![], ..decision.clone() };
-        // Key and value of each table: ids of 16 bytes, heads and envelopes as the store's schema has them.
+        // Heads and envelopes as the store's schema has them.
         let sizes = [
-            (32, 24 + json(serde_json::to_vec(&session))),
-            (32, json(serde_json::to_vec(&sample_audit(&session, 1)))),
-            (40, 16 + json(serde_json::to_vec(&sample_event(&session, 1)))),
-            (8, 32),
-            (32, json(serde_json::to_vec(&skeleton))),
-            (48, json(serde_json::to_vec(&decision))),
+            24 + json(serde_json::to_vec(&session)),
+            json(serde_json::to_vec(&sample_audit(&session, 1))),
+            16 + json(serde_json::to_vec(&sample_event(&session, 1))),
+            32,
+            json(serde_json::to_vec(&skeleton)),
+            json(serde_json::to_vec(&decision)),
         ];
-        Self { database, mode, in_flight, sizes, unique: 0 }
+        let sessions = (1..=in_flight).map(|number| sample_session(ORG, number as u128)).collect();
+        Self { database, mode, sessions, sizes }
     }
 
     fn run(&mut self, rounds: u64) -> Duration {
-        let value = vec![0x5a; self.sizes.iter().map(|(_, value)| *value).max().unwrap_or_default()];
+        let value = vec![0x5a; self.sizes.into_iter().max().unwrap_or_default()];
         let began = Instant::now();
         for _ in 0..rounds {
             let mut transaction = self.database.begin_write().expect("begun");
@@ -192,14 +190,21 @@ impl RawSide {
             transaction.set_two_phase_commit(self.mode == CommitMode::TwoPhase);
             {
                 let mut tables = TABLES.map(|table| transaction.open_table(table).expect("opened"));
-                for place in 0..self.in_flight as u64 {
-                    self.unique += 1;
-                    for (index, (table, (key_size, value_size))) in tables.iter_mut().zip(self.sizes).enumerate() {
-                        let mut key = vec![1; key_size];
-                        // Sessions are overwritten, everything else is added.
-                        let number = if index == 0 { place } else { self.unique };
-                        key[key_size - 8..].copy_from_slice(&number.to_be_bytes());
-                        table.insert(&key[..], &value[..value_size]).expect("written");
+                for session in &self.sessions {
+                    let number = next_number();
+                    let (org, session) = (ORG.to_bytes(), session.id.to_bytes());
+                    let (audit, decision) = (AuditId::new(tick(number), number), DecisionId::new(tick(number), number));
+                    let place = (number as u64).to_be_bytes();
+                    let keys = [
+                        [&org[..], &session].concat(),
+                        [&org[..], &audit.to_bytes()].concat(),
+                        [&org[..], &session, &place].concat(),
+                        place.to_vec(),
+                        [&org[..], &decision.to_bytes()].concat(),
+                        [&org[..], &session, &decision.to_bytes()].concat(),
+                    ];
+                    for ((table, key), size) in tables.iter_mut().zip(keys).zip(self.sizes) {
+                        table.insert(&key[..], &value[..size]).expect("written");
                     }
                 }
             }
@@ -207,6 +212,17 @@ impl RawSide {
         }
         began.elapsed()
     }
+}
+
+/// Numbers in the order in which commits are made, over all threads.
+fn next_number() -> u128 {
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    NUMBER.fetch_add(1, Ordering::Relaxed).into()
+}
+
+/// Ids are born one after the other, as they are in a gateway.
+fn tick(number: u128) -> Timestamp {
+    Timestamp::from_millis(NOW.as_millis() + number as u64)
 }
 
 fn sample_org(id: OrgId) -> Org {
@@ -239,7 +255,7 @@ fn sample_session(org: OrgId, number: u128) -> Session {
 
 fn sample_audit(session: &Session, unique: u128) -> AuditEntry {
     AuditEntry {
-        id: AuditId::new(NOW, unique),
+        id: AuditId::new(tick(unique), unique),
         org: session.org,
         at: NOW,
         actor: PrincipalKind::Operator,
@@ -248,14 +264,14 @@ fn sample_audit(session: &Session, unique: u128) -> AuditEntry {
         session: Some(session.id),
         subject: None,
         outcome: AuditOutcome::Done,
-        decision: Some(DecisionId::new(NOW, unique)),
+        decision: Some(DecisionId::new(tick(unique), unique)),
     }
 }
 
 fn sample_event(session: &Session, unique: u128) -> DomainEvent {
     let body = EventBody::StatusChanged { from: "stopped".into(), to: "starting".into(), cause: None };
     DomainEvent {
-        id: EventId::new(NOW, unique),
+        id: EventId::new(tick(unique), unique),
         org: session.org,
         session: Some(session.id),
         at: NOW,
@@ -281,7 +297,7 @@ fn sample_decision(session: &Session, unique: u128) -> DecisionRecord {
         memory: 1_114_112,
     };
     DecisionRecord {
-        id: DecisionId::new(NOW, unique),
+        id: DecisionId::new(tick(unique), unique),
         org: session.org,
         session: Some(session.id),
         at: NOW,

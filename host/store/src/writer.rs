@@ -32,7 +32,7 @@ use crate::prepare::Prepared;
 use crate::tables::{Tables, number};
 
 /// The most commits in one transaction.
-const BATCH: usize = 256;
+const BATCH: usize = 512;
 /// How long a batch waits for the callers of the one before it.
 const GATHER: Duration = Duration::from_micros(300);
 

@@ -5,6 +5,7 @@ use portcullis_core::PluginFailure;
 use crate::LogLevel;
 use crate::bindings::portcullis::policy::log::{Host, Level};
 use crate::call::CallState;
+use crate::failure::HostReadFailed;
 
 /// The most lines of one call.
 const LINES: usize = 64;
@@ -40,6 +41,11 @@ impl Log {
         if self.lines.len() >= LINES {
             self.lines.truncate(LINES - 1);
             self.dropped += 1;
+        }
+        if let Some(failed) = error.downcast_ref::<HostReadFailed>() {
+            // What the store says is the operator's to know, not the plugin's.
+            tracing::error!(error = %failed.0, "{failed}");
+            return self.write(LogLevel::Error, &format!("{failure}: {failed}"));
         }
         self.write(LogLevel::Error, &format!("{failure}: {}", crate::compile::short(error)));
     }

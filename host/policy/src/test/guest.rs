@@ -97,7 +97,7 @@ impl Guest {
         let record: String = [(256, name.len()), (320, 5), (336, 6), (0, 0), (0, 0), (0, 0)]
             .iter()
             .flat_map(|(at, len)| [*at, *len])
-            .flat_map(|word: usize| u32::try_from(word).unwrap().to_le_bytes())
+            .flat_map(|word: usize| u32::try_from(word).expect("addresses are small").to_le_bytes())
             .map(|byte| format!("\\{byte:02x}"))
             .collect();
         format!(

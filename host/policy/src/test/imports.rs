@@ -83,6 +83,7 @@ async fn a_store_that_fails_makes_the_plugin_unavailable_and_not_guilty() {
     let run = run_over(&runtime, &link, Snapshot { fails: true, ..Snapshot::default() }).await;
     assert_eq!(run.answers[0].result, Err(PluginFailure::Unavailable));
     assert_eq!(run.kv, []);
+    assert!(!run.logs[0].message.contains("disk"), "the store's own words are not the plugin's to read");
 }
 
 #[tokio::test]

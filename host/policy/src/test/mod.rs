@@ -4,6 +4,7 @@ mod admission;
 mod gates;
 pub(crate) mod guest;
 mod imports;
+mod others;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

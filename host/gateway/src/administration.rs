@@ -1,0 +1,179 @@
+//! Administration over HTTP against a running gateway.
+
+use portcullis_net::{Client, Method, Response};
+use serde_json::{Value, json};
+
+use crate::cli::{Key, Org, Plugin, Remote, Session};
+use crate::{Failure, terminal};
+
+pub(crate) async fn org(remote: Remote, command: Org) -> Result<(), Failure> {
+    let gateway = Api::new(&remote)?;
+    match command {
+        Org::Create { name } => {
+            let org = gateway.call(Method::POST, "/api/v1/orgs", None, &json!({ "name": name })).await?;
+            terminal::say(text(&org, "id"));
+        }
+        Org::List => {
+            gateway.list("/api/v1/orgs", None, |org| format!("{}  {}", text(org, "id"), text(org, "name"))).await?
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn key(remote: Remote, command: Key) -> Result<(), Failure> {
+    let gateway = Api::new(&remote)?;
+    match command {
+        Key::Create { org, capability, name } => {
+            let body = json!({ "name": name, "capabilities": capability });
+            let key = gateway.call(Method::POST, &format!("/api/v1/orgs/{org}/keys"), None, &body).await?;
+            terminal::say(text(&key, "key"));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn plugin(remote: Remote, command: Plugin) -> Result<(), Failure> {
+    let gateway = Api::new(&remote)?;
+    match command {
+        Plugin::Push { file, org } => {
+            let component = std::fs::read(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+            let plugin = gateway.send(Method::POST, "/api/v1/plugins", org.as_deref(), component).await?;
+            terminal::say(&format!(
+                "{}  version {}  {}  {}",
+                text(&plugin, "id"),
+                plugin["version"],
+                text(&plugin["describe"], "name"),
+                text(&plugin, "digest"),
+            ));
+        }
+        Plugin::List { org } => {
+            let line = |plugin: &Value| {
+                format!("{}  version {}  {}", text(plugin, "id"), plugin["version"], text(&plugin["describe"], "name"))
+            };
+            gateway.list("/api/v1/plugins", org.as_deref(), line).await?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn session(remote: Remote, command: Session) -> Result<(), Failure> {
+    let gateway = Api::new(&remote)?;
+    match command {
+        Session::List { org } => {
+            let line = |session: &Value| {
+                let (id, status, label) = (text(session, "id"), text(session, "status"), text(session, "label"));
+                format!("{id}  {status:<13}{label}")
+            };
+            gateway.list("/api/v1/sessions", org.as_deref(), line).await?;
+        }
+        Session::Create { label, start, org } => {
+            let mut body = json!({ "start": start });
+            if let Some(label) = label {
+                body["label"] = json!(label);
+            }
+            let session = gateway.call(Method::POST, "/api/v1/sessions", org.as_deref(), &body).await?;
+            terminal::say(text(&session, "id"));
+        }
+        Session::Qr { id, org } => {
+            let path = format!("/api/v1/sessions/{id}/qr");
+            let code = gateway.send(Method::GET, &path, org.as_deref(), Vec::new()).await?;
+            terminal::say(&terminal::draw_qr(text(&code, "code"))?);
+        }
+        Session::Delete { id, org } => {
+            let path = format!("/api/v1/sessions/{id}");
+            let answer = gateway.send(Method::DELETE, &path, org.as_deref(), Vec::new()).await?;
+            match answer.get("deleteAt") {
+                Some(at) => terminal::say(&format!(
+                    "deletion scheduled for {at} (ms since the epoch): {}",
+                    text(&answer, "deleteReason")
+                )),
+                None if answer.is_null() => terminal::say("deleted"),
+                None => terminal::say("deletion in progress"),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The router dialect of one gateway.
+pub(crate) struct Api {
+    client: Client,
+}
+
+/// The gateway said no.
+#[derive(Debug, thiserror::Error)]
+#[error("the gateway answered {status}: {message}")]
+pub(crate) struct Refused {
+    pub(crate) status: u16,
+    message: String,
+    /// The whole answer.
+    pub(crate) body: Value,
+}
+
+impl Api {
+    fn new(remote: &Remote) -> Result<Self, Failure> {
+        if remote.key.is_empty() {
+            return Err("no key: set PORTCULLIS_KEY or use --key".into());
+        }
+        Ok(Self { client: Client::new(&remote.url, &remote.key)? })
+    }
+
+    /// For the gateway at `url`, with a key.
+    pub(crate) fn at(url: &str, key: &str) -> Result<Self, Failure> {
+        Ok(Self { client: Client::new(url, key)? })
+    }
+
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        org: Option<&str>,
+        body: &Value,
+    ) -> Result<Value, Failure> {
+        self.send(method, path, org, body.to_string().into_bytes()).await
+    }
+
+    /// Answers the body of a success, which is null if there is none.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        org: Option<&str>,
+        body: Vec<u8>,
+    ) -> Result<Value, Failure> {
+        let target = match org {
+            Some(org) => format!("{path}{}org={org}", if path.contains('?') { '&' } else { '?' }),
+            None => path.to_owned(),
+        };
+        let Response { status, body } = self.client.send(method, &target, body).await?;
+        let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        if status.is_success() {
+            return Ok(body);
+        }
+        let message = body["error"]["message"].as_str().unwrap_or("no message").to_owned();
+        Err(Refused { status: status.as_u16(), message, body }.into())
+    }
+
+    /// Prints every entry of a list, page by page.
+    async fn list(&self, path: &str, org: Option<&str>, line: impl Fn(&Value) -> String) -> Result<(), Failure> {
+        let mut cursor: Option<String> = None;
+        loop {
+            let page = match &cursor {
+                Some(cursor) => format!("{path}?cursor={cursor}"),
+                None => path.to_owned(),
+            };
+            let page = self.send(Method::GET, &page, org, Vec::new()).await?;
+            for entry in page["data"].as_array().into_iter().flatten() {
+                terminal::say(&line(entry));
+            }
+            match page["nextCursor"].as_str() {
+                Some(next) => cursor = Some(next.to_owned()),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_default()
+}

@@ -1,0 +1,142 @@
+//! Boot: data, engine, policy runtime, service and front, put together once; and the drain at the end.
+
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_core::{Clock, DeviceStore};
+use portcullis_engine::{Engine, Simulated};
+use portcullis_http::{Front, HttpConfig};
+use portcullis_policy::{Compiler, Runtime, RuntimeConfig};
+use portcullis_service::{Service, ServiceConfig, SystemClock};
+use portcullis_store::{Store, StoreOptions};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{EngineKind, Serve};
+use crate::config::Config;
+use crate::{Failure, catalogue, terminal};
+
+/// The name of the file that holds the operator's key, in the data directory.
+const OPERATOR_KEY: &str = "operator-key";
+
+/// Runs the gateway until a signal ends it.
+pub(crate) async fn serve(arguments: Serve) -> Result<(), Failure> {
+    start_log();
+    let config = Config::load(&arguments)?;
+    let gateway = Gateway::open(&config, Arc::new(SystemClock::default()))?;
+    gateway.make_operator_key(&config.data_dir).await?;
+    let listener = TcpListener::bind(config.listen).await?;
+    if !config.listen.ip().is_loopback() {
+        tracing::warn!(listen = %config.listen, "listening beyond loopback; let a reverse proxy end TLS in front of it");
+    }
+    let (end, ended) = watch::channel(false);
+    tokio::spawn(async move {
+        stopped().await;
+        let _ = end.send(true);
+    });
+    terminal::say(&format!("listening on http://{}", listener.local_addr()?));
+    gateway.run(listener, ended).await
+}
+
+/// Everything of one gateway.
+pub(crate) struct Gateway {
+    pub(crate) service: Arc<Service>,
+    front: Arc<Front>,
+}
+
+impl Gateway {
+    /// Opens the data and puts everything together. Nothing runs yet.
+    pub(crate) fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir)?;
+        let store = Store::open(&config.data_dir, StoreOptions::default())?;
+        let runtime = Runtime::new(RuntimeConfig {
+            compiler: Compiler::Child { executable: std::env::current_exe()? },
+            gate_wall: Duration::from_millis(config.plugins.gate_wall_ms),
+            chain_wall: Duration::from_millis(config.plugins.chain_wall_ms),
+            memory_bytes: config.plugins.memory_bytes,
+            component_bytes: config.limits.component_bytes,
+            calls_per_org: config.plugins.calls_per_org,
+            calls_in_all: config.plugins.calls_in_all,
+            ..RuntimeConfig::default()
+        })?;
+        let devices: Arc<dyn DeviceStore> = Arc::new(store.clone());
+        let engine: Arc<dyn Engine> = match config.engine {
+            EngineKind::Simulated => Arc::new(Simulated::new(devices)),
+        };
+        let bounds = ServiceConfig { operations_in_all: config.limits.operations };
+        let service = Service::open(store, Arc::new(runtime), engine, clock, &bounds)?;
+        let http = HttpConfig {
+            gateway_id: config.gateway_id.clone(),
+            json_bytes: config.limits.json_bytes,
+            component_bytes: config.limits.component_bytes,
+            connections: config.limits.connections,
+            ..HttpConfig::default()
+        };
+        let front = Front::new(Arc::clone(&service), http, &catalogue::CATALOGUE);
+        Ok(Self { service, front })
+    }
+
+    /// At the first boot: makes the operator's key, prints it once and leaves it in a file that only its owner reads.
+    async fn make_operator_key(&self, data_dir: &Path) -> Result<(), Failure> {
+        let path = data_dir.join(OPERATOR_KEY);
+        let Some(new) = self.service.new_operator_key() else { return Ok(()) };
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        writeln!(file, "{}", new.text)?;
+        file.sync_all()?;
+        self.service.keep_operator_key(&new).await?;
+        terminal::warn(&format!("operator key (shown once, kept in {}): {}", path.display(), new.text));
+        Ok(())
+    }
+
+    /// Drives the service and serves until `ended` says so, then drains.
+    pub(crate) async fn run(self, listener: TcpListener, ended: watch::Receiver<bool>) -> Result<(), Failure> {
+        let until = |mut ended: watch::Receiver<bool>| async move {
+            // A sender that is gone can never say it, and nothing would end the gateway then; it counts as said.
+            let _ = ended.wait_for(|ended| *ended).await;
+        };
+        // The service is driven until the last request has its answer.
+        let (idle, idled) = watch::channel(false);
+        let driver = tokio::spawn(Arc::clone(&self.service).run(until(idled)));
+        let served = portcullis_http::serve(self.front, listener, until(ended)).await;
+        let _ = idle.send(true);
+        driver.await?;
+        tracing::info!("drained");
+        served.map_err(Failure::from)
+    }
+}
+
+/// Completes when the process is asked to end.
+async fn stopped() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => drop(terminate.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminated => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// The log goes to stderr; `RUST_LOG` says how much of it.
+pub(crate) fn start_log() {
+    log("info");
+}
+
+/// As [`start_log`], but only with what needs looking at unless more is asked for.
+pub(crate) fn start_log_quietly() {
+    log("warn");
+}
+
+fn log(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    // Somebody else's log, in a test, is as good as this one.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}

@@ -1,0 +1,9 @@
+//! The plugins that ship with the gateway, as they were built into it.
+
+use portcullis_http::CatalogueEntry;
+
+/// Every plugin of `plugins/dist`.
+pub(crate) static CATALOGUE: [CatalogueEntry; 2] = [
+    CatalogueEntry { name: "grace-delete", component: include_bytes!("../../../plugins/dist/grace-delete.wasm") },
+    CatalogueEntry { name: "rate-ladder", component: include_bytes!("../../../plugins/dist/rate-ladder.wasm") },
+];

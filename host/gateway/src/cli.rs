@@ -1,0 +1,177 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A self-hosted gateway for WhatsApp sessions, governed by WebAssembly policies.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the gateway.
+    Serve(Serve),
+    /// Play the main job with the simulated engine, in a temporary directory and with a clock of its own.
+    Demo(Demo),
+    /// Open the data of a stopped gateway and verify it.
+    Check(Check),
+    /// Organisations of a running gateway.
+    #[command(subcommand)]
+    Org(Org),
+    /// API keys of a running gateway.
+    #[command(subcommand)]
+    Key(Key),
+    /// Plugins of a running gateway.
+    #[command(subcommand)]
+    Plugin(Plugin),
+    /// Sessions of a running gateway.
+    #[command(subcommand)]
+    Session(Session),
+}
+
+/// Where the running gateway is, and who asks.
+#[derive(Debug, Args)]
+pub(crate) struct Remote {
+    /// The gateway's address.
+    #[arg(long, global = true, env = "PORTCULLIS_URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+    /// The key to come with.
+    #[arg(
+        long,
+        global = true,
+        env = "PORTCULLIS_KEY",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) key: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Where everything is kept; made if it is not there.
+    #[arg(long)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The address to listen on; port 0 picks one. Loopback unless told otherwise.
+    #[arg(long)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The WhatsApp engine.
+    #[arg(long)]
+    pub(crate) engine: Option<EngineKind>,
+    /// A configuration file (TOML); arguments go before it.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The engines that this build has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum EngineKind {
+    /// Speaks to nobody: sessions are scanned and broken by hand.
+    Simulated,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// End after the last step instead of staying up.
+    #[arg(long)]
+    pub(crate) exit: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Where the stopped gateway keeps everything.
+    #[arg(long)]
+    pub(crate) data_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Org {
+    /// Make an organisation and print its id.
+    Create {
+        /// Its name.
+        name: String,
+    },
+    /// List the organisations.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Make a key and print it, once.
+    Create {
+        /// Whose key it is to be.
+        #[arg(long)]
+        org: String,
+        /// What it may do: read, send, manage, events, plugins, audit.
+        #[arg(long, value_delimiter = ',', required = true)]
+        capability: Vec<String>,
+        /// What to call it.
+        #[arg(long, default_value = "command line")]
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Plugin {
+    /// Upload a component and print its id and version.
+    Push {
+        /// The component.
+        file: PathBuf,
+        /// The organisation to act in; needed with the operator's key unless the plugin is for the whole platform.
+        #[arg(long)]
+        org: Option<String>,
+    },
+    /// List the plugins.
+    List {
+        /// The organisation to act in.
+        #[arg(long)]
+        org: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Session {
+    /// List the sessions.
+    List {
+        /// The organisation to act in; needed with the operator's key.
+        #[arg(long)]
+        org: Option<String>,
+    },
+    /// Make a session and print its id.
+    Create {
+        /// What to call it.
+        #[arg(long)]
+        label: Option<String>,
+        /// Begin to pair at once.
+        #[arg(long)]
+        start: bool,
+        /// The organisation to act in; needed with the operator's key.
+        #[arg(long)]
+        org: Option<String>,
+    },
+    /// Draw the session's QR code in the terminal.
+    Qr {
+        /// The session.
+        id: String,
+        /// The organisation to act in; needed with the operator's key.
+        #[arg(long)]
+        org: Option<String>,
+    },
+    /// Delete a session.
+    Delete {
+        /// The session.
+        id: String,
+        /// The organisation to act in; needed with the operator's key.
+        #[arg(long)]
+        org: Option<String>,
+    },
+}

@@ -1,0 +1,137 @@
+//! The configuration: an annotated default that is also the documentation, a file over it, arguments over that.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::Table;
+use toml::Value;
+
+use crate::cli::{EngineKind, Serve};
+
+const DEFAULT: &str = include_str!("config.default.toml");
+
+/// The whole configuration, checked before anything is started.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) listen: SocketAddr,
+    pub(crate) engine: EngineKind,
+    pub(crate) gateway_id: String,
+    pub(crate) limits: Limits,
+    pub(crate) plugins: Plugins,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Limits {
+    pub(crate) operations: u32,
+    pub(crate) connections: usize,
+    pub(crate) json_bytes: usize,
+    pub(crate) component_bytes: usize,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Plugins {
+    pub(crate) gate_wall_ms: u64,
+    pub(crate) chain_wall_ms: u64,
+    pub(crate) memory_bytes: usize,
+    pub(crate) calls_per_org: usize,
+    pub(crate) calls_in_all: usize,
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("cannot read the configuration file {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the configuration file {} is no TOML document", path.display())]
+    Syntax { path: PathBuf, source: toml::de::Error },
+    #[error("the configuration is not acceptable")]
+    Content(#[source] toml::de::Error),
+    #[error("the setting {setting} must be at least 1")]
+    Zero { setting: &'static str },
+}
+
+impl Config {
+    /// Reads the file that the arguments name, and lays the arguments over it.
+    pub(crate) fn load(arguments: &Serve) -> Result<Self, ConfigError> {
+        let mut table: Table = DEFAULT.parse().map_err(ConfigError::Content)?;
+        if let Some(path) = &arguments.config {
+            let text =
+                std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+            let file: Table = text.parse().map_err(|source| ConfigError::Syntax { path: path.clone(), source })?;
+            lay_over(&mut table, file);
+        }
+        let mut config: Config = Value::Table(table).try_into().map_err(ConfigError::Content)?;
+        config.data_dir = arguments.data_dir.clone().unwrap_or(config.data_dir);
+        config.listen = arguments.listen.unwrap_or(config.listen);
+        config.engine = arguments.engine.unwrap_or(config.engine);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let numbers = [
+            ("limits.operations", u64::from(self.limits.operations)),
+            ("limits.connections", self.limits.connections as u64),
+            ("limits.json_bytes", self.limits.json_bytes as u64),
+            ("limits.component_bytes", self.limits.component_bytes as u64),
+            ("plugins.gate_wall_ms", self.plugins.gate_wall_ms),
+            ("plugins.chain_wall_ms", self.plugins.chain_wall_ms),
+            ("plugins.memory_bytes", self.plugins.memory_bytes as u64),
+            ("plugins.calls_per_org", self.plugins.calls_per_org as u64),
+            ("plugins.calls_in_all", self.plugins.calls_in_all as u64),
+        ];
+        match numbers.into_iter().find(|(_, number)| *number == 0) {
+            Some((setting, _)) => Err(ConfigError::Zero { setting }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the file sets replaces what stands there; tables are laid over each other key by key.
+fn lay_over(below: &mut Table, above: Table) {
+    for (key, value) in above {
+        match (below.get_mut(&key), value) {
+            (Some(Value::Table(below)), Value::Table(above)) => lay_over(below, above),
+            (_, value) => drop(below.insert(key, value)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn load(file: &str) -> Result<Config, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        std::fs::write(&path, file).unwrap();
+        Config::load(&Serve { data_dir: None, listen: None, engine: None, config: Some(path) })
+    }
+
+    #[test]
+    fn the_defaults_are_complete_and_on_loopback() {
+        let config = load("").unwrap();
+        assert!(config.listen.ip().is_loopback());
+    }
+
+    #[test]
+    fn a_file_changes_what_it_names_and_nothing_else() {
+        let config = load("gateway_id = \"gw-1\"\n[limits]\noperations = 7\n").unwrap();
+        assert_eq!(
+            (config.gateway_id.as_str(), config.limits.operations, config.limits.connections),
+            ("gw-1", 7, 4096)
+        );
+    }
+
+    #[test]
+    fn unknown_settings_and_zeros_are_refused() {
+        assert!(matches!(load("lisen = \"127.0.0.1:1\""), Err(ConfigError::Content(_))));
+        assert!(matches!(load("[limits]\noperations = 0"), Err(ConfigError::Zero { setting: "limits.operations" })));
+        assert!(matches!(load("= 3"), Err(ConfigError::Syntax { .. })));
+    }
+}

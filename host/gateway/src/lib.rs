@@ -1,0 +1,52 @@
+//! The gateway as a program: command line, configuration, wiring, boot, signals and drain.
+//!
+//! Everything is in this library so that the tests' own binary can be the gateway too.
+//! Only this crate reads arguments, the environment and configuration files, and only this crate writes to stdout.
+
+mod administration;
+mod boot;
+mod catalogue;
+mod check;
+mod cli;
+mod config;
+mod demo;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+/// Runs the program with the process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    // A compile of untrusted bytes is this program again, in a process that can be killed; it needs nothing of the rest.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == portcullis_policy::COMPILE_SUBCOMMAND) {
+        return portcullis_policy::compile_child(arguments);
+    }
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return terminal::fail(&error),
+    };
+    let ended = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(arguments) => boot::serve(arguments).await,
+            Command::Demo(arguments) => demo::play(arguments).await,
+            Command::Check(arguments) => check::check(&arguments),
+            Command::Org(command) => administration::org(cli.remote, command).await,
+            Command::Key(command) => administration::key(cli.remote, command).await,
+            Command::Plugin(command) => administration::plugin(cli.remote, command).await,
+            Command::Session(command) => administration::session(cli.remote, command).await,
+        }
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => terminal::fail(error.as_ref()),
+    }
+}
+
+/// Whatever a command ended with; nobody branches on it, it is only shown.
+type Failure = Box<dyn std::error::Error + Send + Sync>;

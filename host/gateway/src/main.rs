@@ -1,0 +1,5 @@
+//! The binary `portcullis`.
+
+fn main() -> std::process::ExitCode {
+    portcullis_gateway::main()
+}
