@@ -1,1 +1,18 @@
-fn main() {}
+//! Integration tests: every test starts the real program with a data directory of its own and speaks HTTP with it.
+//!
+//! `gateway` is the process, `client` its HTTP client, `world` an organisation in it, `guest` hostile plugins, `transcript` what goldens are made of.
+//! The other modules are the tests. `UPDATE_EXPECT=1` writes the golden files anew.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
+
+mod authorization;
+mod client;
+mod errors;
+mod gateway;
+mod guest;
+mod plugins;
+mod process;
+mod router;
+mod tidy;
+mod transcript;
+mod world;

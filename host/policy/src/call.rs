@@ -15,6 +15,7 @@ use crate::bindings::portcullis::policy::describe::Description;
 use crate::bindings::portcullis::policy::pace::Pacing;
 use crate::bindings::portcullis::policy::settings::Problem;
 use crate::bindings::portcullis::policy::types;
+use crate::convert::context::Context;
 use crate::failure::classify;
 use crate::imports::kv::KvBuffer;
 use crate::imports::log::Log;
@@ -31,11 +32,11 @@ const OUTPUT_BYTES: usize = 64 << 10;
 pub(crate) enum Question<'a> {
     Describe,
     Validate(&'a str),
-    Before(&'a types::Context, &'a types::Operation),
-    After(&'a types::Context, &'a types::Operation, &'a types::Outcome),
-    OnEvent(&'a types::Context, &'a types::Event),
-    Fired(&'a types::Context, &'a str, &'a str),
-    Limits(&'a types::Context, types::Usage),
+    Before(&'a Context, &'a types::Operation),
+    After(&'a Context, &'a types::Operation, &'a types::Outcome),
+    OnEvent(&'a Context, &'a types::Event),
+    Fired(&'a Context, &'a str, &'a str),
+    Limits(&'a Context, types::Usage),
 }
 
 /// What it said.
@@ -217,7 +218,7 @@ struct Lookup<'a> {
     instance: Instance,
 }
 
-type Contextual<'a, T> = (&'a types::Context, T);
+type Contextual<'a, T> = (&'a Context, T);
 type FollowUps = (Vec<types::FollowUp>,);
 type Found<P, R> = wasmtime::Result<TypedFunc<P, R>>;
 
@@ -250,7 +251,7 @@ impl Lookup<'_> {
     fn after<'b>(
         &self,
         store: &mut Store<CallState>,
-    ) -> Found<(&'b types::Context, &'b types::Operation, &'b types::Outcome), FollowUps> {
+    ) -> Found<(&'b Context, &'b types::Operation, &'b types::Outcome), FollowUps> {
         self.find(store, "observer.after", self.plugin.after.as_ref())
     }
 
@@ -258,7 +259,7 @@ impl Lookup<'_> {
         self.find(store, "observer.on-event", self.plugin.on_event.as_ref())
     }
 
-    fn fired<'b>(&self, store: &mut Store<CallState>) -> Found<(&'b types::Context, &'b str, &'b str), FollowUps> {
+    fn fired<'b>(&self, store: &mut Store<CallState>) -> Found<(&'b Context, &'b str, &'b str), FollowUps> {
         self.find(store, "timer.fired", self.plugin.fired.as_ref())
     }
 

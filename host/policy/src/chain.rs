@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::bindings::portcullis::policy::types;
 use crate::call::{Bound, Budget, CallState, Called, Question, Reply};
 use crate::convert::answer::{Broken, Teller};
+use crate::convert::context::Context;
 use crate::convert::{answer, ask};
 use crate::imports::reads::{RECORD_BYTES, Read};
 use crate::loaded::Plugin;
@@ -26,7 +27,7 @@ pub struct ChainRun {
     pub kv: Vec<KvAccess>,
     /// What the plugins logged.
     pub logs: Vec<LogLine>,
-    context: types::Context,
+    context: Context,
     operation: types::Operation,
     asked: Vec<Asked>,
 }

@@ -120,6 +120,7 @@ impl Service {
             all_done &= room(&mut moving).await;
             moving.spawn(async move { service.wake(&session, now).await });
         }
+        all_done &= self.fire_timers(now).await;
         while let Some(done) = moving.join_next().await {
             all_done &= done.unwrap_or(false);
         }
@@ -129,7 +130,8 @@ impl Service {
     /// When [`Service::tick`] will have something by time alone.
     #[must_use]
     pub fn next_wake(&self) -> Option<Timestamp> {
-        [self.views.next_wake(), self.engine.next_wake()].into_iter().flatten().min()
+        let timer = self.store.snapshot().ok().and_then(|snapshot| snapshot.next_timer().ok().flatten());
+        [self.views.next_wake(), self.engine.next_wake(), timer].into_iter().flatten().min()
     }
 
     /// Takes one report of the engine.

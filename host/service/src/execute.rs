@@ -105,11 +105,13 @@ impl Service {
             if question.dry_run {
                 return Ok(Done { session: case.session, outcome: Outcome::DryRun(ruling.verdict), decision: None });
             }
-            match self.settle(question, &case, ruling).await {
-                Err(Unsettled::Conflict) => {}
-                Err(Unsettled::Failed(error)) => return Err(error),
-                Ok(done) => return Ok(done),
-            }
+            let settled = match self.settle(question, &case, ruling).await {
+                Err(Unsettled::Conflict) => continue,
+                Err(Unsettled::Failed(error)) => Err(error),
+                Ok(done) => Ok(done),
+            };
+            self.tell_observers(question, case, &settled);
+            return settled;
         }
         Err(ServiceError::Contention)
     }
@@ -197,7 +199,7 @@ impl Service {
     ) -> Result<Done, Unsettled> {
         let chain = self.chains.of(question.org, &case.snapshot).map_err(ServiceError::from)?;
         let plugin_of = |binding| chain.iter().find(|link| link.binding.id == binding).map(|link| link.binding.plugin);
-        let extras = plan::extend(&mut moved.session, &allowance.follow_ups, plugin_of);
+        let extras = plan::extend(question.org, Some(&mut moved.session), &allowance.follow_ups, plugin_of);
         moved.events.extend(extras.events);
         commit.timers = extras.timers;
         commit.limits = allowance.limits.iter().map(|limit| limit.check.clone()).collect();

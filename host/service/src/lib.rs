@@ -16,6 +16,7 @@ mod drive;
 mod effects;
 mod error;
 mod execute;
+mod follow;
 mod keys;
 mod mint;
 mod orgs;
@@ -36,7 +37,7 @@ use portcullis_core::{Clock, Org, OrgId, SessionId, Timestamp};
 use portcullis_engine::Engine;
 use portcullis_policy::Runtime;
 use portcullis_store::{Snapshot, Store};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 pub use auth::NewKey;
 pub use bindings::{BindingChange, NewBinding};
@@ -79,6 +80,8 @@ pub struct Service {
     orgs: RwLock<HashMap<OrgId, Arc<Org>>>,
     /// Sends under way, by session; bounds a rate policy's concurrency.
     sending: Arc<Mutex<HashMap<SessionId, u32>>>,
+    /// Observers at work; who finds no place is not told.
+    observing: Arc<Semaphore>,
     /// Rung when something was committed that the driver may have to wait for differently.
     stirred: Notify,
 }
@@ -119,6 +122,7 @@ impl Service {
             keyring,
             orgs: RwLock::new(orgs),
             sending: Arc::default(),
+            observing: Arc::new(Semaphore::new(follow::OBSERVERS_AT_ONCE)),
             stirred: Notify::new(),
         }))
     }

@@ -1,5 +1,7 @@
 //! Fresh random values, for the core to make ids and names from.
 
+use std::sync::{Mutex, PoisonError};
+
 use portcullis_core::Timestamp;
 
 /// 128 random bits from the operating system.
@@ -14,6 +16,40 @@ pub fn random() -> u128 {
 }
 
 /// A fresh id of any type, born at `now`.
+///
+/// Ids of one process sort in the order in which they were made, also within a millisecond:
+/// the audit and the outbox are read in the order of their ids.
 pub(crate) fn id<T>(make: impl FnOnce(Timestamp, u128) -> T, now: Timestamp) -> T {
-    make(now, random())
+    static LAST: Mutex<(Timestamp, u128)> = Mutex::new((Timestamp::from_millis(0), 0));
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    *last = after(*last, now, random());
+    make(last.0, last.1)
+}
+
+/// How many random bits an id has.
+const BITS: u32 = 80;
+
+/// The time and the random bits of the id after `last`.
+fn after(last: (Timestamp, u128), now: Timestamp, random: u128) -> (Timestamp, u128) {
+    if now > last.0 {
+        // A clear highest bit leaves room for more ids in this millisecond than can be made in it.
+        return (now, random & ((1 << (BITS - 1)) - 1));
+    }
+    // A random step keeps the next id from being guessed.
+    (last.0, last.1 + 1 + (random & 0xFFFF_FFFF))
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn ids_of_one_millisecond_sort_in_the_order_in_which_they_were_made() {
+        let now = Timestamp::from_millis(5);
+        let first = after((Timestamp::from_millis(4), 7), now, u128::MAX);
+        let second = after(first, now, 0);
+        let third = after(second, Timestamp::from_millis(3), u128::MAX);
+        assert!(first < second && second < third, "{first:?} {second:?} {third:?}");
+        assert!(third.1 < 1 << BITS && first.0 == now && third.0 == now);
+    }
 }

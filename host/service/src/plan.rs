@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use portcullis_core::lifecycle::Move;
 use portcullis_core::operation::{CreateSession, SendText, WhenPairing, WhenStopped, WhenUnpaired};
-use portcullis_core::verdict::{Extension, Verdict};
+use portcullis_core::verdict::{Extension, Verdict, Veto};
 use portcullis_core::{
-    Effect, EventBody, FollowUp, Input, Intent, Names, Operation, Refusal, Request, Session, SessionId, Status, Step,
-    Timestamp, rate, step,
+    BindingId, Effect, EventBody, FollowUp, Input, Intent, Names, Operation, OrgId, PluginId, Refusal, Request,
+    Session, SessionId, Status, Step, Timestamp, rate, step,
 };
 use portcullis_engine::SendError;
 use portcullis_store::{PluginTimer, TimerChange};
@@ -152,71 +152,63 @@ pub(crate) struct Extras {
     pub(crate) timers: Vec<TimerChange>,
 }
 
-/// Applies follow-ups to the session that an operation leaves behind.
-/// Follow-ups of kinds that `ruling` refuses never get here.
+/// Applies follow-ups to the session that is left behind, if there is one; events and timers need none.
+/// Follow-ups of kinds that this version does not do are refused before a gate's verdict gets here, and ignored from observers and timers.
 pub(crate) fn extend(
-    session: &mut Session,
+    org: OrgId,
+    mut session: Option<&mut Session>,
     follow_ups: &[Extension],
-    plugin_of: impl Fn(portcullis_core::BindingId) -> Option<portcullis_core::PluginId>,
+    plugin_of: impl Fn(BindingId) -> Option<PluginId>,
 ) -> Extras {
     let mut extras = Extras::default();
     for Extension { plugin, binding, follow_up } in follow_ups {
-        match follow_up {
-            FollowUp::SetLabel { key, value } => {
+        match (follow_up, session.as_deref_mut()) {
+            (FollowUp::SetLabel { key, value }, Some(session)) => {
                 if session.labels.insert(key.clone(), value.clone()).as_ref() != Some(value) {
                     extras.events.push(EventBody::LabelsChanged);
                 }
             }
-            FollowUp::RemoveLabel { key } => {
+            (FollowUp::RemoveLabel { key }, Some(session)) => {
                 if session.labels.remove(key).is_some() {
                     extras.events.push(EventBody::LabelsChanged);
                 }
             }
-            FollowUp::SetRatePolicy { slug } => {
+            (FollowUp::SetRatePolicy { slug }, Some(session)) => {
                 if known_policy(slug).is_ok() && session.rate_policy != *slug {
                     session.rate_policy.clone_from(slug);
                     extras.events.push(EventBody::RatePolicyChanged { slug: slug.clone() });
                 }
             }
-            FollowUp::EmitEvent { name, json } => extras.events.push(EventBody::PluginEvent {
+            (FollowUp::EmitEvent { name, json }, _) => extras.events.push(EventBody::PluginEvent {
                 plugin: plugin.clone(),
                 name: name.clone(),
                 json: json.clone(),
             }),
-            FollowUp::SetTimer { key, at, payload } => {
-                if let Some(id) = plugin_of(*binding) {
-                    extras.timers.push(TimerChange::Set(PluginTimer {
-                        org: session.org,
-                        plugin: id,
-                        binding: *binding,
-                        key: key.clone(),
-                        at: *at,
-                        payload: payload.clone(),
-                        session: Some(session.id),
-                    }));
-                }
+            (FollowUp::SetTimer { key, at, payload }, session) => {
+                let session = session.map(|session| session.id);
+                extras.timers.extend(plugin_of(*binding).map(|plugin| {
+                    let (key, at, payload) = (key.clone(), *at, payload.clone());
+                    TimerChange::Set(PluginTimer { org, plugin, binding: *binding, key, at, payload, session })
+                }));
             }
-            FollowUp::CancelTimer { key } => {
-                if let Some(id) = plugin_of(*binding) {
-                    extras.timers.push(TimerChange::Cancel { plugin: id, key: key.clone() });
-                }
+            (FollowUp::CancelTimer { key }, _) => {
+                let cancel = |plugin| TimerChange::Cancel { plugin, key: key.clone() };
+                extras.timers.extend(plugin_of(*binding).map(cancel));
             }
-            FollowUp::LogOutFirst | FollowUp::Request { .. } => {}
+            (FollowUp::SetLabel { .. } | FollowUp::RemoveLabel { .. } | FollowUp::SetRatePolicy { .. }, None)
+            | (FollowUp::LogOutFirst | FollowUp::Request { .. }, _) => {}
         }
     }
     extras
 }
 
 /// Whether a verdict defers the operation, and to when. Only a delete can wait.
-pub(crate) fn deferral(
-    verdict: &Verdict,
-    operation: &Operation,
-) -> Result<Option<(Timestamp, String)>, Box<portcullis_core::verdict::Veto>> {
+pub(crate) fn deferral(verdict: &Verdict, operation: &Operation) -> Result<Option<(Timestamp, String)>, Box<Veto>> {
     match verdict {
         Verdict::Deferred { until, reason, .. } if matches!(operation, Operation::SessionDelete { .. }) => {
             Ok(Some((*until, reason.clone())))
         }
-        Verdict::Deferred { plugin, reason, .. } => Err(Box::new(portcullis_core::verdict::Veto {
+        Verdict::Deferred { plugin, reason, .. } => Err(Box::new(Veto {
             plugin: plugin.clone(),
             code: "cannot_wait".to_owned(),
             message: format!("{reason} (this operation cannot be put off)"),

@@ -124,6 +124,7 @@ impl Service {
         self.load(links, &case.snapshot).await;
         let reads = Arc::new(OrgReads { snapshot: Arc::clone(&case.snapshot), org: question.org, now: question.now });
         let run = self.runtime.gate(links, &ask, &operation, reads).await;
+        crate::follow::log(question.org, &run.logs);
         Round { operation, run }
     }
 

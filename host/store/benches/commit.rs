@@ -6,6 +6,8 @@
 //!
 //! The last lines compare both in turns within one run, because disks change their mind between runs.
 
+#![expect(clippy::print_stdout, reason = "the comparison is what this program is for")]
+
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -64,6 +66,9 @@ fn groups(criterion: &mut Criterion) {
 
 /// Both sides in turns, at each number in flight and each way of making durable.
 fn compare() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let bytes: usize = RawSide::open(dir.path(), CommitMode::OnePhase, 1).sizes.iter().sum();
+    println!("a commit writes {bytes} bytes of values");
     for mode in MODES {
         for in_flight in IN_FLIGHT {
             let (store_dir, raw_dir) =

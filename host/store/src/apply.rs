@@ -10,7 +10,7 @@ use std::sync::Arc;
 use portcullis_core::{OrgId, PluginId, SessionId};
 use redb::ReadableTable;
 
-use crate::commit::{Expectation, QuotaKind};
+use crate::commit::{Expectation, Quota, QuotaKind};
 use crate::error::{CommitError, StoreFault};
 use crate::keyfile::Owner;
 use crate::keyring::Keyring;
@@ -72,10 +72,10 @@ pub(crate) fn check(tables: &Tables<'_>, batch: &Batch<'_>, commit: &Prepared) -
             return Err(CommitError::IdempotencyConflict);
         }
     }
-    let counts = Counts::read(&tables.counts, commit.org)?;
-    for quota in &commit.quotas {
-        if counts.of(quota.of) >= quota.max {
-            return Err(CommitError::Quota { of: quota.of, max: quota.max });
+    if !commit.quotas.is_empty() {
+        let counts = Counts::read(&tables.counts, commit.org)?;
+        if let Some(Quota { of, max }) = commit.quotas.iter().copied().find(|quota| counts.of(quota.of) >= quota.max) {
+            return Err(CommitError::Quota { of, max });
         }
     }
     check_rows(tables, commit)?;

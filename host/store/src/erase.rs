@@ -11,8 +11,8 @@
 use std::sync::Arc;
 
 use portcullis_core::{
-    AuditEntry, AuditId, AuditOutcome, Intent, OperationKind, OrgId, PrincipalKind, Session, SessionId, Timestamp,
-    rate::send_counter,
+    AuditEntry, AuditId, AuditOutcome, DecisionRecord, Intent, OperationKind, OrgId, PrincipalKind, Session, SessionId,
+    Timestamp, Verdict, rate::send_counter, verdict::Allowance,
 };
 use redb::{Database, ReadableDatabase};
 use sha2::{Digest, Sha256};
@@ -233,6 +233,25 @@ fn write_receipt(
     let value = data_key.seal(table, &row, &[], &plain)?;
     tables.audit.insert(&row[..], &value[..]).map_err(StoreFault::from)?;
     Ok(())
+}
+
+/// The part of a decision that outlives its session: no input, no answers, and of the verdict no text and nothing that it would have changed.
+pub(crate) fn skeleton(mut record: DecisionRecord) -> DecisionRecord {
+    record.input = None;
+    record.answers = Vec::new();
+    match &mut record.verdict {
+        Verdict::Allowed(allowance) => *allowance = Allowance::default(),
+        Verdict::Denied { denials } => denials.iter_mut().for_each(|denial| denial.message.clear()),
+        Verdict::ConfirmationRequired { prompts } => prompts.iter_mut().for_each(|prompt| {
+            prompt.prompt.clear();
+            prompt.answer = None;
+        }),
+        Verdict::Deferred { reason, allowance, .. } => {
+            reason.clear();
+            *allowance = Allowance::default();
+        }
+    }
+    record
 }
 
 /// Leaves a tombstone for the owner's key, and dooms the key.

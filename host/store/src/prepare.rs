@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use portcullis_core::{
     AuditEntry, DecisionRecord, DeviceChange, DomainEvent, KvAccess, KvChange, OrgId, PluginId, SessionId, Timestamp,
-    Verdict, Window, verdict::Allowance,
+    Window,
 };
 use serde::Serialize;
 
 use crate::commit::{Commit, Expectation, IdempotencyRecord, Quota, TimerChange, Write};
+use crate::erase;
 use crate::error::CommitError;
 use crate::keyfile::Owner;
 use crate::keyring::{Keyring, Reserved};
@@ -204,25 +205,6 @@ pub(crate) fn prepare_device(
     Ok(sealer.finish())
 }
 
-/// The part of a decision that outlives its session: no input, no answers, and of the verdict no text and nothing that it would have changed.
-pub(crate) fn skeleton(mut record: DecisionRecord) -> DecisionRecord {
-    record.input = None;
-    record.answers = Vec::new();
-    match &mut record.verdict {
-        Verdict::Allowed(allowance) => *allowance = Allowance::default(),
-        Verdict::Denied { denials } => denials.iter_mut().for_each(|denial| denial.message.clear()),
-        Verdict::ConfirmationRequired { prompts } => prompts.iter_mut().for_each(|prompt| {
-            prompt.prompt.clear();
-            prompt.answer = None;
-        }),
-        Verdict::Deferred { reason, allowance, .. } => {
-            reason.clear();
-            *allowance = Allowance::default();
-        }
-    }
-    record
-}
-
 struct Sealer<'a> {
     ring: &'a Arc<Keyring>,
     /// Sessions that this commit erases: what is told about them is the organisation's.
@@ -409,7 +391,7 @@ impl<'a> Sealer<'a> {
         };
         self.prepared.steps.push(Step::Put { table, key: row, value });
         let (table, row) = (tables::DECISIONS, key(&[&org, &id]));
-        let value = seal(&*self.org_key()?, table, &row, &[], &skeleton(record))?;
+        let value = seal(&*self.org_key()?, table, &row, &[], &erase::skeleton(record))?;
         self.prepared.steps.push(Step::Put { table, key: row, value });
         Ok(())
     }

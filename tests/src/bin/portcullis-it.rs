@@ -1,1 +1,7 @@
-fn main() {}
+//! The gateway's program, for integration tests to start and kill.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    portcullis_gateway::main()
+}

@@ -2,12 +2,13 @@
 
 use portcullis_core::{Intent, Labels, Operation, PrincipalKind, Session, Status};
 
+use super::context::{self, Context};
 use crate::bindings::portcullis::policy::types;
 use crate::{Ask, Event, Outcome, PaceUsage};
 
 /// The context of `ask`, still without the settings of a binding.
-pub(crate) fn context(ask: &Ask) -> types::Context {
-    types::Context {
+pub(crate) fn context(ask: &Ask) -> Context {
+    Context {
         decision_id: ask.decision.to_string(),
         now: ask.now.as_millis(),
         seed: ask.seed,
@@ -27,7 +28,7 @@ pub(crate) fn context(ask: &Ask) -> types::Context {
     }
 }
 
-fn principal(principal: &portcullis_core::Principal) -> types::Principal {
+fn principal(principal: &portcullis_core::Principal) -> context::Principal {
     let (kind, id) = match &principal.kind {
         PrincipalKind::ApiKey { id } => (types::PrincipalKind::ApiKey, Some(id.to_string())),
         PrincipalKind::User { subject } => (types::PrincipalKind::User, Some(subject.clone())),
@@ -36,18 +37,18 @@ fn principal(principal: &portcullis_core::Principal) -> types::Principal {
         PrincipalKind::Link => (types::PrincipalKind::Link, None),
         PrincipalKind::System => (types::PrincipalKind::System, None),
     };
-    types::Principal {
+    context::Principal {
         kind,
         id,
-        capabilities: principal.capabilities.iter().map(|capability| capability.name().to_owned()).collect(),
+        capabilities: principal.capabilities.iter().map(|capability| capability.name()).collect(),
         session_scope: principal.session_scope.map(|id| id.to_string()),
     }
 }
 
-fn org(org: &portcullis_core::Org) -> types::Org {
+fn org(org: &portcullis_core::Org) -> context::Org {
     let quotas = &org.quotas;
-    let quota = |name: &str, value: u32| (name.to_owned(), u64::from(value));
-    types::Org {
+    let quota = |name, value: u32| (name, u64::from(value));
+    context::Org {
         id: org.id.to_string(),
         name: org.name.clone(),
         plan: org.plan.name.clone(),

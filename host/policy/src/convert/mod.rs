@@ -6,3 +6,4 @@
 
 pub(crate) mod answer;
 pub(crate) mod ask;
+pub(crate) mod context;
