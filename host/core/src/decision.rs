@@ -106,7 +106,7 @@ impl Patch {
                 labels.extend(set.clone());
             }
             (Self::SessionRatePolicy { slug: other }, Operation::SessionRatePolicy { slug, .. }) => {
-                slug.clone_from(other)
+                slug.clone_from(other);
             }
             (Self::MessageSend { text }, Operation::MessageSend(send)) => send.text.clone_from(text),
             _ => return None,

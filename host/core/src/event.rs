@@ -125,6 +125,31 @@ pub enum EventBody {
 }
 
 impl EventBody {
+    /// Whether the event is still to be delivered after its session was erased: it holds nothing but ids, times and stable words.
+    #[must_use]
+    pub fn outlives_session(&self) -> bool {
+        match self {
+            Self::SessionCreated
+            | Self::StatusChanged { .. }
+            | Self::Unlinked
+            | Self::Restored
+            | Self::Deleting
+            | Self::Deleted => true,
+            Self::PairingCodeIssued { .. }
+            | Self::Linked { .. }
+            | Self::AccountLimited { .. }
+            | Self::RatePolicyChanged { .. }
+            | Self::LabelsChanged
+            | Self::DeleteScheduled { .. }
+            | Self::DeleteCancelled { .. }
+            | Self::PluginSuspended { .. }
+            | Self::PolicyDenied { .. }
+            | Self::MessageIn { .. }
+            | Self::MessageOut { .. }
+            | Self::PluginEvent { .. } => false,
+        }
+    }
+
     /// The stable name, under which endpoints subscribe.
     #[must_use]
     pub fn name(&self) -> &'static str {

@@ -401,8 +401,10 @@ impl<'a> Sealer<'a> {
         if self.erases_org {
             return Ok(());
         }
-        let data_key = self.key_about(event.session)?;
-        let (session, id) = (session_part(event.session), event.id.to_bytes());
+        // What says nothing personal is the organisation's to keep, so that the news of a deletion outlives the session.
+        let owner = event.session.filter(|_| !event.body.outlives_session());
+        let data_key = self.key_about(owner)?;
+        let (session, id) = (session_part(owner), event.id.to_bytes());
         let bound = key(&[&event.org.to_bytes(), &session, &id]);
         let value = seal(&data_key, tables::EVENTS, &bound, &id, event)?;
         self.prepared.events.push(SealedEvent { session, value });

@@ -34,7 +34,7 @@ use crate::tables::{Tables, number};
 /// The most commits in one transaction.
 const BATCH: usize = 512;
 /// How long a batch waits for the callers of the one before it.
-const GATHER: Duration = Duration::from_micros(2000);
+const GATHER: Duration = Duration::from_micros(300);
 
 /// How transactions are made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -64,7 +64,19 @@ async fn a_session_is_paired_deferred_restored_held_and_deleted_when_due() {
         session.delete deferred
         session.delete done
         session.delete erased"#]].assert_eq(&audit.join("\n"));
-    expect![""].assert_eq(&world.events().join("\n"));
+    expect![[r#"
+        session.created
+        session.status
+        session.status
+        session.status
+        session.status
+        session.restored
+        session.status
+        session.status
+        session.status
+        session.deleting
+        session.status
+        session.deleted"#]].assert_eq(&world.events().join("\n"));
 }
 
 /// A legal hold can come after the delete: at the end of the grace period policy is asked again.

@@ -1,0 +1,1 @@
+//! What goldens are made of.
