@@ -14,7 +14,7 @@ pub(crate) async fn org(remote: Remote, command: Org) -> Result<(), Failure> {
             terminal::say(text(&org, "id"));
         }
         Org::List => {
-            gateway.list("/api/v1/orgs", None, |org| format!("{}  {}", text(org, "id"), text(org, "name"))).await?
+            gateway.list("/api/v1/orgs", None, |org| format!("{}  {}", text(org, "id"), text(org, "name"))).await?;
         }
     }
     Ok(())

@@ -28,8 +28,9 @@ pub(crate) async fn answer(front: &Arc<Front>, asking: Asking, asked: Asked) -> 
     Ok(match asked {
         Asked::Operate { operation, then } => {
             let call = Call { request, dry_run: asking.dry_run };
-            let done = service.execute(&permit, operation, call).await?;
-            wait(front, &permit, done, then).await
+            // The pipeline's state is large; a read, which is most requests, must not carry it.
+            let done = Box::pin(service.execute(&permit, operation, call)).await?;
+            Box::pin(wait(front, &permit, done, then)).await
         }
         Asked::Session { .. } => Answer::Session(service.session(&permit)?),
         // Who is bound to one session lists that one.
@@ -48,39 +49,41 @@ pub(crate) async fn answer(front: &Arc<Front>, asking: Asking, asked: Asked) -> 
             }
         }
         Asked::Simulate { act, .. } => {
-            service.simulate(&permit, act).await?;
+            Box::pin(service.simulate(&permit, act)).await?;
             Answer::Simulated
         }
-        Asked::CreateOrg(new) => Answer::OrgCreated(service.create_org(&permit, new, request).await?),
+        Asked::CreateOrg(new) => Answer::OrgCreated(Box::pin(service.create_org(&permit, new, request)).await?),
         Asked::Orgs { after, limit } => Answer::Orgs(service.list_orgs(&permit, after, limit)?),
         Asked::Org { .. } => Answer::Org(service.read_org(&permit)?),
-        Asked::UpdateOrg { change, .. } => Answer::Org(service.update_org(&permit, change, request).await?),
+        Asked::UpdateOrg { change, .. } => Answer::Org(Box::pin(service.update_org(&permit, change, request)).await?),
         Asked::EraseOrg { .. } => {
-            service.erase_org(&permit, request).await?;
+            Box::pin(service.erase_org(&permit, request)).await?;
             Answer::OrgErased
         }
-        Asked::CreateKey { key, .. } => Answer::KeyCreated(service.create_key(&permit, key, request).await?),
+        Asked::CreateKey { key, .. } => Answer::KeyCreated(Box::pin(service.create_key(&permit, key, request)).await?),
         Asked::Keys { .. } => Answer::Keys(service.list_keys(&permit)?),
         Asked::RevokeKey { key, .. } => {
-            service.revoke_key(&permit, key, request).await?;
+            Box::pin(service.revoke_key(&permit, key, request)).await?;
             Answer::KeyRevoked
         }
-        Asked::UploadPlugin { component, wait } => upload(front, permit, component, wait, request).await?,
+        Asked::UploadPlugin { component, wait } => Box::pin(upload(front, permit, component, wait, request)).await?,
         Asked::Catalogue => Answer::Catalogue(front.catalogue.iter().map(|entry| entry.name).collect()),
         Asked::Plugins => Answer::Plugins(service.list_plugins(&permit)?),
         Asked::PluginVersions { plugin } => Answer::PluginVersions(service.plugin_versions(&permit, plugin)?),
         Asked::DeletePlugin { plugin } => {
-            service.delete_plugin(&permit, plugin, request).await?;
+            Box::pin(service.delete_plugin(&permit, plugin, request)).await?;
             Answer::PluginDeleted
         }
-        Asked::CreateBinding(new) => Answer::BindingCreated(service.create_binding(&permit, *new, request).await?),
+        Asked::CreateBinding(new) => {
+            Answer::BindingCreated(Box::pin(service.create_binding(&permit, *new, request)).await?)
+        }
         Asked::Bindings => Answer::Bindings(service.list_bindings(&permit)?),
         Asked::Binding { binding } => Answer::Binding(Arc::new(service.binding(&permit, binding)?)),
         Asked::UpdateBinding { binding, change } => {
-            Answer::Binding(service.update_binding(&permit, binding, *change, request).await?)
+            Answer::Binding(Box::pin(service.update_binding(&permit, binding, *change, request)).await?)
         }
         Asked::DeleteBinding { binding } => {
-            service.delete_binding(&permit, binding, request).await?;
+            Box::pin(service.delete_binding(&permit, binding, request)).await?;
             Answer::BindingDeleted
         }
         Asked::Decisions { session, before, limit } => {

@@ -16,7 +16,7 @@ pub(crate) struct OrgReads {
 
 impl PolicyReads for OrgReads {
     fn kv(&self, plugin: PluginId, key: &str) -> Result<Option<KvEntry>, PolicyReadError> {
-        self.snapshot.kv(self.org, plugin, key, self.now).map_err(failed)
+        self.snapshot.kv(self.org, plugin, key, self.now).map_err(|error| failed(&error))
     }
 
     fn kv_keys(
@@ -26,22 +26,25 @@ impl PolicyReads for OrgReads {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<String>, PolicyReadError> {
-        self.snapshot.kv_keys(self.org, plugin, prefix, after, limit, self.now).map_err(failed)
+        self.snapshot.kv_keys(self.org, plugin, prefix, after, limit, self.now).map_err(|error| failed(&error))
     }
 
     fn session(&self, id: SessionId) -> Result<Option<Session>, PolicyReadError> {
-        self.snapshot.session(self.org, id).map_err(failed)
+        self.snapshot.session(self.org, id).map_err(|error| failed(&error))
     }
 
     fn sessions(&self, after: Option<SessionId>, limit: usize) -> Result<Vec<Session>, PolicyReadError> {
-        self.snapshot.sessions(self.org, after, limit).map_err(failed)
+        self.snapshot.sessions(self.org, after, limit).map_err(|error| failed(&error))
     }
 
     fn usage(&self, operation: OperationKind, window: Window) -> Result<u64, PolicyReadError> {
-        self.snapshot.usage(self.org, operation, window, self.now).map_err(failed)
+        self.snapshot.usage(self.org, operation, window, self.now).map_err(|error| failed(&error))
     }
 }
 
-fn failed(error: ReadError) -> PolicyReadError {
-    PolicyReadError(error.to_string())
+fn failed(error: &ReadError) -> PolicyReadError {
+    use std::error::Error;
+    // The port carries a text for the log, so what lies below is put into it.
+    let below = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+    PolicyReadError(format!("{error}{below}"))
 }

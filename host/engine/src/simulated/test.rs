@@ -8,7 +8,9 @@ use super::*;
 
 /// A device store in memory, for the engine alone; the gateway's is tested with the store.
 #[derive(Default)]
-struct Devices(Mutex<BTreeMap<(SessionId, Vec<u8>), Vec<u8>>>);
+struct Devices(Mutex<Rows>);
+
+type Rows = BTreeMap<(SessionId, Vec<u8>), Vec<u8>>;
 
 impl DeviceStore for Devices {
     fn read(&self, _org: OrgId, session: SessionId, key: &[u8]) -> Result<Option<Vec<u8>>, DeviceStoreError> {

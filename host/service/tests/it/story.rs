@@ -63,7 +63,8 @@ async fn a_session_is_paired_deferred_restored_held_and_deleted_when_due() {
         session.labels done
         session.delete deferred
         session.delete done
-        session.delete erased"#]].assert_eq(&audit.join("\n"));
+        session.delete erased"#]]
+    .assert_eq(&audit.join("\n"));
     expect![[r#"
         session.created
         session.status
@@ -76,7 +77,8 @@ async fn a_session_is_paired_deferred_restored_held_and_deleted_when_due() {
         session.status
         session.deleting
         session.status
-        session.deleted"#]].assert_eq(&world.events().join("\n"));
+        session.deleted"#]]
+    .assert_eq(&world.events().join("\n"));
 }
 
 /// A legal hold can come after the delete: at the end of the grace period policy is asked again.

@@ -108,10 +108,10 @@ pub(super) fn status(session: &Session) -> &'static str {
 
 /// A list: `{"data": […], "nextCursor"?}`.
 pub(super) fn list(data: Vec<Value>, next: Option<String>) -> Value {
-    match next {
-        Some(cursor) => json!({ "data": data, "nextCursor": cursor }),
-        None => json!({ "data": data }),
-    }
+    let mut list = json!({});
+    list["data"] = Value::Array(data);
+    set(&mut list, "nextCursor", next);
+    list
 }
 
 pub(super) fn limits(limits: &RateLimits) -> Value {
