@@ -12,9 +12,10 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 /// Every header that a response may have. A new one is a decision to be made here.
-const HEADERS: [&str; 8] = [
+const HEADERS: [&str; 9] = [
     "allow",
     "cache-control",
+    "connection",
     "content-length",
     "content-type",
     "date",
@@ -114,11 +115,8 @@ pub(crate) struct Lost;
 
 async fn read(response: Response<Incoming>) -> Result<Reply, Lost> {
     let (parts, body) = response.into_parts();
-    let headers: Vec<(String, String)> = parts
-        .headers
-        .iter()
-        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-        .collect();
+    let headers: Vec<(String, String)> =
+        parts.headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
     let reply =
         Reply { status: parts.status.as_u16(), headers, body: body.collect().await.map_err(|_| Lost)?.to_bytes() };
     reply.check();
@@ -133,6 +131,8 @@ impl Reply {
             let again = self.headers[at + 1..].iter().any(|(other, _)| other == name);
             assert!(!again, "{self:?} has the header {name} twice");
         }
+        // HTTP/1.1 closes a connection whose request was answered before all of it was read.
+        assert!(self.header("connection").is_none_or(|value| value == "close" && self.status >= 400), "{self:?}");
         if self.status == 431 || self.status == 400 && self.body.is_empty() {
             // What could not be parsed was answered by the protocol's own layer.
             return;

@@ -87,7 +87,9 @@ async fn paths_and_methods_that_are_not_there() {
     let gateway = Gateway::start().await;
     let org = gateway.org("Acme").await;
     let session = org.session().await;
-    for path in ["/", "/api", "/api/v1", "/api/v1/nothing", "/api/v2/sessions", "/api/v1/sessions/", "/api/v1/sessions/a/b/c"] {
+    for path in
+        ["/", "/api", "/api/v1", "/api/v1/nothing", "/api/v2/sessions", "/api/v1/sessions/", "/api/v1/sessions/a/b/c"]
+    {
         assert_eq!(message(&org.client.get(path).await, 404, "not_found"), "route not found", "{path}");
     }
     let action = format!("/api/v1/sessions/{session}:explode");
@@ -128,7 +130,8 @@ async fn both_versions_of_http_are_spoken() {
     let org = gateway.org("Acme").await;
     let request = || {
         let key = org.client.key.clone().unwrap();
-        let request = Request::builder().method("POST").uri("/api/v1/sessions").header("authorization", format!("Bearer {key}"));
+        let request =
+            Request::builder().method("POST").uri("/api/v1/sessions").header("authorization", format!("Bearer {key}"));
         request.header("x-request-id", "mine-1").body(Full::from("{\"label\": \"one\"}")).unwrap()
     };
     for reply in [org.client.exchange(request()).await, org.client.exchange_h2(request()).await] {
@@ -324,7 +327,8 @@ async fn ids_of_others_are_like_ids_of_nobody() {
         let ask = async |id: &str| org.client.send(method, &path.replace("ID", id), body.clone()).await;
         let foreign = ask(id).await;
         foreign.refused(404, "not_found");
-        for nobody in [format!("{prefix}{NOBODY}"), "nonsense".to_owned(), format!("{prefix}{}", NOBODY.to_lowercase())] {
+        for nobody in [format!("{prefix}{NOBODY}"), "nonsense".to_owned(), format!("{prefix}{}", NOBODY.to_lowercase())]
+        {
             let unknown = ask(&nobody).await;
             assert_eq!((unknown.status, &unknown.body), (404, &foreign.body), "{method} {path} with {nobody}");
             let names = |reply: &Reply| reply.headers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();

@@ -1,6 +1,7 @@
 //! Integration tests: every test starts the real program with a data directory of its own and speaks HTTP with it.
 //!
-//! `gateway` is the process, `client` its HTTP client, `world` an organisation in it, `guest` hostile plugins, `transcript` what goldens are made of.
+//! `gateway` is the process, `client` its HTTP client, `world` an organisation in it, `guest` hostile plugins, `transcript` what goldens are made of,
+//! `workload` what is done while the process is killed.
 //! The other modules are the tests. `UPDATE_EXPECT=1` writes the golden files anew.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
@@ -15,4 +16,5 @@ mod process;
 mod router;
 mod tidy;
 mod transcript;
+mod workload;
 mod world;

@@ -86,7 +86,8 @@ async fn a_plugin_that_only_monitors_is_recorded_and_changes_nothing() {
 async fn what_cannot_be_a_plugin_is_refused_with_advice() {
     let gateway = Gateway::start_with("[limits]\ncomponent_bytes = 200000\n").await;
     let org = gateway.org("Acme").await;
-    let exporting = |name: &str| component_text(&format!("(component (instance $i) (export \"{name}\" (instance $i)))"));
+    let exporting =
+        |name: &str| component_text(&format!("(component (instance $i) (export \"{name}\" (instance $i)))"));
     let importing = |name: &str| component_text(&format!("(component (import \"{name}\" (instance)))"));
     let mut cut = Manner::Allow.component("cut");
     cut.truncate(cut.len() / 2);
@@ -210,7 +211,10 @@ async fn a_deletion_waits_for_its_grace_and_stops_at_a_legal_hold() {
 
     org.client.put(&format!("{path}/labels"), &json!({ "legal-hold": "case 7" })).await.expect(200);
     let vetoed = org.client.delete(&path).await.refused(403, "forbidden");
-    assert_eq!((&vetoed["details"]["code"], &vetoed["details"]["plugin"]), (&json!("legal_hold"), &json!("grace-delete")));
+    assert_eq!(
+        (&vetoed["details"]["code"], &vetoed["details"]["plugin"]),
+        (&json!("legal_hold"), &json!("grace-delete"))
+    );
 
     // A hold that is set during the grace stops the deletion when it is due.
     let short = json!({ "settings": { "grace": "PT1S" } });

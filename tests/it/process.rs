@@ -1,1 +1,278 @@
 //! The process: its key, its ways to end, what it finds again after each, and its command line.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Output;
+
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::gateway::{Gateway, eventually, program};
+use crate::workload::Workload;
+use crate::world::{Org, text};
+
+/// The component of a plugin that ships.
+const GRACE_DELETE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/dist/grace-delete.wasm");
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Checks the data of a gateway that is not running.
+async fn check(gateway: &Gateway) -> Output {
+    program().args(["check", "--data-dir"]).arg(gateway.data()).output().await.unwrap()
+}
+
+#[track_caller]
+fn assert_clean(output: &Output) {
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains(", 0 findings"), "{said}{}", stderr(output));
+}
+
+#[tokio::test]
+async fn the_operators_key_is_made_once_and_only_its_owner_reads_it() {
+    let mut gateway = Gateway::start().await;
+    let key = gateway.operator_key.clone();
+    assert!(key.starts_with("wa_") && key.len() == 67, "{key}");
+    let mode = |name: &str| std::fs::metadata(gateway.data().join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("operator-key"), 0o600);
+    assert_eq!(mode(""), 0o700);
+    gateway.operator().get("/api/v1/orgs").await.expect(200);
+    assert!(gateway.terminate().await.success());
+    gateway.restart().await;
+    gateway.operator().get("/api/v1/orgs").await.expect(200);
+    gateway.terminate().await;
+    assert_eq!(gateway.stderr().matches(&key).count(), 1, "{}", gateway.stderr());
+    assert_eq!(std::fs::read_to_string(gateway.data().join("operator-key")).unwrap().trim(), key);
+
+    // No secret lies in the clear anywhere else.
+    for entry in std::fs::read_dir(gateway.data()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() && !path.ends_with("operator-key") {
+            let bytes = std::fs::read(&path).unwrap();
+            let found = bytes.windows(key.len()).any(|window| window == key.as_bytes());
+            assert!(!found, "the operator's key is in {}", path.display());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_that_is_pending_survives_a_kill() {
+    let mut gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    let plugin = org.catalogue("grace-delete").await;
+    let binding = org.bind(&plugin, json!({ "grace": "PT72H" })).await;
+    let (later, soon, working) = (org.session().await, org.session().await, org.working().await);
+    let path = |id: &str| format!("/api/v1/sessions/{id}");
+    let due = org.client.delete(&path(&later)).await.expect(202)["deleteAt"].clone();
+    let short = json!({ "settings": { "grace": "PT3S" } });
+    org.client.patch(&format!("/api/v1/bindings/{binding}"), &short).await.expect(200);
+    org.client.delete(&path(&soon)).await.expect(202);
+    gateway.kill().await;
+
+    gateway.restart().await;
+    let org = org.at(&gateway);
+    let pending = org.client.get(&path(&later)).await.expect(200);
+    assert_eq!((&pending["deleteAt"], &pending["status"]), (&due, &json!("stopped")));
+    // What was connected is connected again, without being asked.
+    org.reaches(&working, "working").await;
+    org.gone(&soon).await;
+    let restored = org.client.act(&format!("{}:restore", path(&later))).await.expect(200);
+    assert!(restored.get("deleteAt").is_none(), "{restored}");
+
+    gateway.kill().await;
+    assert_clean(&check(&gateway).await);
+    gateway.restart().await;
+    let org = org.at(&gateway);
+    assert!(org.client.get(&path(&later)).await.expect(200).get("deleteAt").is_none());
+    org.client.get(&path(&soon)).await.refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_signal_lets_the_request_under_way_end() {
+    let mut gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    let body = json!({ "label": "the last one" }).to_string();
+    let head = format!(
+        "POST /api/v1/sessions HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-length: {}\r\nexpect: 100-continue\r\n\r\n",
+        org.client.key.as_deref().unwrap(),
+        body.len()
+    );
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The gateway says that it waits for the body: the request is under way.
+    let mut go_on = [0; 25];
+    stream.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+
+    gateway.signal(Signal::TERM);
+    eventually("new connections are refused", async || {
+        TcpStream::connect(gateway.address).await.is_err().then_some(())
+    })
+    .await;
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 Created"), "{answer}");
+    assert!(gateway.ended().await.success());
+
+    assert_clean(&check(&gateway).await);
+    gateway.restart().await;
+    let listed = org.at(&gateway).client.get("/api/v1/sessions").await.expect(200);
+    assert_eq!(listed["data"][0]["label"], "the last one");
+    gateway.signal(Signal::INT);
+    assert!(gateway.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_data_directory_has_one_gateway() {
+    let mut gateway = Gateway::start().await;
+    let mut second = program();
+    second.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(gateway.data());
+    let second = second.output().await.unwrap();
+    assert!(!second.status.success());
+    assert!(stderr(&second).starts_with("error: "), "{}", stderr(&second));
+    assert!(stderr(&second).contains("is in use by another process"), "{}", stderr(&second));
+    assert!(!check(&gateway).await.status.success(), "a running gateway's data was checked");
+    gateway.operator().get("/api/v1/orgs").await.expect(200);
+    gateway.terminate().await;
+    assert_clean(&check(&gateway).await);
+}
+
+#[tokio::test]
+async fn what_cannot_be_started_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let nowhere = directory.path().join("nowhere");
+    let missing = program().args(["check", "--data-dir"]).arg(&nowhere).output().await.unwrap();
+    assert!(!missing.status.success() && stderr(&missing).contains("there is no data directory"));
+
+    let config = directory.path().join("config.toml");
+    std::fs::write(&config, "lisen = 3").unwrap();
+    let mut wrong = program();
+    wrong.args(["serve", "--data-dir"]).arg(&nowhere).arg("--config").arg(&config);
+    let wrong = wrong.output().await.unwrap();
+    assert!(!wrong.status.success() && stderr(&wrong).contains("lisen"), "{}", stderr(&wrong));
+    assert!(!nowhere.exists(), "a configuration that is refused leaves nothing behind");
+
+    let gateway = Gateway::start().await;
+    let mut taken = program();
+    taken.args(["serve", "--listen", &gateway.address.to_string(), "--data-dir"]).arg(&nowhere);
+    let taken = taken.output().await.unwrap();
+    assert!(!taken.status.success() && stderr(&taken).contains("error: "), "{}", stderr(&taken));
+}
+
+#[tokio::test]
+async fn the_command_line_administers_a_running_gateway() {
+    let gateway = Gateway::start().await;
+    let operator = gateway.operator_key.clone();
+    let org = gateway.say(&operator, &["org", "create", "Acme"]).await;
+    assert!(org.starts_with("org_"), "{org}");
+    assert_eq!(gateway.say(&operator, &["org", "list"]).await, format!("{org}  Acme"));
+    let key = gateway.say(&operator, &["key", "create", "--org", &org, "--capability", "manage,send,plugins"]).await;
+    assert!(key.starts_with("wa_"), "{key}");
+
+    let pushed = gateway.say(&key, &["plugin", "push", GRACE_DELETE]).await;
+    assert!(pushed.starts_with("plug_") && pushed.contains("version 1  grace-delete  sha256:"), "{pushed}");
+    assert!(gateway.say(&key, &["plugin", "list"]).await.contains("grace-delete"));
+
+    let session = gateway.say(&key, &["session", "create", "--label", "Sales line", "--start"]).await;
+    assert!(session.starts_with("sess_"), "{session}");
+    let listed = gateway.say(&operator, &["session", "list", "--org", &org]).await;
+    assert!(listed.starts_with(&format!("{session}  scan_qr_code")) && listed.ends_with("Sales line"), "{listed}");
+    assert!(gateway.say(&key, &["session", "qr", &session]).await.lines().count() > 10);
+
+    let plugin = pushed.split_whitespace().next().unwrap();
+    let acme = crate::client::Client::new(gateway.address, Some(&key));
+    acme.post("/api/v1/bindings", &json!({ "plugin": plugin, "settings": { "grace": "PT1H" } })).await.expect(201);
+    let deferred = gateway.say(&key, &["session", "delete", &session]).await;
+    assert!(deferred.starts_with("deletion scheduled for "), "{deferred}");
+    let bindings = acme.get("/api/v1/bindings").await.expect(200);
+    acme.delete(&format!("/api/v1/bindings/{}", text(&bindings["data"][0], "id"))).await.expect(204);
+    assert_eq!(gateway.say(&key, &["session", "delete", &session]).await, "deleted");
+    assert_eq!(gateway.say(&key, &["session", "list"]).await, "");
+
+    for (key, arguments, said) in [
+        ("", ["session", "list"].as_slice(), "no key"),
+        ("wa_wrong", &["session", "list"], "401"),
+        (&key, &["org", "create", "x"], "403"),
+        (&key, &["session", "delete", &session], "404"),
+        (&key, &["plugin", "push", "no-such-file.wasm"], "cannot read no-such-file.wasm"),
+    ] {
+        let output = gateway.command(key, arguments).await;
+        assert!(!output.status.success(), "{arguments:?} succeeded");
+        assert!(stderr(&output).contains(said), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[tokio::test]
+async fn a_list_on_the_command_line_goes_past_the_first_page() {
+    let gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    let mut made = Vec::new();
+    for _ in 0..53 {
+        made.push(org.session().await);
+    }
+    let listed = gateway.say(org.client.key.as_deref().unwrap(), &["session", "list"]).await;
+    let listed: Vec<_> = listed.lines().map(|line| line.split_whitespace().next().unwrap().to_owned()).collect();
+    made.reverse();
+    assert_eq!(listed, made);
+}
+
+#[tokio::test]
+async fn the_demo_plays_to_its_end() {
+    let output = program().args(["demo", "--exit"]).output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", stderr(&output));
+    for step in ["grace-delete", "QR code", "legal", "restore"] {
+        assert!(said.contains(step), "the demo says nothing of {step}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_every_kill() {
+    let seed = RandomState::new().hash_one(0);
+    println!("seed {seed:#x}");
+    let mut gateway = Gateway::start().await;
+    let org: Org = gateway.org("Acme").await;
+    let quotas = json!({ "quotas": { "sessions": 10_000 } });
+    gateway.operator().patch(&format!("/api/v1/orgs/{}", org.id), &quotas).await.expect(200);
+    let mut workload = Workload::new(org.clone(), seed);
+    for round in 0..5 {
+        workload.run_until_killed(&mut gateway).await;
+        assert_clean(&check(&gateway).await);
+        if round % 2 == 1 {
+            // A crash of the recovery.
+            gateway.restart().await;
+            gateway.kill().await;
+        }
+        gateway.restart().await;
+        workload.verify(&org.at(&gateway)).await;
+    }
+    assert!(gateway.terminate().await.success());
+    assert_clean(&check(&gateway).await);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_does_not_stop_what_it_began() {
+    let gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    let component = std::fs::read(GRACE_DELETE).unwrap();
+    let head = format!(
+        "POST /api/v1/plugins HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-length: {}\r\n\r\n",
+        org.client.key.as_deref().unwrap(),
+        component.len()
+    );
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&component).await.unwrap();
+    drop(stream);
+    eventually("the plugin is listed", async || {
+        let listed = org.client.get("/api/v1/plugins").await.expect(200);
+        (listed["data"].as_array().unwrap().len() == 1).then_some(())
+    })
+    .await;
+}

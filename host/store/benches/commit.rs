@@ -203,7 +203,8 @@ impl RawSide {
                     let keys = [
                         [&org[..], &session].concat(),
                         [&org[..], &audit.to_bytes()].concat(),
-                        [&org[..], &session, &place].concat(),
+                        // A change of status outlives its session, so it is kept under none.
+                        [&org[..], &[0; 16], &place].concat(),
                         place.to_vec(),
                         [&org[..], &decision.to_bytes()].concat(),
                         [&org[..], &session, &decision.to_bytes()].concat(),

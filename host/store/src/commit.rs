@@ -122,7 +122,8 @@ pub enum Write {
     /// Make or replace a session.
     PutSession(Session),
     /// Remove a session and every row of it, and doom its key.
-    /// Of its events only those of this same commit stay; of its decisions the skeletons.
+    /// Of its events those stay that say nothing personal ([`portcullis_core::EventBody::outlives_session`]) and those of
+    /// this same commit; of its decisions the skeletons.
     EraseSession(SessionId),
     /// Make or replace an API key.
     PutKey(ApiKey),

@@ -139,10 +139,10 @@ tables! {
     AUDIT audit "audit-1";
 
     /// Table: events in the outbox.
-    /// Key: org, session or zeros, place (8).
-    /// Value: event (16), then [`portcullis_core::DomainEvent`] under the session's key, or the org's where there is no
-    /// session and for what is told with a session's erasure. The envelope is bound to the event's id, because the
-    /// place is not known when it is sealed.
+    /// Key: org, session or zeros, place (8). Zeros stand for what outlives its session as well.
+    /// Value: event (16), then [`portcullis_core::DomainEvent`] under the session's key, or the org's where the key of the row
+    /// names no session and for what is told with a session's erasure. The envelope is bound to the event's id, because
+    /// the place is not known when it is sealed.
     EVENTS events "events-1";
 
     /// Table: the order in which events were committed. A queue across organisations.

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use portcullis_core::verdict::Allowance;
 use portcullis_core::{
-    AuditOutcome, DeviceChange, DeviceStore, DeviceStoreError, OperationKind, OrgId, Verdict, rate::send_counter,
+    AuditOutcome, DeviceChange, DeviceStore, DeviceStoreError, EventBody, OperationKind, OrgId, Verdict,
+    rate::send_counter,
 };
 use portcullis_core::{LimitCheck, Window};
 use sha2::{Digest, Sha256};
@@ -58,6 +59,9 @@ fn a_session_goes_with_everything_but_skeletons() {
     let store = store();
     furnish(&store, 1, 5);
     furnish(&store, 1, 6);
+    let mut news = event(1, Some(5), 100);
+    news.body = EventBody::Deleting;
+    keep(&store, Commit { events: vec![news.clone()], ..writing(1, vec![]) });
     let older = read(&store);
     let slot = store.shared().ring.live(Owner::session(org_id(1), session_id(5))).expect("live").slot;
     let digest = hex(&Sha256::digest(store.shared().ring.file.bytes(slot).expect("read")));
@@ -70,7 +74,8 @@ fn a_session_goes_with_everything_but_skeletons() {
     assert_eq!(store.read(org, session, MARKER.as_bytes()), Err(DeviceStoreError::Gone));
     assert_eq!(snapshot.timers_due(at(99), 9).expect("read").len(), 1, "only the other session's timer");
     let events: Vec<_> = snapshot.events_after(None, 9).expect("read").into_iter().map(|(_, event)| event.id).collect();
-    assert_eq!(events, [event(1, None, 6).id, event(1, None, 200).id], "what tells of the erasure stays");
+    let kept = [event(1, None, 6).id, news.id, event(1, None, 200).id];
+    assert_eq!(events, kept, "what says nothing personal stays, and what tells of the erasure");
     let sends = snapshot.counter(org, &send_counter(session), Window::UtcDay, NOW).expect("read");
     assert_eq!(sends, 0);
 

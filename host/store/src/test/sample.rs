@@ -56,6 +56,7 @@ pub(super) fn removed(session: &Session, since: Timestamp) -> Session {
     next
 }
 
+/// An event that goes with its session, if it is about one.
 pub(super) fn event(owner: u8, about: Option<u8>, unique: u128) -> DomainEvent {
     DomainEvent {
         id: EventId::new(NOW, unique),
@@ -63,7 +64,11 @@ pub(super) fn event(owner: u8, about: Option<u8>, unique: u128) -> DomainEvent {
         session: about.map(session_id),
         at: NOW,
         generation: 1,
-        body: EventBody::SessionCreated,
+        body: EventBody::MessageIn {
+            message: "3EB0".into(),
+            from: "49151@s.whatsapp.net".into(),
+            text: "hello".into(),
+        },
     }
 }
 
