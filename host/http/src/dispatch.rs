@@ -23,6 +23,10 @@ pub(crate) struct Asking {
 pub(crate) async fn answer(front: &Arc<Front>, asking: Asking, asked: Asked) -> Result<Answer, ServiceError> {
     let service = &front.service;
     let target = target(&asking, &asked);
+    if target.org == OrgId::PLATFORM && needs_org(asking.kind) && asking.principal.kind == PrincipalKind::Operator {
+        let message = "the operator names the organisation to act in: add ?org=org_… to the request".to_owned();
+        return Err(ServiceError::Invalid { field: "org", message });
+    }
     let permit = service.permit(&asking.principal, asking.kind, target, Some(asking.request)).await?;
     let request = Some(asking.request);
     Ok(match asked {
@@ -92,6 +96,11 @@ pub(crate) async fn answer(front: &Arc<Front>, asking: Asking, asked: Asked) -> 
         Asked::Decision { decision } => Answer::Decision(Box::new(service.decision(&permit, decision)?)),
         Asked::Audit { before, limit } => Answer::Audit(service.audit(&permit, before, limit)?),
     })
+}
+
+/// Whether an operation is about what only organisations have. Plugins, bindings, decisions and an audit the platform has, too.
+fn needs_org(kind: OperationKind) -> bool {
+    kind.row().hookable || matches!(kind, OperationKind::SessionRead | OperationKind::Simulate)
 }
 
 /// On what a question acts.

@@ -18,6 +18,7 @@ mod routes;
 mod server;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use portcullis_service::Service;
@@ -67,6 +68,9 @@ pub struct Front {
     config: HttpConfig,
     catalogue: &'static [CatalogueEntry],
     routes: routes::Routes,
+    /// Where request ids count from.
+    first_request: u128,
+    requests: AtomicU64,
 }
 
 /// A plugin that ships with the gateway.
@@ -82,6 +86,13 @@ impl Front {
     /// A front for `service`, offering the plugins of `catalogue`.
     #[must_use]
     pub fn new(service: Arc<Service>, config: HttpConfig, catalogue: &'static [CatalogueEntry]) -> Arc<Self> {
-        Arc::new(Self { service, config, catalogue, routes: routes::Routes::new() })
+        let first_request = portcullis_service::random() >> 1;
+        let requests = AtomicU64::new(0);
+        Arc::new(Self { service, config, catalogue, routes: routes::Routes::new(), first_request, requests })
+    }
+
+    /// The bits of the next request's id. They have to be unique and need not be secret, so they count from a random place.
+    fn request_bits(&self) -> u128 {
+        self.first_request + u128::from(self.requests.fetch_add(1, Ordering::Relaxed))
     }
 }

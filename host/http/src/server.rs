@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming as HyperBody;
+use hyper::body::{Body, Incoming as HyperBody};
 use hyper::header::HeaderValue;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -28,8 +28,6 @@ use crate::routes::{BodyBound, EncodeContext, Matched, Route};
 
 /// The largest head of a request, in bytes.
 const MAX_HEAD: usize = 32 * 1024;
-/// The most headers of a request.
-const MAX_HEADERS: usize = 64;
 /// The longest request id that is taken over from a caller.
 const MAX_REQUEST_ID: usize = 128;
 /// The longest target of a request, in bytes.
@@ -58,7 +56,6 @@ pub async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(front.config.head_timeout)
         .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS)
         .half_close(false);
     builder
         .http2()
@@ -128,8 +125,8 @@ fn is_passing(error: &std::io::Error) -> bool {
 /// Runs a request in a task that outlives the client's connection, within the bound on answers.
 async fn detached(front: Arc<Front>, request: Request<HyperBody>) -> Response<Full<Bytes>> {
     let now = front.service.now();
-    let request_id = RequestId::new(now, portcullis_service::random());
-    let echoed = echoed_id(request.headers()).unwrap_or_else(|| header_value(&request_id.to_string()));
+    let request_id = RequestId::new(now, front.request_bits());
+    let echoed = echoed_id(request.headers()).unwrap_or_else(|| header_value(request_id.to_string()));
     let limit = front.config.answer_timeout;
     let is_plain_read = request.method() == Method::GET && !request.uri().path().ends_with("/qr");
     let reply = if is_plain_read {
@@ -266,6 +263,9 @@ fn credential(headers: &HeaderMap) -> Option<&str> {
 }
 
 async fn read_body(body: HyperBody, headers: &HeaderMap, max: usize, timeout: Duration) -> Result<Bytes, Problem> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
     let announced = headers.get("content-length").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > max as u64) {
         return Err(Problem::too_large(max));
@@ -287,8 +287,8 @@ fn echoed_id(headers: &HeaderMap) -> Option<HeaderValue> {
     (!value.is_empty() && value.len() <= MAX_REQUEST_ID && printable).then(|| value.clone())
 }
 
-fn header_value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("req"))
+fn header_value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("req"))
 }
 
 fn internal() -> Reply {

@@ -124,6 +124,18 @@ impl Service {
             }
             Err(denial) => denial,
         };
+        Box::pin(self.audit_denial(principal, kind, target, request, denial)).await;
+        Err(denial.into())
+    }
+
+    async fn audit_denial(
+        &self,
+        principal: &Principal,
+        kind: OperationKind,
+        target: Target,
+        request: Option<RequestId>,
+        denial: Denial,
+    ) {
         let now = self.now();
         let mut commit = Commit::new(principal.org, now);
         commit.audit.push(AuditEntry {
@@ -143,7 +155,6 @@ impl Service {
         if let Err(error) = self.store.commit(commit).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "a denial was not audited");
         }
-        Err(denial.into())
     }
 
     /// A new key for the operator if there is none that still opens anything.

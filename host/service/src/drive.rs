@@ -4,7 +4,7 @@
 //! [`Service::run`] calls it whenever something may be due.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use portcullis_core::lifecycle::{self, Move};
@@ -34,6 +34,8 @@ impl Service {
     pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
         self.recover().await;
+        let preloading = Arc::clone(&self);
+        tokio::spawn(async move { preloading.preload().await });
         let mut reconcile_at = self.now().after(RECONCILE_EVERY);
         loop {
             let worked = self.tick().await;
@@ -67,6 +69,20 @@ impl Service {
         }
         self.finish_org_erasures().await;
         self.reconcile(Duration::ZERO).await;
+    }
+
+    /// Has every bound plugin at hand, so that no operation waits for a compiler after a start.
+    async fn preload(&self) {
+        let orgs: Vec<OrgId> = {
+            let orgs = self.orgs.read().unwrap_or_else(PoisonError::into_inner);
+            [OrgId::PLATFORM].into_iter().chain(orgs.keys().copied()).collect()
+        };
+        for org in orgs {
+            let Ok(snapshot) = self.snapshot() else { return };
+            if let Ok(chain) = self.chains.of(org, &snapshot) {
+                self.load(&chain, &snapshot).await;
+            }
+        }
     }
 
     /// Compares every session with what runs for it, and mends the difference.

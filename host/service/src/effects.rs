@@ -54,11 +54,13 @@ impl Service {
 
     /// Erases a session whose turn has come: its rows in one commit, then its key, then the receipt.
     async fn erase(&self, session: &Session) -> Result<(), ServiceError> {
-        let now = self.now();
-        let mut commit = Commit::new(session.org, now);
-        commit.expect.push(Expectation::Session(session.id, Some(session.generation)));
-        commit.writes.push(Write::EraseSession(session.id));
-        self.store.commit(commit).await.map_err(|error| ServiceError::Store(StoreFailure::Commit(error)))?;
+        // Rows that an earlier try has erased are not erased again; what was left to do is.
+        if self.store.snapshot()?.session(session.org, session.id)?.is_some() {
+            let mut commit = Commit::new(session.org, self.now());
+            commit.expect.push(Expectation::Session(session.id, Some(session.generation)));
+            commit.writes.push(Write::EraseSession(session.id));
+            self.store.commit(commit).await.map_err(|error| ServiceError::Store(StoreFailure::Commit(error)))?;
+        }
         self.finish_erasures().await?;
         self.views.remove(session.org, session.id);
         Ok(())

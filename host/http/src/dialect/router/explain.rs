@@ -33,11 +33,14 @@ pub(super) fn verdict(verdict: &Verdict) -> Value {
                 view["limits"] = json!(allowance.limits);
             }
             if !allowance.follow_ups.is_empty() {
-                view["followUps"] = json!(allowance.follow_ups);
+                let extensions = allowance.follow_ups.iter().map(|extension| camel(json!(extension)));
+                view["followUps"] = extensions.collect();
             }
         }
-        Verdict::Denied { denials } => view["denials"] = json!(denials),
-        Verdict::ConfirmationRequired { prompts } => view["prompts"] = json!(prompts),
+        Verdict::Denied { denials } => view["denials"] = denials.iter().map(|veto| camel(json!(veto))).collect(),
+        Verdict::ConfirmationRequired { prompts } => {
+            view["prompts"] = prompts.iter().map(|prompt| camel(json!(prompt))).collect();
+        }
         Verdict::Deferred { until, reason, plugin, .. } => {
             view["until"] = json!(until);
             view["reason"] = json!(reason);
@@ -62,10 +65,21 @@ fn answer(answer: &Answer) -> Value {
         "memoryBytes": answer.memory,
     });
     match &answer.result {
-        Ok(decision) => view["decision"] = json!(decision),
+        Ok(decision) => view["decision"] = camel(json!(decision)),
         Err(failure) => view["failure"] = json!(failure.code()),
     }
     view
+}
+
+/// The core's own form of a record with this dialect's names: `retry_after` becomes `retryAfter`, and what is unset is left out.
+/// Only the record's own fields are renamed; what is below them may have keys of the caller's.
+fn camel(record: Value) -> Value {
+    let Value::Object(fields) = record else { return record };
+    let renamed = |name: String| match name.split_once('_') {
+        Some((first, rest)) => format!("{first}{}{}", rest[..1].to_ascii_uppercase(), &rest[1..]),
+        None => name,
+    };
+    fields.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (renamed(name), value)).collect()
 }
 
 /// One sentence for the verdict, then one for each plugin.
@@ -74,15 +88,17 @@ fn why(record: &DecisionRecord) -> Vec<String> {
     let first = match &record.verdict {
         Verdict::Allowed(_) => format!("{operation} was allowed."),
         Verdict::Denied { denials } => match denials.first() {
+            // The words of a plugin are erased with the session that they were about.
+            Some(veto) if veto.message.is_empty() => format!("{operation} was denied by {}.", veto.plugin),
             Some(veto) => format!("{operation} was denied by {}: {}", veto.plugin, sentence(&veto.message)),
             None => format!("{operation} was denied."),
         },
         Verdict::ConfirmationRequired { .. } => format!("{operation} waits for a confirmation."),
         Verdict::Deferred { until, reason, plugin, .. } => {
             format!(
-                "{operation} was deferred by {plugin} until {} (ms since the epoch): {}",
+                "{operation} was deferred by {plugin} until {} (ms since the epoch){}",
                 until.as_millis(),
-                sentence(reason)
+                if reason.is_empty() { ".".to_owned() } else { format!(": {}", sentence(reason)) }
             )
         }
     };

@@ -185,7 +185,7 @@ pub(super) fn send(incoming: &Incoming) -> Result<Asked, Problem> {
     if text.chars().count() > MAX_TEXT {
         return Err(Problem::invalid(format!("text must be at most {MAX_TEXT} characters")));
     }
-    check_jid(&to)?;
+    check_jid("recipient 'to'", &to)?;
     if let Some(id) = &body.reply_to {
         decode::check_text("replyTo", id, 128)?;
     }
@@ -196,16 +196,16 @@ fn not_implemented(message: String) -> Problem {
     Problem::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", message)
 }
 
-fn check_jid(to: &str) -> Result<(), Problem> {
+fn check_jid(what: &'static str, jid: &str) -> Result<(), Problem> {
     let known = ["s.whatsapp.net", "g.us", "lid", "newsletter", "broadcast"];
-    let fits = to.split_once('@').is_some_and(|(user, server)| {
+    let fits = jid.split_once('@').is_some_and(|(user, server)| {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
         !user.is_empty() && user.len() <= 64 && user.chars().all(plain) && known.contains(&server)
     });
     if fits {
         Ok(())
     } else {
-        Err(Problem::invalid("recipient 'to' must be a JID such as 628123456789@s.whatsapp.net"))
+        Err(Problem::invalid(format!("{what} must be a JID such as 628123456789@s.whatsapp.net")))
     }
 }
 
@@ -246,7 +246,7 @@ struct ReceiveBody {
 
 pub(super) fn simulate_receive(incoming: &Incoming) -> Result<Asked, Problem> {
     let body: ReceiveBody = decode::body(incoming)?;
-    check_jid(&body.from)?;
+    check_jid("sender 'from'", &body.from)?;
     simulate(incoming, SimulatorAct::Receive { from: body.from, text: body.text })
 }
 
