@@ -18,6 +18,9 @@ use portcullis_store::Store;
 /// The component that ships as `grace-delete`.
 pub(crate) const GRACE_DELETE: &[u8] = include_bytes!("../../../../plugins/dist/grace-delete.wasm");
 
+/// When a world begins.
+pub(crate) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
 /// Everything of a gateway, and one organisation.
 pub(crate) struct World {
     pub(crate) service: Arc<Service>,
@@ -29,7 +32,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let clock = Arc::new(SteppedClock::new(Timestamp::from_millis(1_700_000_000_000)));
+        let clock = Arc::new(SteppedClock::new(START));
         let store = Store::in_memory().unwrap();
         let service = start(&store, &clock);
         let operator = Principal::operator();
