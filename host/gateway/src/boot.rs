@@ -34,6 +34,10 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Failure> {
     if !config.listen.ip().is_loopback() {
         tracing::warn!(listen = %config.listen, "listening beyond loopback; let a reverse proxy end TLS in front of it");
     }
+    tracing::info!(engine = gateway.service.engine_name(), "the WhatsApp engine of this gateway");
+    if gateway.service.is_simulated() {
+        tracing::warn!("the engine is simulated: nothing reaches WhatsApp, and its QR codes link nothing");
+    }
     let (end, ended) = watch::channel(false);
     tokio::spawn(async move {
         stopped().await;

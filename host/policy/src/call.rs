@@ -129,6 +129,7 @@ impl Runtime {
         question: Question<'_>,
     ) -> Called {
         let began = Instant::now();
+        let _calling = self.ticker().tick();
         let mut store = Store::new(self.engine(), state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(OUTPUT_BYTES);

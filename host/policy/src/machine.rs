@@ -4,7 +4,9 @@
 //! The allocator decides where instances live; only the process that runs has one.
 //! The pool with resident pages and `pagemap_scan` is what makes a fresh instance per call cheap: without it a call changes the address space, and two threads together are slower than one.
 
-use std::sync::mpsc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::Thread;
 use std::time::Duration;
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
@@ -93,23 +95,87 @@ fn pool(config: &RuntimeConfig) -> PoolingAllocationConfig {
     pool
 }
 
-/// Makes running guests yield: one thread, for as long as this value lives.
+/// The thread that makes time pass for guests, a tick at a time.
+///
+/// It ticks while calls are under way and for a short while after, so that a busy gateway never wakes it and an idle one never hears of it.
 pub(crate) struct Ticker {
-    // Dropping the sender is what ends the thread; nothing is ever sent.
-    _alive: mpsc::Sender<()>,
+    shared: Arc<Ticking>,
+    thread: Thread,
 }
+
+/// What the calls and the ticker know of each other.
+#[derive(Default)]
+struct Ticking {
+    /// Calls under way.
+    calls: AtomicUsize,
+    /// Whether the thread sleeps, or is about to: whoever begins a call then wakes it.
+    parked: AtomicBool,
+    /// Whether the thread is to end.
+    ended: AtomicBool,
+}
+
+/// How many quiet ticks come before the ticker sleeps.
+const QUIET: u32 = 200;
 
 impl Ticker {
     /// Starts the thread.
     pub(crate) fn start(engine: &Engine) -> std::io::Result<Self> {
-        let (alive, gone) = mpsc::channel();
-        let engine = engine.weak();
-        std::thread::Builder::new().name("policy-ticker".to_owned()).spawn(move || {
-            while let Err(mpsc::RecvTimeoutError::Timeout) = gone.recv_timeout(TICK) {
+        let shared = Arc::new(Ticking::default());
+        let (ticking, engine) = (Arc::clone(&shared), engine.weak());
+        let handle = std::thread::Builder::new().name("policy-ticker".to_owned()).spawn(move || {
+            let mut quiet = 0;
+            while !ticking.ended.load(Ordering::SeqCst) {
+                if ticking.calls.load(Ordering::SeqCst) > 0 {
+                    quiet = 0;
+                } else if quiet < QUIET {
+                    quiet += 1;
+                } else {
+                    // Announced first and looked at again, so that a call that begins in between is either seen here or wakes the thread.
+                    ticking.parked.store(true, Ordering::SeqCst);
+                    if ticking.calls.load(Ordering::SeqCst) == 0 && !ticking.ended.load(Ordering::SeqCst) {
+                        std::thread::park();
+                    }
+                    ticking.parked.store(false, Ordering::SeqCst);
+                    quiet = 0;
+                }
+                std::thread::park_timeout(TICK);
                 let Some(engine) = engine.upgrade() else { break };
                 engine.increment_epoch();
             }
         })?;
-        Ok(Self { _alive: alive })
+        Ok(Self { shared, thread: handle.thread().clone() })
+    }
+
+    /// Has time pass until the answer is dropped.
+    pub(crate) fn tick(&self) -> Calling<'_> {
+        self.shared.calls.fetch_add(1, Ordering::SeqCst);
+        if self.shared.parked.load(Ordering::SeqCst) {
+            self.thread.unpark();
+        }
+        Calling { ticker: self }
+    }
+
+    /// Whether the thread waits to be woken by a call.
+    #[cfg(test)]
+    pub(crate) fn sleeps(&self) -> bool {
+        self.shared.parked.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::SeqCst);
+        self.thread.unpark();
+    }
+}
+
+/// A call under way.
+pub(crate) struct Calling<'a> {
+    ticker: &'a Ticker,
+}
+
+impl Drop for Calling<'_> {
+    fn drop(&mut self) {
+        self.ticker.shared.calls.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -190,7 +190,7 @@ pub struct Runtime {
     uploading: Semaphore,
     /// Held while a plugin that was admitted before is compiled again: in turn, so that none is compiled twice.
     loading: Mutex<()>,
-    _ticker: Ticker,
+    ticker: Ticker,
 }
 
 impl Runtime {
@@ -208,7 +208,7 @@ impl Runtime {
             uploads: Uploads::default(),
             uploading: Semaphore::new(UPLOADS_AT_ONCE),
             loading: Mutex::default(),
-            _ticker: ticker,
+            ticker,
             config,
             engine,
             linker,
@@ -278,6 +278,10 @@ impl Runtime {
 
     pub(crate) fn config(&self) -> &RuntimeConfig {
         &self.config
+    }
+
+    pub(crate) fn ticker(&self) -> &Ticker {
+        &self.ticker
     }
 
     pub(crate) fn engine(&self) -> &Engine {

@@ -63,6 +63,16 @@ async fn a_spin_with_fuel_to_burn_ends_by_the_clock_and_lets_others_run() {
     fails(&Runtime::new(config).unwrap(), &Guest::gate(SPIN), PluginFailure::Deadline).await;
 }
 
+/// The ticker sleeps while no plugin is called; a guest that spins after that must still be made to yield.
+#[tokio::test]
+async fn a_spin_ends_by_its_deadline_also_after_a_quiet_time() {
+    let runtime = Runtime::new(RuntimeConfig { gate_fuel: u64::MAX / 2, ..RuntimeConfig::default() }).unwrap();
+    while !runtime.ticker().sleeps() {
+        tokio::task::yield_now().await;
+    }
+    fails(&runtime, &Guest::gate(SPIN), PluginFailure::Deadline).await;
+}
+
 #[tokio::test]
 async fn a_chain_whose_time_is_up_asks_nobody_else() {
     let config = RuntimeConfig {
