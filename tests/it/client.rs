@@ -71,11 +71,16 @@ impl Client {
 
     /// Sends any request with this client's key.
     pub(crate) async fn send(&self, method: &str, path: &str, body: Bytes) -> Reply {
+        self.try_send(method, path, body).await.unwrap()
+    }
+
+    /// As [`Client::send`], for a gateway that may be dying.
+    pub(crate) async fn try_send(&self, method: &str, path: &str, body: Bytes) -> Result<Reply, Lost> {
         let mut request = Request::builder().method(method).uri(path);
         if let Some(key) = &self.key {
             request = request.header("x-api-key", key);
         }
-        self.exchange(request.body(Full::new(body)).unwrap()).await
+        self.try_exchange(request.body(Full::new(body)).unwrap()).await
     }
 
     /// Sends a request as it is, over HTTP/1.1.
@@ -83,8 +88,7 @@ impl Client {
         self.try_exchange(request).await.unwrap()
     }
 
-    /// As [`Client::exchange`], for a gateway that may be dying.
-    pub(crate) async fn try_exchange(&self, mut request: Request<Full<Bytes>>) -> Result<Reply, Lost> {
+    async fn try_exchange(&self, mut request: Request<Full<Bytes>>) -> Result<Reply, Lost> {
         let stream = TcpStream::connect(self.address).await.map_err(|_| Lost)?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|_| Lost)?;

@@ -419,3 +419,22 @@ async fn quotas_hold() {
     org.client.post(&keys, &key).await.expect(201);
     assert_eq!(quota(&org.client.post(&keys, &key).await), "quota_reached");
 }
+
+#[tokio::test]
+async fn the_platform_is_no_organisation_to_be_changed() {
+    let gateway = Gateway::start().await;
+    let operator = gateway.operator();
+    let platform = "/api/v1/orgs/org_00000000000000000000000000";
+    operator.delete(platform).await.refused(404, "not_found");
+    operator.patch(platform, &json!({ "suspended": true })).await.refused(404, "not_found");
+    operator.get(platform).await.refused(404, "not_found");
+    let nowhere = operator.post("/api/v1/sessions", &json!({})).await.refused(400, "validation_error");
+    assert_eq!(nowhere["details"]["field"], "org");
+    assert_eq!(operator.get("/api/v1/orgs").await.expect(200)["data"], json!([]));
+    operator.get("/api/v1/audit").await.expect(200);
+
+    // A key of the platform's that an organisation could hold would be an operator's.
+    let key = json!({ "name": "x", "capabilities": ["manage"] });
+    let made = operator.post(&format!("{platform}/keys"), &key).await;
+    assert!(made.status >= 400, "{made:?}");
+}

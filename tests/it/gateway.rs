@@ -76,6 +76,18 @@ impl Gateway {
         kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
     }
 
+    /// Runs `check` on its data, which must not be in use.
+    pub(crate) async fn check(&self) -> Output {
+        program().args(["check", "--data-dir"]).arg(self.data()).output().await.unwrap()
+    }
+
+    /// Asserts that the data of a gateway that has ended, in whatever way, is sound.
+    pub(crate) async fn assert_sound(&self) {
+        let checked = self.check().await;
+        let (said, why) = (String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
+        assert!(checked.status.success() && said.contains(", 0 findings"), "{said}{why}");
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }

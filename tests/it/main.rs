@@ -8,6 +8,8 @@
 
 mod authorization;
 mod client;
+mod concurrency;
+mod crashes;
 mod errors;
 mod gateway;
 mod guest;

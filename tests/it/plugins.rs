@@ -237,6 +237,53 @@ async fn a_deletion_waits_for_its_grace_and_stops_at_a_legal_hold() {
     assert_eq!((&audit["data"][0]["outcome"], &audit["data"][0]["sessionId"]), (&json!("erased"), &json!(session)));
 }
 
+#[tokio::test]
+async fn a_plugin_of_the_platform_is_asked_for_every_organisation_and_shown_to_none() {
+    let gateway = Gateway::start_with(PATIENT).await;
+    let operator = gateway.operator();
+    let org = gateway.org("Acme").await;
+    let ours = org.upload(Manner::NoCode.component("ours")).await;
+    org.bind(&ours, json!({})).await;
+    let uploaded = operator.send("POST", "/api/v1/plugins", Manner::Trap.component("house-rules").into()).await;
+    let plugin = text(&uploaded.expect(201), "id");
+    let bound = operator.post("/api/v1/bindings", &json!({ "plugin": plugin, "order": 99 })).await.expect(201);
+
+    // The platform's denial comes first, whatever the order within an owner is, and all are reported.
+    let denied = org.client.post("/api/v1/sessions", &json!({})).await.refused(403, "forbidden");
+    let vetoes = denied["details"]["vetoes"].as_array().unwrap();
+    let by: Vec<_> = vetoes.iter().map(|veto| (text(veto, "plugin"), text(veto, "code"))).collect();
+    let expected = [("house-rules", "plugin_trap"), ("ours", "plugin_bad_output")];
+    assert_eq!(by, expected.map(|(plugin, code)| (plugin.to_owned(), code.to_owned())));
+
+    let theirs = text(&bound, "id");
+    let bindings = org.client.get("/api/v1/bindings").await.expect(200);
+    assert!(!bindings.to_string().contains(&theirs), "{bindings}");
+    org.client.get(&format!("/api/v1/bindings/{theirs}")).await.refused(404, "not_found");
+    org.client.delete(&format!("/api/v1/bindings/{theirs}")).await.refused(404, "not_found");
+    org.client.get(&format!("/api/v1/plugins/{plugin}")).await.refused(404, "not_found");
+    org.client.post("/api/v1/bindings", &json!({ "plugin": plugin })).await.refused(404, "not_found");
+    operator.delete(&format!("/api/v1/bindings/{theirs}")).await.expect(204);
+    let denied = org.client.post("/api/v1/sessions", &json!({})).await.refused(403, "forbidden");
+    assert_eq!(denied["details"]["vetoes"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_binding_is_for_the_sessions_and_operations_that_it_names() {
+    let gateway = Gateway::start_with(PATIENT).await;
+    let org = gateway.org("Acme").await;
+    let plugin = org.upload(Manner::Trap.component("trap")).await;
+    let binding = json!({ "plugin": plugin, "selector": { "team": "b" }, "hooks": ["session.stop"] });
+    org.client.post("/api/v1/bindings", &binding).await.expect(201);
+    let labelled = async |labels: Value| {
+        text(&org.client.post("/api/v1/sessions", &json!({ "labels": labels })).await.expect(201), "id")
+    };
+    let (theirs, other) = (labelled(json!({ "team": "b", "x": "y" })).await, labelled(json!({ "team": "a" })).await);
+    let stop = async |id: &str| org.client.act(&format!("/api/v1/sessions/{id}:stop")).await;
+    stop(&theirs).await.refused(403, "forbidden");
+    stop(&other).await.expect(200);
+    org.client.delete(&format!("/api/v1/sessions/{theirs}")).await.expect(204);
+}
+
 async fn choose(org: &Org, session: &str, policy: &str) -> crate::client::Reply {
     org.client.put(&format!("/api/v1/sessions/{session}/rate-policy"), &json!({ "policy": policy })).await
 }

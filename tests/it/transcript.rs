@@ -13,7 +13,8 @@ use crate::client::{Client, Reply};
 /// The prefixes of ids.
 const KINDS: [&str; 10] = ["org", "sess", "plug", "bind", "key", "req", "dec", "evt", "out", "aud"];
 /// Fields that are measured, or counted by chance.
-const MEASURED: [&str; 7] = ["fuel", "generation", "input", "memoryBytes", "micros", "retryAfterSeconds", "size"];
+const MEASURED: [&str; 8] =
+    ["fuel", "generation", "input", "memoryBytes", "micros", "retryAfterSeconds", "size", "waMessageId"];
 /// Headers that are the same in every response, or as long as it is by chance.
 const DULL: [&str; 3] = ["content-length", "date", "x-request-id"];
 

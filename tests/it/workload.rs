@@ -6,9 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::Request;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, mpsc};
 
@@ -168,15 +165,19 @@ async fn perform(client: &Client, act: &Act) -> Result<Reply, Lost> {
         Act::Mark { session, mark } => ("PUT", format!("{}/labels", path(session)), marked(mark).to_string()),
         Act::Delete { session } => ("DELETE", path(session), String::new()),
     };
-    let request = Request::builder().method(method).uri(path).header("x-api-key", client.key.as_deref().unwrap());
-    client.try_exchange(request.body(Full::new(Bytes::from(body))).unwrap()).await
+    client.try_send(method, &path, body.into()).await
 }
 
 /// Numbers that a seed repeats (splitmix64).
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -1,0 +1,119 @@
+//! Many requests at once: bounds hold exactly, nothing is lost or done twice, and who finds no place is told when to come back.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::client::Reply;
+use crate::gateway::Gateway;
+use crate::world::{Org, text};
+
+/// Sends all of these requests at once.
+async fn all_at_once(org: &Org, requests: impl IntoIterator<Item = (&'static str, String, Value)>) -> Vec<Reply> {
+    let mut tasks = JoinSet::new();
+    for (method, path, body) in requests {
+        let client = org.client.clone();
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        tasks.spawn(async move { client.send(method, &path, body.into()).await });
+    }
+    tasks.join_all().await
+}
+
+/// How many replies there are of each status; a 503 must say when to come back.
+fn statuses(replies: &[Reply]) -> BTreeMap<u16, usize> {
+    let mut counts = BTreeMap::new();
+    for reply in replies {
+        *counts.entry(reply.status).or_default() += 1;
+        assert_eq!(reply.status == 503, reply.header("retry-after").is_some(), "{reply:?}");
+    }
+    counts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_holds_however_many_ask_at_once() {
+    let gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    let quota = json!({ "quotas": { "sessions": 5 } });
+    gateway.operator().patch(&format!("/api/v1/orgs/{}", org.id), &quota).await.expect(200);
+    let create = || ("POST", "/api/v1/sessions".to_owned(), json!({}));
+    let replies = all_at_once(&org, (0..30).map(|_| create())).await;
+    assert_eq!(statuses(&replies), BTreeMap::from([(201, 5), (403, 25)]));
+    let listed = org.client.get("/api/v1/sessions").await.expect(200);
+    assert_eq!(listed["data"].as_array().unwrap().len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_one_session_do_not_lose_each_other() {
+    let gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    let id = org.session().await;
+    let path = format!("/api/v1/sessions/{id}");
+    let before = org.client.get(&path).await.expect(200)["generation"].as_u64().unwrap();
+    let put = |n: u32| ("PUT", format!("{path}/labels"), json!({ "n": n.to_string() }));
+    let replies = all_at_once(&org, (0..40).map(put)).await;
+    let counts = statuses(&replies);
+    assert!(counts.keys().all(|status| [200, 503].contains(status)), "{counts:?}");
+    for reply in replies.iter().filter(|reply| reply.status == 503) {
+        assert_eq!(reply.refused(503, "unavailable")["details"]["reason"], "contention");
+    }
+    // Each change is a generation, and the last one is what is there.
+    let after = org.client.get(&path).await.expect(200);
+    let done = u64::try_from(counts[&200]).unwrap();
+    assert_eq!(after["generation"].as_u64().unwrap(), before + done);
+    let last = replies.iter().filter(|reply| reply.status == 200).map(Reply::json);
+    let last = last.max_by_key(|session| session["generation"].as_u64().unwrap()).unwrap();
+    assert_eq!(after["labels"], last["labels"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organisation_that_takes_all_its_places_waits_and_others_do_not() {
+    let gateway = Gateway::start().await;
+    let (org, other) = (gateway.org("Acme").await, gateway.org("Other").await);
+    let quota = json!({ "quotas": { "concurrency": 1, "sessions": 100 } });
+    gateway.operator().patch(&format!("/api/v1/orgs/{}", org.id), &quota).await.expect(200);
+    let create = || ("POST", "/api/v1/sessions".to_owned(), json!({}));
+    let (ours, theirs) =
+        tokio::join!(all_at_once(&org, (0..30).map(|_| create())), all_at_once(&other, (0..10).map(|_| create())));
+    assert_eq!(statuses(&theirs), BTreeMap::from([(201, 10)]));
+    let counts = statuses(&ours);
+    assert!(counts.keys().all(|status| [201, 503].contains(status)), "{counts:?}");
+    for reply in ours.iter().filter(|reply| reply.status == 503) {
+        assert_eq!(reply.refused(503, "unavailable")["details"]["reason"], "busy");
+    }
+    let listed = org.client.get("/api/v1/sessions").await.expect(200);
+    assert_eq!(listed["data"].as_array().unwrap().len(), counts[&201]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_send_limit_holds_however_many_send_at_once() {
+    let gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    let id = org.working().await;
+    let path = format!("/api/v1/sessions/{id}");
+    org.client.put(&format!("{path}/rate-policy"), &json!({ "policy": "strict" })).await.expect(200);
+    let message = json!({ "type": "text", "to": "628555@s.whatsapp.net", "text": "hi" });
+    let send = || ("POST", format!("{path}/messages"), message.clone());
+    let replies = all_at_once(&org, (0..12).map(|_| send())).await;
+    let sent = replies.iter().filter(|reply| reply.status == 200).count();
+    assert!(replies.iter().all(|reply| [200, 429].contains(&reply.status)), "{replies:?}");
+    assert_eq!(sent, 1, "strict leaves ten seconds between two sends");
+    let used = org.client.get(&format!("{path}/rate-policy")).await.expect(200);
+    assert_eq!(used["used"]["today"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_deleted_once_however_many_ask() {
+    let gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    let id = org.working().await;
+    let delete = || ("DELETE", format!("/api/v1/sessions/{id}"), Value::Null);
+    let replies = all_at_once(&org, (0..10).map(|_| delete())).await;
+    let counts = statuses(&replies);
+    assert!(counts.keys().all(|status| [202, 204, 404].contains(status)), "{counts:?}");
+    org.gone(&id).await;
+    let audit = org.client.get("/api/v1/audit").await.expect(200);
+    let erased = audit["data"].as_array().unwrap().iter().filter(|entry| entry["outcome"] == "erased");
+    let erased: Vec<_> = erased.map(|entry| text(entry, "sessionId")).collect();
+    assert_eq!(erased, [id]);
+}
