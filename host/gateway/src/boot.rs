@@ -28,9 +28,12 @@ const OPERATOR_KEY: &str = "operator-key";
 pub(crate) async fn serve(arguments: Serve) -> Result<(), Failure> {
     start_log();
     let config = Config::load(&arguments)?;
-    let gateway = Gateway::open(&config, Arc::new(SystemClock::default()))?;
+    // The address comes first: a gateway that cannot be reached must not leave data behind.
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
+    let gateway = Gateway::open(&config, Arc::new(SystemClock::default())).await?;
     gateway.make_operator_key(&config.data_dir).await?;
-    let listener = TcpListener::bind(config.listen).await?;
     if !config.listen.ip().is_loopback() {
         tracing::warn!(listen = %config.listen, "listening beyond loopback; let a reverse proxy end TLS in front of it");
     }
@@ -54,8 +57,9 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Opens the data and puts everything together. Nothing runs yet.
-    pub(crate) fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
+    /// Opens the data, puts everything together, and makes good what a crash left behind:
+    /// nobody may ask for anything before what was under way is under way again.
+    pub(crate) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir)?;
         let store = Store::open(&config.data_dir, StoreOptions::default())?;
         let runtime = Runtime::new(RuntimeConfig {
@@ -81,6 +85,7 @@ impl Gateway {
             connections: config.limits.connections,
             ..HttpConfig::default()
         };
+        service.recover().await;
         let front = Front::new(Arc::clone(&service), http, &catalogue::CATALOGUE);
         Ok(Self { service, front })
     }

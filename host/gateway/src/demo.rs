@@ -41,7 +41,7 @@ pub(crate) async fn play(arguments: Demo) -> Result<(), Failure> {
         config: None,
     };
     let clock = Arc::new(SteppedClock::new(SystemClock::default().now()));
-    let gateway = Gateway::open(&Config::load(&serve)?, Arc::clone(&clock) as Arc<dyn Clock>)?;
+    let gateway = Gateway::open(&Config::load(&serve)?, Arc::clone(&clock) as Arc<dyn Clock>).await?;
     let operator = gateway.service.new_operator_key().ok_or("the demo's directory is not new")?;
     gateway.service.keep_operator_key(&operator).await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;

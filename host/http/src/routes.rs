@@ -36,6 +36,8 @@ pub(crate) enum BodyBound {
 /// What encoding needs besides the answer.
 pub(crate) struct EncodeContext<'a> {
     pub(crate) gateway_id: &'a str,
+    /// Whether the engine is simulated, which everybody who looks at a session is told.
+    pub(crate) simulated: bool,
 }
 
 /// A route, for whoever lists them: documentation and tests.

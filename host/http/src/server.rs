@@ -206,7 +206,10 @@ async fn handle(front: Arc<Front>, request: Request<HyperBody>, request_id: Requ
     match answered.await {
         Ok(answer) => {
             let decision = answer.decision();
-            let reply = (route.encode)(&EncodeContext { gateway_id: &front.config.gateway_id }, answer);
+            let reply = (route.encode)(
+                &EncodeContext { gateway_id: &front.config.gateway_id, simulated: front.service.is_simulated() },
+                answer,
+            );
             match decision {
                 Some(decision) => reply.with("x-decision-id", &decision.to_string()),
                 None => reply,

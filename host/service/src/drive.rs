@@ -30,10 +30,9 @@ const SETTLING: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 256;
 
 impl Service {
-    /// Drives the gateway until `shutdown` completes.
+    /// Drives the gateway until `shutdown` completes. Call [`Service::recover`] first.
     pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
-        self.recover().await;
         let preloading = Arc::clone(&self);
         tokio::spawn(async move { preloading.preload().await });
         let mut reconcile_at = self.now().after(RECONCILE_EVERY);
@@ -59,7 +58,7 @@ impl Service {
         }
     }
 
-    /// Makes good what a crash left behind. Called once, before anything else.
+    /// Makes good what a crash left behind. Called once, before anything is asked of the service.
     pub async fn recover(self: &Arc<Self>) {
         if let Err(error) = self.finish_erasures().await {
             tracing::error!(

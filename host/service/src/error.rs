@@ -92,8 +92,8 @@ pub enum ServiceError {
         /// When there may be a place.
         retry_after: Duration,
     },
-    /// Others changed the session at the same time, again and again.
-    #[error("the session changed while the operation was being decided; try again")]
+    /// Others changed the same thing at the same time.
+    #[error("somebody else changed it at the same time; try again")]
     Contention,
     /// The store failed.
     #[error("the store is unavailable")]

@@ -40,7 +40,7 @@ pub(crate) fn plan(
             return settings_open(session).map(|()| set_labels(session, labels, now));
         }
         (Operation::SessionRatePolicy { slug, .. }, Some(session)) => {
-            known_policy(slug)?;
+            known_policy("policy", slug)?;
             return settings_open(session).map(|()| set_rate_policy(session, slug, now));
         }
         (Operation::MessageSend(send), Some(session)) => {
@@ -87,7 +87,7 @@ fn create_session(create: &CreateSession, question: &Question) -> Result<Plan, S
     session.labels.clone_from(&create.labels);
     session.settings = create.settings.clone();
     if let Some(slug) = &create.rate_policy {
-        known_policy(slug)?;
+        known_policy("ratePolicy", slug)?;
         session.rate_policy.clone_from(slug);
     }
     let mut moved = Move { session, effects: Vec::new(), events: vec![EventBody::SessionCreated] };
@@ -103,14 +103,14 @@ fn create_session(create: &CreateSession, question: &Question) -> Result<Plan, S
     Ok(Plan::Change(Box::new(moved)))
 }
 
-fn known_policy(slug: &str) -> Result<(), ServiceError> {
+fn known_policy(field: &'static str, slug: &str) -> Result<(), ServiceError> {
     let known = rate::built_in_policies();
     if known.iter().any(|policy| policy.slug == slug) {
         return Ok(());
     }
     let slugs: Vec<_> = known.into_iter().map(|policy| policy.slug).collect();
     Err(ServiceError::Invalid {
-        field: "policy",
+        field,
         message: format!("there is no such rate policy; known are {}", slugs.join(", ")),
     })
 }
@@ -174,7 +174,7 @@ pub(crate) fn extend(
                 }
             }
             (FollowUp::SetRatePolicy { slug }, Some(session)) => {
-                if known_policy(slug).is_ok() && session.rate_policy != *slug {
+                if known_policy("slug", slug).is_ok() && session.rate_policy != *slug {
                     session.rate_policy.clone_from(slug);
                     extras.events.push(EventBody::RatePolicyChanged { slug: slug.clone() });
                 }

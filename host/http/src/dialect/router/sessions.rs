@@ -282,17 +282,17 @@ pub(super) fn created(context: &EncodeContext<'_>, answer: Answer) -> Reply {
         return dry_run(verdict);
     }
     match &done.session {
-        Some(session) => Reply::json(StatusCode::CREATED, &SessionView::of(session, context.gateway_id)),
+        Some(session) => Reply::json(StatusCode::CREATED, &SessionView::of(session, context)),
         None => mismatch(),
     }
 }
 
 pub(super) fn session(context: &EncodeContext<'_>, answer: Answer) -> Reply {
     match answer {
-        Answer::Session(session) => Reply::json(StatusCode::OK, &SessionView::of(&session, context.gateway_id)),
+        Answer::Session(session) => Reply::json(StatusCode::OK, &SessionView::of(&session, context)),
         Answer::Operated(done) => match (&done.outcome, &done.session) {
             (Outcome::DryRun(verdict), _) => dry_run(verdict),
-            (_, Some(session)) => Reply::json(StatusCode::OK, &SessionView::of(session, context.gateway_id)),
+            (_, Some(session)) => Reply::json(StatusCode::OK, &SessionView::of(session, context)),
             (_, None) => mismatch(),
         },
         _ => mismatch(),
@@ -302,7 +302,7 @@ pub(super) fn session(context: &EncodeContext<'_>, answer: Answer) -> Reply {
 pub(super) fn listed(context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::Sessions(page) = answer else { return mismatch() };
     let next = page.entries.last().filter(|_| page.more).map(|session| session.id.to_string());
-    let data = page.entries.iter().map(|session| json!(SessionView::of(session, context.gateway_id))).collect();
+    let data = page.entries.iter().map(|session| json!(SessionView::of(session, context))).collect();
     Reply::json(StatusCode::OK, &view::list(data, next))
 }
 
@@ -312,7 +312,7 @@ pub(super) fn deleted(context: &EncodeContext<'_>, answer: Answer) -> Reply {
         Answer::Gone => Reply::empty(StatusCode::NO_CONTENT),
         Answer::Operated(done) => match (&done.outcome, &done.session) {
             (Outcome::DryRun(verdict), _) => dry_run(verdict),
-            (_, Some(session)) => Reply::json(StatusCode::ACCEPTED, &SessionView::of(session, context.gateway_id)),
+            (_, Some(session)) => Reply::json(StatusCode::ACCEPTED, &SessionView::of(session, context)),
             (_, None) => mismatch(),
         },
         _ => mismatch(),

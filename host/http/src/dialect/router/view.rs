@@ -8,6 +8,8 @@ use portcullis_core::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::routes::EncodeContext;
+
 /// A session (`WASession`), with what Portcullis adds.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -15,6 +17,8 @@ pub(super) struct SessionView<'a> {
     id: portcullis_core::SessionId,
     organization_id: portcullis_core::OrgId,
     gateway_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    simulated: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<&'a str>,
     status: &'static str,
@@ -49,13 +53,14 @@ pub(super) struct SessionView<'a> {
 }
 
 impl<'a> SessionView<'a> {
-    pub(super) fn of(session: &'a Session, gateway_id: &'a str) -> Self {
+    pub(super) fn of(session: &'a Session, context: &EncodeContext<'a>) -> Self {
         let device = session.linked_device();
         let limits = named_limits(&session.rate_policy);
         Self {
             id: session.id,
             organization_id: session.org,
-            gateway_id,
+            gateway_id: context.gateway_id,
+            simulated: context.simulated.then_some(true),
             label: session.display_name.as_deref(),
             status: status(session),
             wa_jid: device.map(|device| device.jid.as_str()),
