@@ -138,7 +138,7 @@ impl Work {
                     }
                 }
                 if batch.len() < BATCH {
-                    next = self.another(batch.len() < last_size, began);
+                    next = self.another(batch.len() * 2 < last_size, began);
                 }
             }
             last_size = batch.len();
@@ -161,8 +161,10 @@ impl Work {
             return;
         }
         let mut winners = Vec::with_capacity(jobs.len());
+        // What was applied is freed after the answers: its callers prepare their next commits meanwhile.
+        let mut applied = Vec::with_capacity(jobs.len());
         let mut waiting = jobs.into_iter();
-        let result = self.try_transact(&mut waiting, &mut winners);
+        let result = self.try_transact(&mut waiting, &mut winners, &mut applied);
         if let Err(fault) = &result {
             tracing::error!(error = fault as &dyn std::error::Error, "a batch of commits failed");
         }
@@ -179,6 +181,7 @@ impl Work {
         &self,
         waiting: &mut impl Iterator<Item = (Box<Prepared>, Reply<Committed>)>,
         winners: &mut Vec<(Reply<Committed>, Committed)>,
+        applied: &mut Vec<Box<Prepared>>,
     ) -> Result<(), StoreFault> {
         let transaction = begin(&self.database, self.mode)?;
         let mut reserved = Vec::new();
@@ -208,6 +211,7 @@ impl Work {
                     }
                 }
                 reserved.append(&mut commit.reserved);
+                applied.push(commit);
             }
             if batch.outbox != outbox {
                 tables.meta.insert(OUTBOX, &batch.outbox.to_be_bytes()[..])?;
