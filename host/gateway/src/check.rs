@@ -14,6 +14,10 @@ pub(crate) fn check(arguments: &Check) -> Result<(), Failure> {
     if !arguments.data_dir.is_dir() {
         return Err(format!("there is no data directory {}", arguments.data_dir.display()).into());
     }
+    // Opening makes what is not there, which is for a gateway to do and not for a look.
+    if !arguments.data_dir.join("portcullis.redb").is_file() {
+        return Err(format!("there is no data in {}", arguments.data_dir.display()).into());
+    }
     let store = Store::open(&arguments.data_dir, StoreOptions::default())?;
     let report = store.verify()?;
     for finding in &report.findings {

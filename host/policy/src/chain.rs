@@ -282,11 +282,13 @@ impl Runtime {
             }
             _ => Err(PluginFailure::BadOutput),
         });
-        let counts = link.binding.mode == Mode::Enforce && converted.is_ok();
+        let enforced = link.binding.mode == Mode::Enforce;
+        let counts = enforced && converted.is_ok();
         Some(Observed {
             binding: link.binding.id,
             plugin: link.binding.plugin,
-            result: converted,
+            // What a monitoring plugin wants to follow is not done.
+            result: converted.map(|follow_ups| if enforced { follow_ups } else { Vec::new() }),
             kv: if counts { state.kv.into_accesses(link.binding.plugin) } else { Vec::new() },
             logs: lines(link, state.log),
             fuel,

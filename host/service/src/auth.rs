@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use portcullis_core::{
-    ApiKey, AuditEntry, AuditId, AuditOutcome, Capabilities, Capability, Denial, KeyId, OperationKind, OrgId, Permit,
-    Principal, PrincipalKind, RequestId, Target, Timestamp, authorize,
+    ApiKey, AuditEntry, AuditId, AuditOutcome, Capabilities, Denial, KeyId, OperationKind, OrgId, Permit, Principal,
+    PrincipalKind, RequestId, Target, Timestamp, authorize,
 };
 use portcullis_store::{Commit, Write};
 use sha2::{Digest, Sha256};
@@ -116,7 +116,7 @@ impl Service {
                 let suspended = self.org(target.org).map(|org| org.suspended);
                 return match suspended {
                     None if target.org != OrgId::PLATFORM => Err(ServiceError::NotFound("organisation")),
-                    Some(true) if kind.row().mutates && kind.row().capability != Capability::Operate => {
+                    Some(true) if kind.row().mutates && principal.kind != PrincipalKind::Operator => {
                         Err(ServiceError::Suspended)
                     }
                     _ => Ok(permit),

@@ -90,7 +90,7 @@ impl Service {
             created_at: now,
             updated_at: now,
         };
-        self.check_binding(&binding, &version).await?;
+        self.check_binding(&binding, &version, true).await?;
         let quota =
             self.org(org).map(|org| org.quotas.bindings).unwrap_or_else(|| portcullis_core::Quotas::default().bindings);
         let mut commit = Commit::new(org, now);
@@ -131,7 +131,9 @@ impl Service {
         binding.updated_at = now;
         let version =
             snapshot.plugin(org, binding.plugin, binding.version)?.ok_or(ServiceError::NotFound("plugin version"))?;
-        self.check_binding(&binding, &version).await?;
+        // A plugin that is broken can still be switched off.
+        let same = binding.version == current.version && binding.settings == current.settings;
+        self.check_binding(&binding, &version, !same).await?;
         let mut commit = Commit::new(org, now);
         commit.expect.push(Expectation::Binding(id, Some(current.generation)));
         commit.writes.push(Write::PutBinding(binding.clone()));
@@ -163,7 +165,12 @@ impl Service {
         Ok(())
     }
 
-    async fn check_binding(&self, binding: &Binding, version: &PluginVersion) -> Result<(), ServiceError> {
+    async fn check_binding(
+        &self,
+        binding: &Binding,
+        version: &PluginVersion,
+        ask_plugin: bool,
+    ) -> Result<(), ServiceError> {
         if let Some(unhooked) = binding.hooks.iter().find(|kind| !kind.row().hookable) {
             let message = format!("{} cannot be hooked", unhooked.name());
             return Err(ServiceError::Invalid { field: "hooks", message });
@@ -173,6 +180,9 @@ impl Service {
             return Err(ServiceError::Invalid { field: "grants", message });
         }
         check_labels(&binding.selector.0)?;
+        if !ask_plugin {
+            return Ok(());
+        }
         let owner = binding.org;
         let (snapshot, digest) = (self.snapshot()?, version.digest);
         let load = self.runtime.load(digest, move || snapshot.component(owner, digest).ok().flatten()).await;

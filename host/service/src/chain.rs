@@ -21,15 +21,20 @@ struct Inner {
 }
 
 impl Chains {
+    /// How many changes there were so far. Read it before the snapshot that [`Chains::of`] is to read from:
+    /// the chain of a snapshot that was taken before a change must not be kept after it.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).epoch
+    }
+
     /// The whole chain of an organisation, in order, plugins that are off left out.
-    pub(crate) fn of(&self, org: OrgId, snapshot: &Snapshot) -> Result<Arc<Vec<Link>>, ReadError> {
-        let epoch = {
+    pub(crate) fn of(&self, org: OrgId, snapshot: &Snapshot, epoch: u64) -> Result<Arc<Vec<Link>>, ReadError> {
+        {
             let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(chain) = inner.by_org.get(&org) {
                 return Ok(Arc::clone(chain));
             }
-            inner.epoch
-        };
+        }
         let chain = Arc::new(read(org, snapshot)?);
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         if inner.epoch == epoch {

@@ -77,8 +77,9 @@ impl Service {
             [OrgId::PLATFORM].into_iter().chain(orgs.keys().copied()).collect()
         };
         for org in orgs {
+            let epoch = self.chains.epoch();
             let Ok(snapshot) = self.snapshot() else { return };
-            if let Ok(chain) = self.chains.of(org, &snapshot) {
+            if let Ok(chain) = self.chains.of(org, &snapshot, epoch) {
                 self.load(&chain, &snapshot).await;
             }
         }
@@ -227,23 +228,26 @@ impl Service {
             due_since: Some(since),
             dry_run: false,
         };
-        let later = |reason: String| Request::Postpone { due: now.after(DUE_RETRY), reason };
+        let later = |reason: String| Request::Postpone { since, due: now.after(DUE_RETRY), reason };
         let next = match self.decide(&question).await {
             Ok(Done { outcome: Outcome::Done | Outcome::Unchanged | Outcome::Deferred { .. }, .. }) => return true,
             Ok(Done { outcome: Outcome::Sent(_) | Outcome::DryRun(_), .. }) | Err(ServiceError::NotFound(_)) => {
                 return true;
             }
             Err(ServiceError::Vetoed { denials, .. }) => match denials.into_iter().next() {
-                Some(veto) if veto.failure.is_none() => Request::CancelDelete { code: veto.code, reason: veto.message },
+                Some(veto) if veto.failure.is_none() => {
+                    Request::CancelDelete { since, code: veto.code, reason: veto.message }
+                }
                 Some(veto) => later(veto.message),
                 None => later(String::new()),
             },
             Err(ServiceError::ConfirmationRequired { .. }) => Request::CancelDelete {
+                since,
                 code: "confirmation_required".to_owned(),
                 reason: "the confirmation that a policy asks for was not given".to_owned(),
             },
             Err(ServiceError::Limited { message, retry_after, .. }) => {
-                Request::Postpone { due: now.after(retry_after.max(Duration::from_secs(1))), reason: message }
+                Request::Postpone { since, due: now.after(retry_after.max(Duration::from_secs(1))), reason: message }
             }
             Err(error) => {
                 tracing::error!(session = %session.id, error = &error as &dyn std::error::Error, "a due delete was not decided");

@@ -6,8 +6,8 @@ use std::time::Duration;
 use portcullis_core::lifecycle::Move;
 use portcullis_core::verdict::{Allowance, Limit};
 use portcullis_core::{
-    AuditEntry, AuditId, AuditOutcome, DecisionId, DomainEvent, EventBody, EventId, Operation, Permit, RequestId,
-    Session, Status, Timestamp, Verdict,
+    AuditEntry, AuditId, AuditOutcome, DecisionId, DomainEvent, EventBody, EventId, Intent, Operation, Permit,
+    RequestId, Session, Status, Timestamp, Verdict,
 };
 use portcullis_engine::Sent;
 use portcullis_store::{Commit, CommitError, Expectation, Quota, QuotaKind, Write};
@@ -97,12 +97,21 @@ impl Service {
     pub(crate) async fn decide(self: &Arc<Self>, question: &Question) -> Result<Done, ServiceError> {
         for _ in 0..TRIES {
             let case = self.case(question)?;
-            // Policy has no say over what is under way already.
-            if let Some(session) = case.session.as_ref().filter(|session| is_repeated_delete(question, session)) {
-                return Ok(Done { session: Some(Arc::clone(session)), outcome: Outcome::Unchanged, decision: None });
+            if let Some(session) = case.session.as_ref().filter(|session| is_settled(question, session)) {
+                let outcome = match question.dry_run {
+                    true => Outcome::DryRun(Verdict::Allowed(Allowance::default())),
+                    false => Outcome::Unchanged,
+                };
+                return Ok(Done { session: Some(Arc::clone(session)), outcome, decision: None });
             }
             let ruling = self.rule(question, &case).await?;
             if question.dry_run {
+                // What policy lets through can still be refused.
+                if let (Verdict::Allowed(_) | Verdict::Deferred { .. }, Ok(due)) =
+                    (&ruling.verdict, plan::deferral(&ruling.verdict, &question.operation))
+                {
+                    plan::plan(case.session.as_ref(), &ruling.operation, due, question)?;
+                }
                 return Ok(Done { session: case.session, outcome: Outcome::DryRun(ruling.verdict), decision: None });
             }
             let settled = match self.settle(question, &case, ruling).await {
@@ -117,6 +126,7 @@ impl Service {
     }
 
     fn case(&self, question: &Question) -> Result<Case, ServiceError> {
+        let epoch = self.chains.epoch();
         let snapshot = self.snapshot()?;
         let org = snapshot
             .org(question.org)?
@@ -127,7 +137,8 @@ impl Service {
             None => None,
             Some(id) => Some(Arc::new(snapshot.session(question.org, id)?.ok_or(ServiceError::NotFound("session"))?)),
         };
-        Ok(Case { snapshot, org, session })
+        let chain = self.chains.of(question.org, &snapshot, epoch)?;
+        Ok(Case { snapshot, org, session, chain })
     }
 
     /// Commits what the ruling comes to, and acts on it.
@@ -165,20 +176,22 @@ impl Service {
         match planned {
             Plan::Unchanged => {
                 commit.audit.push(question.audit(AuditOutcome::Unchanged, decision, None));
-                // Nothing is done, so nothing is counted; but what was decided is remembered.
+                // Nothing is done, so nothing is counted; but what was decided is remembered, and what it asks for besides is done.
+                let extended =
+                    extend(question, case, &mut commit, if due.is_some() { &no_allowance } else { allowance });
                 self.commit(commit).await?;
+                if let Some(session) = &extended {
+                    self.publish(session);
+                }
                 let outcome = match case.session.as_ref().and_then(|session| session.delete_due()) {
                     Some(until) if due.is_some() => {
                         Outcome::Deferred { until, reason: due.map(|(_, reason)| reason).unwrap_or_default() }
                     }
                     _ => Outcome::Unchanged,
                 };
-                Ok(Done { session: case.session.clone(), outcome, decision })
+                Ok(Done { session: extended.or_else(|| case.session.clone()), outcome, decision })
             }
-            Plan::Send(send) => {
-                let limits = allowance.limits.clone();
-                self.send(question, case, commit, send, limits, decision).await
-            }
+            Plan::Send(send) => self.send(question, case, commit, send, allowance, decision).await,
             Plan::Change(moved) => {
                 let allowance = if due.is_some() { &no_allowance } else { allowance };
                 self.change(question, case, commit, *moved, allowance, due, decision).await
@@ -197,15 +210,19 @@ impl Service {
         due: Option<(Timestamp, String)>,
         decision: Option<DecisionId>,
     ) -> Result<Done, Unsettled> {
-        let chain = self.chains.of(question.org, &case.snapshot).map_err(ServiceError::from)?;
-        let plugin_of = |binding| chain.iter().find(|link| link.binding.id == binding).map(|link| link.binding.plugin);
-        let extras = plan::extend(question.org, Some(&mut moved.session), &allowance.follow_ups, plugin_of);
+        let now = question.now;
+        let extras =
+            plan::extend(question.org, Some(&mut moved.session), &allowance.follow_ups, now, |id| case.plugin_of(id));
         moved.events.extend(extras.events);
         commit.timers = extras.timers;
         commit.limits = allowance.limits.iter().map(|limit| limit.check.clone()).collect();
 
         let session = Arc::new(moved.session);
         if case.session.is_none() {
+            // What was decided about a session's birth is sealed with its key, and goes with it.
+            if let Some(record) = &mut commit.decision {
+                record.session = Some(session.id);
+            }
             commit.expect.push(Expectation::Session(session.id, None));
             commit.quotas.push(Quota { of: QuotaKind::Sessions, max: case.org.quotas.sessions });
         }
@@ -234,7 +251,7 @@ impl Service {
         case: &Case,
         mut commit: Commit,
         send: portcullis_core::operation::SendText,
-        plugin_limits: Vec<Limit>,
+        allowance: &Allowance,
         decision: Option<DecisionId>,
     ) -> Result<Done, Unsettled> {
         let Some(session) = &case.session else { return Err(ServiceError::NotFound("session").into()) };
@@ -243,18 +260,22 @@ impl Service {
         };
         let limits = self.rate_limits(question, case).await?;
         let Some(_sending) = self.begin_sending(session.id, limits.concurrent_limit) else {
-            let message = "too many sends of this session are under way".to_owned();
-            return Err(ServiceError::Limited { decision: None, message, retry_after: BUSY_RETRY }.into());
+            return Err(self.limited(question, None, BUSY_RETRY, decision).await.into());
         };
+        let plugin_limits = &allowance.limits;
         let rate_checks = limits.send_checks(session.id);
         let rate_count = rate_checks.len();
         commit.limits = rate_checks;
         commit.limits.extend(plugin_limits.iter().map(|limit| limit.check.clone()));
         commit.audit.push(question.audit(AuditOutcome::Done, decision, Some(session.id)));
         commit.done = Some(question.operation.kind());
-        // The session itself does not change, and another operation that changes it is no reason to decide again.
+        let extended = extend(question, case, &mut commit, allowance);
         match self.store.commit(commit).await {
-            Ok(_) => {}
+            Ok(_) => {
+                if let Some(session) = &extended {
+                    self.publish(session);
+                }
+            }
             Err(CommitError::Limited { index, retry_after }) => {
                 let limit = index.checked_sub(rate_count).and_then(|index| plugin_limits.get(index));
                 return Err(self.limited(question, limit, retry_after, decision).await.into());
@@ -262,7 +283,18 @@ impl Service {
             Err(error) => return Err(error.into()),
         }
         let text = portcullis_engine::OutgoingText { to: send.to.clone(), text: send.text, reply_to: send.reply_to };
-        let sent = self.engine.send_text(session.id, attempt, text, question.now).await.map_err(ServiceError::Send)?;
+        let sent = match self.engine.send_text(session.id, attempt, text, question.now).await {
+            Ok(sent) => sent,
+            Err(error) => {
+                // It was counted, because it might have gone out; the audit says that it did not.
+                let error = ServiceError::Send(error);
+                let mut told = Commit::new(question.org, self.now());
+                let refused = AuditOutcome::Refused { code: error.code().to_owned() };
+                told.audit.push(question.audit(refused, decision, Some(session.id)));
+                self.commit(told).await?;
+                return Err(error.into());
+            }
+        };
         let mut told = Commit::new(question.org, self.now());
         let body = EventBody::MessageOut { message: sent.id.clone(), to: send.to };
         told.events = domain_events(session, self.now(), vec![body]);
@@ -270,7 +302,8 @@ impl Service {
         if let Err(error) = self.store.commit(told).await {
             tracing::error!(session = %session.id, error = &error as &dyn std::error::Error, "the event of a sent message was lost");
         }
-        Ok(Done { session: Some(Arc::clone(session)), outcome: Outcome::Sent(sent), decision })
+        let session = extended.unwrap_or_else(|| Arc::clone(session));
+        Ok(Done { session: Some(session), outcome: Outcome::Sent(sent), decision })
     }
 
     async fn veto(
@@ -410,6 +443,21 @@ impl Question {
     }
 }
 
+/// Adds the follow-ups of an operation that leaves its session as it is; they may change the session after all.
+fn extend(question: &Question, case: &Case, commit: &mut Commit, allowance: &Allowance) -> Option<Arc<Session>> {
+    let session = case.session.as_ref().filter(|_| !allowance.follow_ups.is_empty())?;
+    let mut next = session.changed(question.now);
+    let extras =
+        plan::extend(question.org, Some(&mut next), &allowance.follow_ups, question.now, |id| case.plugin_of(id));
+    commit.timers = extras.timers;
+    let changed = next.labels != session.labels || next.rate_policy != session.rate_policy;
+    commit.events = domain_events(if changed { &next } else { session }, question.now, extras.events);
+    changed.then(|| {
+        commit.writes.push(Write::PutSession(next.clone()));
+        Arc::new(next)
+    })
+}
+
 /// Events of one session's move.
 pub(crate) fn domain_events(session: &Session, now: Timestamp, bodies: Vec<EventBody>) -> Vec<DomainEvent> {
     let event = |body| DomainEvent {
@@ -423,10 +471,15 @@ pub(crate) fn domain_events(session: &Session, now: Timestamp, bodies: Vec<Event
     bodies.into_iter().map(event).collect()
 }
 
-fn is_repeated_delete(question: &Question, session: &Session) -> bool {
-    matches!(question.operation, Operation::SessionDelete { .. })
-        && matches!(session.status, Status::Removing { .. })
-        && plan::is_leaving(session)
+/// Whether a delete needs no decision: it is under way already, or it was due and has been taken back, put off or asked for anew since.
+fn is_settled(question: &Question, session: &Session) -> bool {
+    let is_delete = matches!(question.operation, Operation::SessionDelete { .. });
+    match (&session.status, &session.intent, question.due_since) {
+        (Status::Removing { .. }, ..) => is_delete,
+        (_, Intent::Removed { since, due, .. }, Some(wanted)) => is_delete && (*since != wanted || *due > question.now),
+        (_, Intent::Running | Intent::Stopped, Some(_)) => is_delete,
+        (.., None) => false,
+    }
 }
 
 /// 64 of 128 random bits.

@@ -33,10 +33,10 @@ impl Service {
         case: Case,
         ended: &Result<Done, ServiceError>,
     ) {
-        let links = match self.links(Hook::Observer, question, &case) {
-            Ok(links) if !links.is_empty() => links,
-            _ => return,
-        };
+        let links = self.links(Hook::Observer, question, &case);
+        if links.is_empty() {
+            return;
+        }
         let Ok(place) = Arc::clone(&self.observing).try_acquire_owned() else {
             tracing::warn!(org = %question.org, "too many observers are at work; an operation is not observed");
             return;
@@ -100,8 +100,9 @@ impl Service {
     }
 
     fn timer_case(&self, timer: &PluginTimer) -> Result<Option<(Arc<Snapshot>, Link, Ask)>, ServiceError> {
+        let epoch = self.chains.epoch();
         let snapshot = self.snapshot()?;
-        let chain = self.chains.of(timer.org, &snapshot)?;
+        let chain = self.chains.of(timer.org, &snapshot, epoch)?;
         let link = chain.iter().find(|link| link.binding.id == timer.binding).cloned();
         let (Some(link), Some(org)) = (link, self.org(timer.org)) else { return Ok(None) };
         let session = match timer.session {
@@ -159,7 +160,7 @@ impl Service {
             };
             let mut commit = Commit::new(org, now);
             let mut next = current.as_ref().map(|session| session.changed(now));
-            let extras = plan::extend(org, next.as_mut(), &follow_ups, |_| Some(observed.plugin));
+            let extras = plan::extend(org, next.as_mut(), &follow_ups, now, |_| Some(observed.plugin));
             let moved = next.filter(|next| current.as_ref().is_some_and(|current| differs(current, next)));
             commit.timers = extras.timers;
             commit.timers.extend(timer.clone());

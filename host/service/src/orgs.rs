@@ -207,6 +207,7 @@ pub(crate) fn admin_error(error: CommitError) -> ServiceError {
         CommitError::Conflict => ServiceError::Contention,
         CommitError::Quota { of, max } => ServiceError::Quota { of: crate::execute::quota_name(of), max },
         CommitError::UnknownOrg(_) => ServiceError::NotFound("organisation"),
+        CommitError::NameTaken => ServiceError::NameTaken,
         error => ServiceError::Store(StoreFailure::Commit(error)),
     }
 }

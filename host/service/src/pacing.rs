@@ -17,7 +17,7 @@ impl Service {
     pub(crate) async fn rate_limits(&self, question: &Question, case: &Case) -> Result<RateLimits, ServiceError> {
         let Some(session) = &case.session else { return Err(ServiceError::NotFound("session")) };
         let named = named_policy(session).limits;
-        let links = self.links(Hook::Pace, question, case)?;
+        let links = self.links(Hook::Pace, question, case);
         if links.is_empty() {
             return Ok(named);
         }

@@ -1,12 +1,14 @@
 //! From an allowed operation to what becomes of the session: pure, but for fresh ids.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use portcullis_core::label::MAX_LABELS;
 use portcullis_core::lifecycle::Move;
 use portcullis_core::operation::{CreateSession, SendText, WhenPairing, WhenStopped, WhenUnpaired};
 use portcullis_core::verdict::{Extension, Verdict, Veto};
 use portcullis_core::{
-    BindingId, Effect, EventBody, FollowUp, Input, Intent, Names, Operation, OrgId, PluginId, Refusal, Request,
+    BindingId, Effect, EventBody, FollowUp, Input, Names, Operation, OrgId, PluginId, Refusal, Request,
     Session, SessionId, Status, Step, Timestamp, rate, step,
 };
 use portcullis_engine::SendError;
@@ -14,6 +16,9 @@ use portcullis_store::{PluginTimer, TimerChange};
 
 use crate::ruling::Question;
 use crate::{ServiceError, mint};
+
+/// How far ahead a plugin's timer lies at least.
+const LEAST_TIMER: Duration = Duration::from_secs(1);
 
 /// What an operation comes to.
 pub(crate) enum Plan {
@@ -62,7 +67,7 @@ pub(crate) fn plan(
         (Operation::SessionDelete { .. }, _) => match (due, question.due_since) {
             (None, _) => Request::Delete { due: now, reason: String::new() },
             (Some((due, reason)), None) => Request::Delete { due, reason },
-            (Some((due, reason)), Some(_)) => Request::Postpone { due, reason },
+            (Some((due, reason)), Some(since)) => Request::Postpone { since, due, reason },
         },
         (Operation::SessionRestore { .. }, _) => Request::Restore,
         (Operation::SessionQr { .. }, _) => Request::Qr,
@@ -158,11 +163,15 @@ pub(crate) fn extend(
     org: OrgId,
     mut session: Option<&mut Session>,
     follow_ups: &[Extension],
+    now: Timestamp,
     plugin_of: impl Fn(BindingId) -> Option<PluginId>,
 ) -> Extras {
     let mut extras = Extras::default();
     for Extension { plugin, binding, follow_up } in follow_ups {
         match (follow_up, session.as_deref_mut()) {
+            // A session that is full of labels keeps those it has.
+            (FollowUp::SetLabel { key, .. }, Some(session))
+                if session.labels.len() >= MAX_LABELS && !session.labels.contains_key(key) => {}
             (FollowUp::SetLabel { key, value }, Some(session)) => {
                 if session.labels.insert(key.clone(), value.clone()).as_ref() != Some(value) {
                     extras.events.push(EventBody::LabelsChanged);
@@ -187,7 +196,8 @@ pub(crate) fn extend(
             (FollowUp::SetTimer { key, at, payload }, session) => {
                 let session = session.map(|session| session.id);
                 extras.timers.extend(plugin_of(*binding).map(|plugin| {
-                    let (key, at, payload) = (key.clone(), *at, payload.clone());
+                    // A timer that is due at once could set itself again without end.
+                    let (key, at, payload) = (key.clone(), (*at).max(now.after(LEAST_TIMER)), payload.clone());
                     TimerChange::Set(PluginTimer { org, plugin, binding: *binding, key, at, payload, session })
                 }));
             }
@@ -217,9 +227,4 @@ pub(crate) fn deferral(verdict: &Verdict, operation: &Operation) -> Result<Optio
         })),
         Verdict::Allowed(_) | Verdict::Denied { .. } | Verdict::ConfirmationRequired { .. } => Ok(None),
     }
-}
-
-/// Whether a session is on its way out or scheduled for it.
-pub(crate) fn is_leaving(session: &Session) -> bool {
-    matches!(session.intent, Intent::Removed { .. })
 }

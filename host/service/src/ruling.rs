@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use portcullis_core::verdict::{Allowance, Amendment, Veto};
 use portcullis_core::{
-    DecisionId, DecisionRecord, FollowUp, Hook, KvAccess, Labels, Operation, Org, Principal, RequestId, Session,
-    Timestamp, Verdict, fold,
+    BindingId, DecisionId, DecisionRecord, FollowUp, Hook, KvAccess, Labels, Operation, Org, PluginId, Principal,
+    RequestId, Session, Timestamp, Verdict, fold,
 };
 use portcullis_policy::{Ask, ChainRun, Link};
 use portcullis_store::Snapshot;
@@ -39,6 +39,15 @@ pub(crate) struct Case {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) org: Arc<Org>,
     pub(crate) session: Option<Arc<Session>>,
+    /// The bindings that work for the organisation, as of the snapshot or later.
+    pub(crate) chain: Arc<Vec<Link>>,
+}
+
+impl Case {
+    /// The plugin of a binding of the chain.
+    pub(crate) fn plugin_of(&self, binding: BindingId) -> Option<PluginId> {
+        self.chain.iter().find(|link| link.binding.id == binding).map(|link| link.binding.plugin)
+    }
 }
 
 /// What policy says to one question in one case.
@@ -55,7 +64,7 @@ pub(crate) struct Ruling {
 impl Service {
     /// Asks the chain.
     pub(crate) async fn rule(&self, question: &Question, case: &Case) -> Result<Ruling, ServiceError> {
-        let links = self.links(Hook::Gate, question, case)?;
+        let links = self.links(Hook::Gate, question, case);
         if links.is_empty() {
             return Ok(Ruling {
                 verdict: Verdict::Allowed(Allowance::default()),
@@ -142,10 +151,9 @@ impl Service {
     }
 
     /// The links that are asked at `hook`.
-    pub(crate) fn links(&self, hook: Hook, question: &Question, case: &Case) -> Result<Vec<Link>, ServiceError> {
-        let chain = self.chains.of(question.org, &case.snapshot)?;
-        if chain.is_empty() {
-            return Ok(Vec::new());
+    pub(crate) fn links(&self, hook: Hook, question: &Question, case: &Case) -> Vec<Link> {
+        if case.chain.is_empty() {
+            return Vec::new();
         }
         let none = Labels::new();
         let labels = match (&case.session, &question.operation) {
@@ -153,7 +161,7 @@ impl Service {
             (None, Operation::SessionCreate(create)) => &create.labels,
             (None, _) => &none,
         };
-        Ok(chain::asked(&chain, hook, question.operation.kind(), labels))
+        chain::asked(&case.chain, hook, question.operation.kind(), labels)
     }
 }
 

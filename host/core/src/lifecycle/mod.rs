@@ -90,6 +90,8 @@ pub enum Request {
     },
     /// A due delete was put off again.
     Postpone {
+        /// Since when the delete has been wanted; another one is not meant.
+        since: Timestamp,
         /// Until when.
         due: Timestamp,
         /// Why.
@@ -97,6 +99,8 @@ pub enum Request {
     },
     /// A due delete was denied.
     CancelDelete {
+        /// Since when the delete has been wanted; another one is not meant.
+        since: Timestamp,
         /// The policy's code.
         code: String,
         /// The policy's sentence.

@@ -11,8 +11,14 @@ use crate::{EventBody, Intent, Secret, Session, Status, Timestamp};
 pub fn apply(session: &Session, request: Request, now: Timestamp) -> Result<Step, Refusal> {
     match request {
         Request::Delete { due, reason } => Ok(delete(session, due, reason, now)),
-        Request::Postpone { due, reason } => postpone(session, due, reason, now),
-        Request::CancelDelete { code, reason } => take_back(session, EventBody::DeleteCancelled { code, reason }, now),
+        // Somebody took the delete back meanwhile, or asked for another one: what was decided about it no longer matters.
+        Request::Postpone { since, .. } | Request::CancelDelete { since, .. } if !is_wanted_since(session, since) => {
+            Ok(Step::Unchanged)
+        }
+        Request::Postpone { due, reason, .. } => postpone(session, due, reason, now),
+        Request::CancelDelete { code, reason, .. } => {
+            take_back(session, EventBody::DeleteCancelled { code, reason }, now)
+        }
         Request::Restore => take_back(session, EventBody::Restored, now),
         Request::Start { pair } => available(session).and_then(|()| start(session, pair, now)),
         Request::Stop => available(session).map(|()| stop(session, now)),
@@ -23,6 +29,10 @@ pub fn apply(session: &Session, request: Request, now: Timestamp) -> Result<Step
             available(session).and_then(|()| pairing_code(session, phone, switch, now))
         }
     }
+}
+
+fn is_wanted_since(session: &Session, wanted: Timestamp) -> bool {
+    matches!(session.intent, Intent::Removed { since, .. } if since == wanted)
 }
 
 /// A session on its way out takes no requests but those about its deletion.

@@ -92,8 +92,8 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("logout+connect", Request::Logout { connect: true }),
         ("delete", Request::Delete { due: NOW, reason: String::new() }),
         ("delete+grace", Request::Delete { due: later, reason: "grace".into() }),
-        ("postpone", Request::Postpone { due: later, reason: "again".into() }),
-        ("cancel-delete", Request::CancelDelete { code: "hold".into(), reason: "hold".into() }),
+        ("postpone", Request::Postpone { since: NOW, due: later, reason: "again".into() }),
+        ("cancel-delete", Request::CancelDelete { since: NOW, code: "hold".into(), reason: "hold".into() }),
         ("restore", Request::Restore),
         ("qr", Request::Qr),
         ("code", Request::PairingCode { phone: phone.clone(), switch: false }),
@@ -257,6 +257,17 @@ fn reconciliation_ends_runs_that_nobody_wants() {
         let found = reconcile(&session, Some(stray));
         assert_eq!(found.effects.first(), Some(&Effect::Halt { attempt: stray }), "{name} keeps a stray run");
     }
+}
+
+/// The story: a due delete was being decided while its session was restored, and deleted anew.
+#[test]
+fn what_was_decided_about_one_delete_does_not_touch_another() {
+    let (_, pending) = sessions().swap_remove(12);
+    let since = NOW.after(Duration::from_secs(1));
+    let cancel = Request::CancelDelete { since, code: "hold".into(), reason: "hold".into() };
+    assert_eq!(step(&pending, Input::Request(cancel), NOW), Ok(Step::Unchanged));
+    let postpone = Request::Postpone { since, due: since, reason: "later".into() };
+    assert_eq!(step(&pending, Input::Request(postpone), NOW), Ok(Step::Unchanged));
 }
 
 #[test]
