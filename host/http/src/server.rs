@@ -16,8 +16,9 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use portcullis_core::{Denial, RequestId};
 use portcullis_service::ServiceError;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 
 use crate::Front;
 use crate::dialect::Problem;
@@ -88,16 +89,25 @@ pub async fn serve(
         };
         // Answers are small and complete; waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
+        let front_config = front.config.clone();
         let front = Arc::clone(&front);
         let service = hyper::service::service_fn(move |request| {
             let front = Arc::clone(&front);
             async move { Ok::<_, std::convert::Infallible>(detached(front, request).await) }
         });
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let watched = graceful.watch(connection);
+        let (builder, watcher) = (Arc::clone(&builder), graceful.watcher());
+        let (head_timeout, write_timeout) = (front_config.head_timeout, front_config.body_timeout);
         tokio::spawn(async move {
-            if let Err(error) = watched.await {
-                tracing::debug!(%error, "a connection ended early");
+            // Hyper's own clock starts with the first request, so who says nothing at all is sent away here.
+            if tokio::time::timeout(head_timeout, speaks(&stream)).await.is_ok_and(|spoken| spoken.is_ok()) {
+                // A client that asks and never reads must not hold its place for ever.
+                let mut stream = TimeoutStream::new(stream);
+                stream.set_write_timeout(Some(write_timeout));
+                let stream = TokioIo::new(Box::pin(stream));
+                let connection = builder.serve_connection_with_upgrades(stream, service).into_owned();
+                if let Err(error) = watcher.watch(connection).await {
+                    tracing::debug!(%error, "a connection ended early");
+                }
             }
             drop(place);
         });
@@ -107,6 +117,20 @@ pub async fn serve(
         tracing::warn!("some requests did not end in time");
     }
     Ok(())
+}
+
+/// Completes once a client has said enough to tell HTTP/1 from HTTP/2.
+async fn speaks(stream: &TcpStream) -> std::io::Result<()> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let mut said = [0; PREFACE.len()];
+    loop {
+        let length = stream.peek(&mut said).await?;
+        if length == 0 || length == PREFACE.len() || !PREFACE.starts_with(&said[..length]) {
+            return Ok(());
+        }
+        // A beginning of the preface stays readable, so the rest of it cannot be waited for; it is looked for now and then.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Too many open files, or a client that was gone before it was accepted: the next one may be accepted.
@@ -131,15 +155,17 @@ async fn detached(front: Arc<Front>, request: Request<HyperBody>) -> Response<Fu
     let is_plain_read = request.method() == Method::GET && !request.uri().path().ends_with("/qr");
     let reply = if is_plain_read {
         // A read changes nothing, so nothing is lost if its client goes away; it needs no task of its own.
-        bounded(limit, handle(front, request, request_id)).await
+        tokio::time::timeout(limit, handle(front, request, request_id)).await.unwrap_or_else(|_| timed_out())
     } else {
-        let task = tokio::spawn(bounded(limit, handle(front, request, request_id)));
-        match task.await {
-            Ok(reply) => reply,
-            Err(error) => {
+        // Only the waiting is bounded: what was begun is done, whether or not its caller still hears of it.
+        let task = tokio::spawn(handle(front, request, request_id));
+        match tokio::time::timeout(limit, task).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(error)) => {
                 tracing::error!(request = %request_id, %error, "a request failed");
                 internal()
             }
+            Err(_elapsed) => timed_out(),
         }
     };
     let mut response = Response::new(Full::new(reply.body));
@@ -151,12 +177,10 @@ async fn detached(front: Arc<Front>, request: Request<HyperBody>) -> Response<Fu
     response
 }
 
-async fn bounded(limit: Duration, handling: impl Future<Output = Reply>) -> Reply {
-    tokio::time::timeout(limit, handling).await.unwrap_or_else(|_| {
-        let mut problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "gateway_unavailable", "request timed out");
-        problem.retry_after = Some(1);
-        encode_problem(&problem)
-    })
+fn timed_out() -> Reply {
+    let mut problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "gateway_unavailable", "request timed out");
+    problem.retry_after = Some(1);
+    encode_problem(&problem)
 }
 
 async fn handle(front: Arc<Front>, request: Request<HyperBody>, request_id: RequestId) -> Reply {
@@ -197,9 +221,10 @@ async fn handle(front: Arc<Front>, request: Request<HyperBody>, request_id: Requ
     };
     let incoming = Incoming { params, query: parse_query(parts.uri.query().unwrap_or_default()), body };
     let answered = async {
+        check_query(route, &incoming)?;
         let asked = (route.decode)(&incoming)?;
         let org = dispatch::acting_org(&principal, incoming.query("org")).map_err(|error| from_service(&error))?;
-        let dry_run = incoming.flag("dry_run");
+        let dry_run = is_true(incoming.query("dry_run"));
         let asking = Asking { principal, kind: route.operation, org, request: request_id, dry_run };
         dispatch::answer(&front, asking, asked).await.map_err(|error| refused(&error, request_id, route))
     };
@@ -217,6 +242,32 @@ async fn handle(front: Arc<Front>, request: Request<HyperBody>, request_id: Requ
         }
         Err(problem) => encode_problem(&problem),
     }
+}
+
+/// The query parameters that some route knows.
+const QUERY: [&str; 7] = ["async", "cursor", "dry_run", "limit", "org", "session", "wait"];
+
+/// Whoever misspells `dry_run` must not have it done in earnest: a route that changes something takes only what it knows.
+fn check_query(route: &Route, incoming: &Incoming) -> Result<(), Problem> {
+    let row = route.operation.row();
+    if !row.mutates {
+        return Ok(());
+    }
+    if let Some((unknown, _)) = incoming.query.iter().find(|(name, _)| !QUERY.contains(&name.as_str())) {
+        return Err(Problem::malformed(&[format!("unexpected query parameter {unknown:?}")]));
+    }
+    match incoming.query("dry_run") {
+        None | Some("false" | "0") => Ok(()),
+        value if !is_true(value) => Err(Problem::malformed(&["dry_run must be true or false".to_owned()])),
+        _ if !row.hookable => {
+            Err(Problem::malformed(&[format!("{} cannot be tried without doing it; leave dry_run out", row.name)]))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_true(value: Option<&str>) -> bool {
+    matches!(value, Some("true" | "1" | ""))
 }
 
 /// What is told of a failure, and what is logged of it.

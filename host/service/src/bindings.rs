@@ -93,6 +93,8 @@ impl Service {
         self.check_binding(&binding, &version, true).await?;
         let quota =
             self.org(org).map(|org| org.quotas.bindings).unwrap_or_else(|| portcullis_core::Quotas::default().bindings);
+        let _alone = self.administering.lock().await;
+        self.still_there(&binding)?;
         let mut commit = Commit::new(org, now);
         commit.expect.push(Expectation::Binding(binding.id, None));
         commit.quotas.push(Quota { of: QuotaKind::Bindings, max: quota });
@@ -134,6 +136,8 @@ impl Service {
         // A plugin that is broken can still be switched off.
         let same = binding.version == current.version && binding.settings == current.settings;
         self.check_binding(&binding, &version, !same).await?;
+        let _alone = self.administering.lock().await;
+        self.still_there(&binding)?;
         let mut commit = Commit::new(org, now);
         commit.expect.push(Expectation::Binding(id, Some(current.generation)));
         commit.writes.push(Write::PutBinding(binding.clone()));
@@ -163,6 +167,12 @@ impl Service {
         self.store.commit(commit).await.map_err(admin_error)?;
         self.chains.changed(org);
         Ok(())
+    }
+
+    /// The version may have been deleted while the plugin was asked about its settings.
+    fn still_there(&self, binding: &Binding) -> Result<(), ServiceError> {
+        let found = self.store.snapshot()?.plugin(binding.org, binding.plugin, binding.version)?;
+        found.map(drop).ok_or(ServiceError::NotFound("plugin"))
     }
 
     async fn check_binding(

@@ -34,23 +34,27 @@ impl Service {
     pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
         let preloading = Arc::clone(&self);
+        let timers = tokio::spawn(Arc::clone(&self).run_timers());
         tokio::spawn(async move { preloading.preload().await });
         let mut reconcile_at = self.now().after(RECONCILE_EVERY);
         loop {
-            let worked = self.tick().await;
+            let worked = self.tick_sessions().await;
             if self.now() >= reconcile_at {
                 self.reconcile(SETTLING).await;
                 reconcile_at = self.now().after(RECONCILE_EVERY);
             }
             // Work that failed is still due; a moment's rest keeps a broken disk from becoming a busy loop.
             let rest = if worked { Timestamp::default() } else { self.now().after(Duration::from_secs(1)) };
-            let due = self.next_wake().map_or(reconcile_at, |at| at.max(rest).min(reconcile_at));
+            let due = self.next_session_wake().map_or(reconcile_at, |at| at.max(rest).min(reconcile_at));
             if due <= self.now() {
                 tokio::task::yield_now().await;
                 continue;
             }
             tokio::select! {
-                () = &mut shutdown => return,
+                () = &mut shutdown => {
+                    timers.abort();
+                    return;
+                }
                 () = self.engine.ready() => {}
                 () = self.stirred.notified() => {}
                 () = self.clock.reach(due) => {}
@@ -112,9 +116,16 @@ impl Service {
 
     /// Does everything that is due now. Answers whether all of it could be done.
     pub async fn tick(self: &Arc<Self>) -> bool {
+        let timers = self.fire_timers(self.now()).await;
+        self.tick_sessions().await && timers
+    }
+
+    /// Does all that is due for sessions. No guest code runs here but the gates of due deletes.
+    async fn tick_sessions(self: &Arc<Self>) -> bool {
         let now = self.now();
         let mut by_session: BTreeMap<SessionId, Vec<Report>> = BTreeMap::new();
-        for report in self.engine.poll(now) {
+        let unrecorded = std::mem::take(&mut *self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner));
+        for report in unrecorded.into_iter().chain(self.engine.poll(now)) {
             by_session.entry(report.session).or_default().push(report);
         }
         let mut all_done = true;
@@ -124,11 +135,16 @@ impl Service {
             all_done &= room(&mut moving).await;
             moving.spawn(async move {
                 // Reports of one session in their order; sessions beside each other.
-                let mut done = true;
-                for report in reports {
-                    done &= service.observe(report).await;
+                let mut reports = reports.into_iter();
+                while let Some(report) = reports.next() {
+                    if !service.observe(report.clone()).await {
+                        // What could not be recorded comes first the next time; nobody will tell it again.
+                        let kept = std::iter::once(report).chain(reports);
+                        service.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).extend(kept);
+                        return false;
+                    }
                 }
-                done
+                true
             });
         }
         for session in self.views.due(now) {
@@ -136,7 +152,6 @@ impl Service {
             all_done &= room(&mut moving).await;
             moving.spawn(async move { service.wake(&session, now).await });
         }
-        all_done &= self.fire_timers(now).await;
         while let Some(done) = moving.join_next().await {
             all_done &= done.unwrap_or(false);
         }
@@ -146,8 +161,31 @@ impl Service {
     /// When [`Service::tick`] will have something by time alone.
     #[must_use]
     pub fn next_wake(&self) -> Option<Timestamp> {
-        let timer = self.store.snapshot().ok().and_then(|snapshot| snapshot.next_timer().ok().flatten());
-        [self.views.next_wake(), self.engine.next_wake(), timer].into_iter().flatten().min()
+        [self.next_session_wake(), self.next_timer()].into_iter().flatten().min()
+    }
+
+    fn next_session_wake(&self) -> Option<Timestamp> {
+        let unrecorded = !self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        let again = unrecorded.then(|| self.now());
+        [self.views.next_wake(), self.engine.next_wake(), again].into_iter().flatten().min()
+    }
+
+    fn next_timer(&self) -> Option<Timestamp> {
+        self.store.snapshot().ok().and_then(|snapshot| snapshot.next_timer().ok().flatten())
+    }
+
+    /// Fires plugin timers, beside everything else: a plugin that takes its time delays nobody but other timers.
+    async fn run_timers(self: Arc<Self>) {
+        loop {
+            let fired = self.fire_timers(self.now()).await;
+            let now = self.now();
+            let rest = now.after(if fired { Duration::from_millis(10) } else { Duration::from_secs(1) });
+            let next = self.next_timer().map_or(now.after(RECONCILE_EVERY), |at| at.max(rest));
+            tokio::select! {
+                () = self.timers_stirred.notified() => {}
+                () = self.clock.reach(next) => {}
+            }
+        }
     }
 
     /// Takes one report of the engine.

@@ -381,6 +381,7 @@ impl Service {
     pub(crate) fn publish(&self, session: &Arc<Session>) {
         self.views.publish(Arc::clone(session));
         self.stirred.notify_one();
+        self.timers_stirred.notify_one();
     }
 }
 

@@ -3,6 +3,7 @@
 //! An observer is told after the commit and can no longer change what was decided.
 //! A timer's firing, its plugin's writes and its follow-ups are one commit, so that a crash repeats all of it or none.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use portcullis_core::verdict::Extension;
 use portcullis_core::{DecisionId, Hook, OrgId, PluginFailure, Principal, Session, SessionId, Timestamp};
 use portcullis_policy::{Ask, Link, LogLevel, LogLine, Observed};
 use portcullis_store::{Commit, CommitError, Expectation, PluginTimer, Snapshot, TimerChange, Write};
+use tokio::task::JoinSet;
 
 use crate::execute::{Done, Outcome, domain_events, low_half};
 use crate::reads::OrgReads;
@@ -18,8 +20,9 @@ use crate::{Service, ServiceError, StoreFailure, mint, plan};
 
 /// How many operations' observers are at work at once.
 pub(crate) const OBSERVERS_AT_ONCE: usize = 64;
-/// How many timers fire in one tick.
-const TIMERS_AT_ONCE: usize = 64;
+/// How many due timers are looked at in one round, and how many of one organisation fire in it.
+const TIMERS_AT_ONCE: usize = 1_024;
+const TIMERS_OF_AN_ORG: usize = 8;
 /// How often follow-ups are applied again because the session changed meanwhile.
 const TRIES: usize = 4;
 /// When a timer fires again whose plugin could not be asked.
@@ -60,11 +63,26 @@ impl Service {
         let due = self.store.snapshot().and_then(|snapshot| snapshot.timers_due(now, TIMERS_AT_ONCE));
         match due {
             Ok(timers) => {
-                let mut done = true;
+                let mut by_org: HashMap<OrgId, Vec<PluginTimer>> = HashMap::new();
                 for timer in timers {
-                    done &= self.fire(timer, now).await;
+                    let ours = by_org.entry(timer.org).or_default();
+                    if ours.len() < TIMERS_OF_AN_ORG {
+                        ours.push(timer);
+                    }
                 }
-                done
+                // Organisations beside each other; the timers of one in their order.
+                let mut firing = JoinSet::new();
+                for timers in by_org.into_values() {
+                    let service = Arc::clone(self);
+                    firing.spawn(async move {
+                        let mut done = true;
+                        for timer in timers {
+                            done &= service.fire(timer, now).await;
+                        }
+                        done
+                    });
+                }
+                firing.join_all().await.into_iter().all(|done| done)
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the due timers could not be read");
@@ -176,12 +194,17 @@ impl Service {
                 Err(CommitError::Conflict) => {}
                 Err(error) => {
                     tracing::error!(%org, plugin = %name, error = &error as &dyn std::error::Error, "follow-ups were not committed");
-                    return false;
+                    // A fault of the store passes; everything else would come again for ever, and stand in the way of other timers.
+                    return match (error, timer) {
+                        (CommitError::Store(_) | CommitError::Closed, _) | (_, None) => false,
+                        (_, Some(change)) => self.commit_follow_up(org, |commit| commit.timers.push(change)).await,
+                    };
                 }
                 Ok(_) => {
                     if let Some(next) = moved {
                         self.publish(&Arc::new(next));
                     }
+                    self.timers_stirred.notify_one();
                     return true;
                 }
             }

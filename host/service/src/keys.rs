@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use portcullis_core::{
-    ApiKey, Capabilities, Capability, Denial, KeyId, OperationKind, OrgId, Permit, RequestId, SessionId, Timestamp,
+    ApiKey, Capabilities, Capability, Denial, KeyId, OperationKind, OrgId, Permit, PrincipalKind, RequestId, SessionId,
+    Timestamp,
 };
 use portcullis_store::{Commit, Quota, QuotaKind, Write};
 
 use crate::orgs::{admin_audit, admin_error, check_name};
 use crate::{NewKey, Service, ServiceError};
+
+/// How many times its quota of keys an organisation may have made, the dead ones included.
+const DEAD_KEYS: u32 = 100;
 
 /// What a new key is to be.
 #[derive(Debug, Clone)]
@@ -57,9 +61,25 @@ impl Service {
         {
             return Err(ServiceError::NotFound("session"));
         }
-        let made = NewKey::make(org, new.name, capabilities, new.session_scope, new.expires_at, now);
+        let _alone = self.administering.lock().await;
+        let keys = self.store.snapshot()?.keys(org)?;
+        // Nothing is given for longer than the giver has it.
+        let giver = match &permit.principal().kind {
+            PrincipalKind::ApiKey { id } => keys.iter().find(|key| key.id == *id).and_then(|key| key.expires_at),
+            _ => None,
+        };
+        let expires_at = match (new.expires_at, giver) {
+            (Some(asked), Some(giver)) => Some(asked.min(giver)),
+            (asked, giver) => asked.or(giver),
+        };
+        // Keys that open nothing any more do not count, but there is an end to how many of them are kept.
+        let max = owner.quotas.keys;
+        if keys.iter().filter(|key| key.is_live(now)).count() >= max as usize {
+            return Err(ServiceError::Quota { of: "keys", max });
+        }
+        let made = NewKey::make(org, new.name, capabilities, new.session_scope, expires_at, now);
         let mut commit = Commit::new(org, now);
-        commit.quotas.push(Quota { of: QuotaKind::Keys, max: owner.quotas.keys });
+        commit.quotas.push(Quota { of: QuotaKind::Keys, max: max.saturating_mul(DEAD_KEYS) });
         commit.writes.push(Write::PutKey(made.key.clone()));
         commit.audit.push(admin_audit(permit, org, OperationKind::KeyCreate, made.key.id.to_string(), request, now));
         self.store.commit(commit).await.map_err(admin_error)?;

@@ -30,11 +30,11 @@ mod simulate;
 mod views;
 mod wait;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use portcullis_core::{Clock, Org, OrgId, SessionId, Timestamp};
-use portcullis_engine::Engine;
+use portcullis_engine::{Engine, Report};
 use portcullis_policy::Runtime;
 use portcullis_store::{Snapshot, Store};
 use tokio::sync::{Notify, Semaphore};
@@ -46,7 +46,7 @@ pub use error::{ServiceError, StoreFailure};
 pub use execute::{Call, Done, Outcome};
 pub use keys::KeyRequest;
 pub use mint::random;
-pub use orgs::{NewOrg, OrgChange};
+pub use orgs::{NewOrg, OrgChange, QuotaChange};
 pub use plugins::Uploaded;
 /// Why a message was not sent, as the engine says it.
 pub use portcullis_engine::SendError;
@@ -82,6 +82,12 @@ pub struct Service {
     sending: Arc<Mutex<HashMap<SessionId, u32>>>,
     /// Observers at work; who finds no place is not told.
     observing: Arc<Semaphore>,
+    /// Held from a check to its commit by administrative operations that rest on rows which the writer does not check for them.
+    administering: tokio::sync::Mutex<()>,
+    /// Reports of the engine that could not be recorded yet, oldest first.
+    unrecorded: Mutex<VecDeque<Report>>,
+    /// Rung when a timer may be due.
+    timers_stirred: Notify,
     /// Rung when something was committed that the driver may have to wait for differently.
     stirred: Notify,
 }
@@ -123,6 +129,9 @@ impl Service {
             orgs: RwLock::new(orgs),
             sending: Arc::default(),
             observing: Arc::new(Semaphore::new(follow::OBSERVERS_AT_ONCE)),
+            administering: tokio::sync::Mutex::new(()),
+            unrecorded: Mutex::default(),
+            timers_stirred: Notify::new(),
             stirred: Notify::new(),
         }))
     }
@@ -139,10 +148,10 @@ impl Service {
         self.clock.now()
     }
 
-    /// Whether the store still answers; what readiness asks.
+    /// Whether the store still takes reads and commits; what readiness asks.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.store.snapshot().is_ok()
+        self.store.is_writable() && self.store.snapshot().is_ok()
     }
 
     fn snapshot(&self) -> Result<Arc<Snapshot>, ServiceError> {

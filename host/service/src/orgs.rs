@@ -34,12 +34,38 @@ pub struct OrgChange {
     pub name: Option<String>,
     /// Another plan.
     pub plan: Option<Plan>,
-    /// Other quotas.
-    pub quotas: Option<Quotas>,
+    /// Other quotas; what is left out stays.
+    pub quotas: QuotaChange,
     /// Other labels, all of them.
     pub labels: Option<Labels>,
     /// Whether it is suspended.
     pub suspended: Option<bool>,
+}
+
+/// What to change about quotas; `None` leaves one as it is.
+#[derive(Debug, Clone, Default)]
+pub struct QuotaChange {
+    /// Sessions that exist.
+    pub sessions: Option<u32>,
+    /// Keys that open something.
+    pub keys: Option<u32>,
+    /// Plugins that exist.
+    pub plugins: Option<u32>,
+    /// Bindings that exist.
+    pub bindings: Option<u32>,
+    /// Operations under way at once.
+    pub concurrency: Option<u32>,
+}
+
+impl QuotaChange {
+    fn apply(self, quotas: &mut Quotas) {
+        let Quotas { sessions, keys, plugins, bindings, concurrency } = quotas;
+        *sessions = self.sessions.unwrap_or(*sessions);
+        *keys = self.keys.unwrap_or(*keys);
+        *plugins = self.plugins.unwrap_or(*plugins);
+        *bindings = self.bindings.unwrap_or(*bindings);
+        *concurrency = self.concurrency.unwrap_or(*concurrency);
+    }
 }
 
 impl Service {
@@ -54,6 +80,7 @@ impl Service {
         request: Option<RequestId>,
     ) -> Result<Arc<Org>, ServiceError> {
         check_name("name", &new.name)?;
+        check_name("plan.name", &new.plan.name)?;
         check_labels(&new.labels)?;
         let now = self.now();
         let org = Org {
@@ -91,6 +118,9 @@ impl Service {
         if let Some(name) = &change.name {
             check_name("name", name)?;
         }
+        if let Some(plan) = &change.plan {
+            check_name("plan.name", &plan.name)?;
+        }
         if let Some(labels) = &change.labels {
             check_labels(labels)?;
         }
@@ -99,7 +129,7 @@ impl Service {
         let mut org = Org::clone(&current);
         org.name = change.name.unwrap_or(org.name);
         org.plan = change.plan.unwrap_or(org.plan);
-        org.quotas = change.quotas.unwrap_or(org.quotas);
+        change.quotas.apply(&mut org.quotas);
         org.labels = change.labels.unwrap_or(org.labels);
         org.suspended = change.suspended.unwrap_or(org.suspended);
         org.generation += 1;

@@ -8,8 +8,8 @@ use portcullis_core::lifecycle::Move;
 use portcullis_core::operation::{CreateSession, SendText, WhenPairing, WhenStopped, WhenUnpaired};
 use portcullis_core::verdict::{Extension, Verdict, Veto};
 use portcullis_core::{
-    BindingId, Effect, EventBody, FollowUp, Input, Names, Operation, OrgId, PluginId, Refusal, Request,
-    Session, SessionId, Status, Step, Timestamp, rate, step,
+    BindingId, Effect, EventBody, FollowUp, Input, Names, Operation, OrgId, PluginId, Refusal, Request, Session,
+    SessionId, Status, Step, Timestamp, rate, step,
 };
 use portcullis_engine::SendError;
 use portcullis_store::{PluginTimer, TimerChange};

@@ -96,6 +96,7 @@ impl Service {
         request: Option<RequestId>,
     ) -> Result<(), ServiceError> {
         let org = permit.target().org;
+        let _alone = self.administering.lock().await;
         let snapshot = self.store.snapshot()?;
         if snapshot.plugin_versions(org, plugin)?.is_empty() {
             return Err(ServiceError::NotFound("plugin"));

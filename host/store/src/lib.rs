@@ -125,6 +125,12 @@ impl Store {
         Ok(Snapshot { transaction: self.shared().database.begin_read()?, shared: self.shared().clone() })
     }
 
+    /// Whether the last transaction could be made durable. After a fault of the disk nothing can be committed until the store is opened again.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.writer().is_healthy()
+    }
+
     /// Makes a commit, and returns once it is durable.
     /// Dropping the future does not take a commit back that is queued already.
     ///

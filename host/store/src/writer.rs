@@ -15,6 +15,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -78,14 +79,21 @@ impl<T> Reply<T> {
 pub(crate) struct Writer {
     queue: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
+    healthy: Arc<AtomicBool>,
 }
 
 impl Writer {
     pub(crate) fn start(database: Arc<Database>, ring: Arc<Keyring>, mode: CommitMode) -> std::io::Result<Self> {
         let (queue, jobs) = channel();
-        let work = Work { database, ring, mode, jobs };
+        let healthy = Arc::new(AtomicBool::new(true));
+        let work = Work { database, ring, mode, jobs, healthy: Arc::clone(&healthy) };
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || work.run())?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        Ok(Self { queue: Some(queue), thread: Some(thread), healthy })
+    }
+
+    /// Whether the last transaction could be made durable. redb takes no more after a fault of the disk, until it is opened again.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
     }
 
     /// Queues a job; the job itself comes back if the writer has ended.
@@ -119,6 +127,8 @@ struct Work {
     ring: Arc<Keyring>,
     mode: CommitMode,
     jobs: Receiver<Job>,
+    /// Whether the last transaction could be made durable.
+    healthy: Arc<AtomicBool>,
 }
 
 impl Work {
@@ -165,6 +175,7 @@ impl Work {
         let mut applied = Vec::with_capacity(jobs.len());
         let mut waiting = jobs.into_iter();
         let result = self.try_transact(&mut waiting, &mut winners, &mut applied);
+        self.healthy.store(result.is_ok(), Ordering::Relaxed);
         if let Err(fault) = &result {
             tracing::error!(error = fault as &dyn std::error::Error, "a batch of commits failed");
         }

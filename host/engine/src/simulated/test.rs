@@ -68,7 +68,7 @@ impl Story {
                 ReportBody::Fact(fact) => fact.fact.name().to_owned(),
                 ReportBody::TextIn(text) => format!("text from {}: {}", text.from, text.text),
             };
-            writeln!(self.text, "{:>7} {what}", self.now.as_millis()).unwrap();
+            writeln!(self.text, "{:<7}{what}", self.now.as_millis()).unwrap();
         }
     }
 
@@ -87,13 +87,13 @@ fn qr_codes_rotate_six_times_and_then_pairing_has_failed() {
     story.perform(Task::Pair { attempt: first(), phone: None });
     story.pass(Duration::from_secs(300));
     story.check(&expect![[r#"
-              0 code 2@simulated,sess_01040G2081040G2081040G2081,1,1 until 60000
-          60000 code 2@simulated,sess_01040G2081040G2081040G2081,1,2 until 80000
-          80000 code 2@simulated,sess_01040G2081040G2081040G2081,1,3 until 100000
-         100000 code 2@simulated,sess_01040G2081040G2081040G2081,1,4 until 120000
-         120000 code 2@simulated,sess_01040G2081040G2081040G2081,1,5 until 140000
-         140000 code 2@simulated,sess_01040G2081040G2081040G2081,1,6 until 160000
-         160000 codes-exhausted
+        0      code 2@simulated,sess_01040G2081040G2081040G2081,1,1 until 60000
+        60000  code 2@simulated,sess_01040G2081040G2081040G2081,1,2 until 80000
+        80000  code 2@simulated,sess_01040G2081040G2081040G2081,1,3 until 100000
+        100000 code 2@simulated,sess_01040G2081040G2081040G2081,1,4 until 120000
+        120000 code 2@simulated,sess_01040G2081040G2081040G2081,1,5 until 140000
+        140000 code 2@simulated,sess_01040G2081040G2081040G2081,1,6 until 160000
+        160000 codes-exhausted
     "#]]);
     assert_eq!(story.engine.runs(), []);
 }
@@ -115,15 +115,15 @@ fn a_scan_links_and_connects_and_a_launch_finds_the_device_again() {
     story.pass(Duration::from_secs(2));
     story.perform(Task::Launch { attempt: first().next().next() });
     story.check(&expect![[r#"
-              0 code 2@simulated,sess_01040G2081040G2081040G2081,1,1 until 60000
-              0 linked
-            500 connected
-           2000 disconnected
-           4000 connected
-           7000 text from 49123@s.whatsapp.net: hello
-           7500 connected
-           9200 unlinked
-          11000 logged-out
+        0      code 2@simulated,sess_01040G2081040G2081040G2081,1,1 until 60000
+        0      linked
+        500    connected
+        2000   disconnected
+        4000   connected
+        7000   text from 49123@s.whatsapp.net: hello
+        7500   connected
+        9200   unlinked
+        11000  logged-out
     "#]]);
 }
 
@@ -133,8 +133,8 @@ fn a_pairing_code_has_the_form_of_whatsapps() {
     story.perform(Task::Pair { attempt: first(), phone: Some(Secret::new("628123")) });
     story.pass(Duration::from_secs(200));
     story.check(&expect![[r#"
-              0 code 3EK9-1J7M until 160000
-         160000 codes-exhausted
+        0      code 3EK9-1J7M until 160000
+        160000 codes-exhausted
     "#]]);
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::operation::{CreateSession, WhenUnpaired};
-use portcullis_core::{Operation, OperationKind, OrgId, Principal, Quotas, Target};
-use portcullis_service::{OrgChange, ServiceError};
+use portcullis_core::{Operation, OperationKind, OrgId, Principal, Target};
+use portcullis_service::{OrgChange, QuotaChange, ServiceError};
 use tokio::task::JoinSet;
 
 use crate::world::World;
@@ -23,7 +23,10 @@ impl World {
 async fn a_session_quota_is_exact_under_concurrency() {
     let world = Arc::new(World::new().await);
     world
-        .change_org(OrgChange { quotas: Some(Quotas { sessions: 10, ..Quotas::default() }), ..OrgChange::default() })
+        .change_org(OrgChange {
+            quotas: QuotaChange { sessions: Some(10), ..QuotaChange::default() },
+            ..OrgChange::default()
+        })
         .await;
     let mut creating = JoinSet::new();
     for _ in 0..40 {
@@ -111,7 +114,10 @@ async fn concurrent_deletes_of_one_session_are_one_deletion() {
 async fn an_organisation_without_places_is_told_when_to_come_back() {
     let world = World::new().await;
     world
-        .change_org(OrgChange { quotas: Some(Quotas { concurrency: 0, ..Quotas::default() }), ..OrgChange::default() })
+        .change_org(OrgChange {
+            quotas: QuotaChange { concurrency: Some(0), ..QuotaChange::default() },
+            ..OrgChange::default()
+        })
         .await;
     let refused = world.execute(Operation::SessionCreate(CreateSession::default())).await;
     assert!(matches!(refused, Err(ServiceError::Busy { retry_after }) if retry_after > Duration::ZERO), "{refused:?}");

@@ -5,7 +5,7 @@ use portcullis_core::{
     Capabilities, Capability, FailureFold, Grant, Labels, Mode, OperationKind, OrgId, Plan, PluginId, Quotas, Selector,
     Timestamp,
 };
-use portcullis_service::{BindingChange, KeyRequest, NewBinding, NewOrg, OrgChange};
+use portcullis_service::{BindingChange, KeyRequest, NewBinding, NewOrg, OrgChange, QuotaChange};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -41,14 +41,26 @@ pub(super) fn create_org(incoming: &Incoming) -> Result<Asked, Problem> {
 struct OrgPatch {
     name: Option<String>,
     plan: Option<Plan>,
-    quotas: Option<Quotas>,
+    quotas: Option<QuotasPatch>,
     labels: Option<Labels>,
     suspended: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct QuotasPatch {
+    sessions: Option<u32>,
+    keys: Option<u32>,
+    plugins: Option<u32>,
+    bindings: Option<u32>,
+    concurrency: Option<u32>,
 }
 
 pub(super) fn update_org(incoming: &Incoming) -> Result<Asked, Problem> {
     let org = org_id(incoming)?;
     let OrgPatch { name, plan, quotas, labels, suspended } = decode::body(incoming)?;
+    let QuotasPatch { sessions, keys, plugins, bindings, concurrency } = quotas.unwrap_or_default();
+    let quotas = QuotaChange { sessions, keys, plugins, bindings, concurrency };
     Ok(Asked::UpdateOrg { org, change: OrgChange { name, plan, quotas, labels, suspended } })
 }
 
