@@ -180,7 +180,7 @@ impl Service {
             let fired = self.fire_timers(self.now()).await;
             let now = self.now();
             let rest = now.after(if fired { Duration::from_millis(10) } else { Duration::from_secs(1) });
-            let next = self.next_timer().map_or(now.after(RECONCILE_EVERY), |at| at.max(rest));
+            let next = self.next_timer().map_or_else(|| now.after(RECONCILE_EVERY), |at| at.max(rest));
             tokio::select! {
                 () = self.timers_stirred.notified() => {}
                 () = self.clock.reach(next) => {}

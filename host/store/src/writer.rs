@@ -188,6 +188,7 @@ impl Work {
         }
     }
 
+    #[expect(clippy::vec_box, reason = "the commits come boxed; unboxing them would copy each once more")]
     fn try_transact(
         &self,
         waiting: &mut impl Iterator<Item = (Box<Prepared>, Reply<Committed>)>,

@@ -7,6 +7,7 @@ mod follow;
 #[path = "../../../policy/src/test/guest.rs"]
 #[expect(dead_code, reason = "the guests of the policy crate's tests do more than these tests need")]
 mod guest;
+mod races;
 mod recovery;
 mod story;
 mod world;
