@@ -117,3 +117,25 @@ async fn a_session_is_deleted_once_however_many_ask() {
     let erased: Vec<_> = erased.map(|entry| text(entry, "sessionId")).collect();
     assert_eq!(erased, [id]);
 }
+
+/// The story: a binding was made and its plugin deleted at the same time, both were answered with success,
+/// and the binding that was left pointed nowhere and so let everything through.
+#[tokio::test]
+async fn a_plugin_is_not_deleted_while_it_is_being_bound() {
+    let gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    for _ in 0..10 {
+        let plugin = org.catalogue("grace-delete").await;
+        let body = json!({ "plugin": plugin, "settings": {} });
+        let path = format!("/api/v1/plugins/{plugin}");
+        let (bound, deleted) = tokio::join!(org.client.post("/api/v1/bindings", &body), org.client.delete(&path));
+        let (bound, deleted) = (bound.status == 201, deleted.status == 204);
+        assert!(bound != deleted, "bound: {bound}, deleted: {deleted}");
+        if bound {
+            let bindings = org.client.get("/api/v1/bindings").await.expect(200);
+            let binding = bindings["data"][0]["id"].as_str().unwrap().to_owned();
+            org.client.delete(&format!("/api/v1/bindings/{binding}")).await.expect(204);
+            org.client.delete(&path).await.expect(204);
+        }
+    }
+}

@@ -10,6 +10,7 @@ mod authorization;
 mod client;
 mod concurrency;
 mod crashes;
+mod earnest;
 mod errors;
 mod gateway;
 mod guest;

@@ -239,3 +239,28 @@ async fn a_client_that_goes_away_does_not_stop_what_it_began() {
     })
     .await;
 }
+
+/// A leaked key of the operator's must not open the gateway for ever.
+#[tokio::test]
+async fn the_operators_key_can_be_replaced_while_the_gateway_is_stopped() {
+    let mut gateway = Gateway::start().await;
+    let old = gateway.operator_key.clone();
+    gateway.terminate().await;
+    let replaced = program().args(["operator-key", "--data-dir"]).arg(gateway.data()).output().await.unwrap();
+    assert!(replaced.status.success(), "{}", stderr(&replaced));
+    let new = std::fs::read_to_string(gateway.data().join("operator-key")).unwrap().trim().to_owned();
+    assert!(new != old && stderr(&replaced).contains(&new), "{}", stderr(&replaced));
+    gateway.restart().await;
+    gateway.operator().get("/api/v1/orgs").await.expect(401);
+    Client::new(gateway.address, Some(&new)).get("/api/v1/orgs").await.expect(200);
+}
+
+#[tokio::test]
+async fn checking_a_directory_without_data_makes_none() {
+    let directory = tempfile::tempdir().unwrap();
+    for command in ["check", "operator-key"] {
+        let output = program().args([command, "--data-dir"]).arg(directory.path()).output().await.unwrap();
+        assert!(!output.status.success() && stderr(&output).contains("there is no data"), "{}", stderr(&output));
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}

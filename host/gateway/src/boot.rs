@@ -10,14 +10,14 @@ use portcullis_core::{Clock, DeviceStore};
 use portcullis_engine::{Engine, Simulated};
 use portcullis_http::{Front, HttpConfig};
 use portcullis_policy::{Compiler, Runtime, RuntimeConfig};
-use portcullis_service::{Service, ServiceConfig, SystemClock};
+use portcullis_service::{NewKey, Service, ServiceConfig, SystemClock};
 use portcullis_store::{Store, StoreOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{EngineKind, Serve};
+use crate::cli::{EngineKind, OperatorKey, Serve};
 use crate::config::Config;
 use crate::{Failure, catalogue, terminal};
 
@@ -33,7 +33,9 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Failure> {
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
     let gateway = Gateway::open(&config, Arc::new(SystemClock::default())).await?;
-    gateway.make_operator_key(&config.data_dir).await?;
+    if let Some(new) = gateway.service.new_operator_key() {
+        gateway.keep_operator_key(&config.data_dir, &new).await?;
+    }
     if !config.listen.ip().is_loopback() {
         tracing::warn!(listen = %config.listen, "listening beyond loopback; let a reverse proxy end TLS in front of it");
     }
@@ -48,6 +50,18 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Failure> {
     });
     terminal::say(&format!("listening on http://{}", listener.local_addr()?));
     gateway.run(listener, ended).await
+}
+
+/// Makes a new operator key for a gateway that does not run.
+pub(crate) async fn replace_operator_key(arguments: OperatorKey) -> Result<(), Failure> {
+    start_log_quietly();
+    if !arguments.data_dir.join("portcullis.redb").is_file() {
+        return Err(format!("there is no data in {}", arguments.data_dir.display()).into());
+    }
+    let serve = Serve { data_dir: Some(arguments.data_dir), listen: None, engine: None, config: None };
+    let config = Config::load(&serve)?;
+    let gateway = Gateway::open(&config, Arc::new(SystemClock::default())).await?;
+    gateway.keep_operator_key(&config.data_dir, &gateway.service.another_operator_key()).await
 }
 
 /// Everything of one gateway.
@@ -90,15 +104,14 @@ impl Gateway {
         Ok(Self { service, front })
     }
 
-    /// At the first boot: makes the operator's key, prints it once and leaves it in a file that only its owner reads.
-    async fn make_operator_key(&self, data_dir: &Path) -> Result<(), Failure> {
+    /// Leaves the operator's key in a file that only its owner reads, lets it open the gateway, and prints it once.
+    async fn keep_operator_key(&self, data_dir: &Path, new: &NewKey) -> Result<(), Failure> {
         let path = data_dir.join(OPERATOR_KEY);
-        let Some(new) = self.service.new_operator_key() else { return Ok(()) };
         let mut options = std::fs::OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         writeln!(file, "{}", new.text)?;
         file.sync_all()?;
-        self.service.keep_operator_key(&new).await?;
+        self.service.keep_operator_key(new).await?;
         terminal::warn(&format!("operator key (shown once, kept in {}): {}", path.display(), new.text));
         Ok(())
     }

@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Open the data of a stopped gateway and verify it.
     Check(Check),
+    /// Make a new operator key for a stopped gateway; the old one opens nothing any more.
+    OperatorKey(OperatorKey),
     /// Organisations of a running gateway.
     #[command(subcommand)]
     Org(Org),
@@ -88,6 +90,13 @@ pub(crate) struct Demo {
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
+    /// Where the stopped gateway keeps everything.
+    #[arg(long)]
+    pub(crate) data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OperatorKey {
     /// Where the stopped gateway keeps everything.
     #[arg(long)]
     pub(crate) data_dir: PathBuf,

@@ -36,6 +36,7 @@ pub fn main() -> ExitCode {
             Command::Serve(arguments) => boot::serve(arguments).await,
             Command::Demo(arguments) => demo::play(arguments).await,
             Command::Check(arguments) => check::check(&arguments),
+            Command::OperatorKey(arguments) => boot::replace_operator_key(arguments).await,
             Command::Org(command) => administration::org(cli.remote, command).await,
             Command::Key(command) => administration::key(cli.remote, command).await,
             Command::Plugin(command) => administration::plugin(cli.remote, command).await,

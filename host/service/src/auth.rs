@@ -157,23 +157,35 @@ impl Service {
         }
     }
 
+    /// A new key for the operator, whatever others there are; [`Service::keep_operator_key`] makes it the only one.
+    #[must_use]
+    pub fn another_operator_key(&self) -> NewKey {
+        NewKey::make(OrgId::PLATFORM, "operator".to_owned(), Capabilities::all(), None, None, self.now())
+    }
+
     /// A new key for the operator if there is none that still opens anything.
     /// It opens nothing before [`Service::keep_operator_key`], so that it can be written down first: a crash in between costs only a key that nobody uses.
     #[must_use]
     pub fn new_operator_key(&self) -> Option<NewKey> {
         let now = self.now();
         let missing = !self.keyring.has_operator(now);
-        missing.then(|| NewKey::make(OrgId::PLATFORM, "operator".to_owned(), Capabilities::all(), None, None, now))
+        missing.then(|| self.another_operator_key())
     }
 
-    /// Lets the operator's key open the gateway.
+    /// Lets the operator's key open the gateway, and no other key of the operator's from then on.
     ///
     /// # Errors
     /// If it cannot be stored.
     pub async fn keep_operator_key(&self, new: &NewKey) -> Result<(), ServiceError> {
         let now = self.now();
         let mut commit = Commit::new(OrgId::PLATFORM, now);
-        commit.writes.push(Write::PutKey(new.key.clone()));
+        let mut keys: Vec<_> = self.store.snapshot()?.keys(OrgId::PLATFORM)?;
+        keys.retain(|key| key.is_live(now) && key.id != new.key.id);
+        for key in &mut keys {
+            key.revoked_at = Some(now);
+        }
+        keys.push(new.key.clone());
+        commit.writes.extend(keys.iter().cloned().map(Write::PutKey));
         commit.audit.push(AuditEntry {
             id: mint::id(AuditId::new, now),
             org: OrgId::PLATFORM,
@@ -187,7 +199,7 @@ impl Service {
             decision: None,
         });
         self.store.commit(commit).await.map_err(|error| ServiceError::Store(StoreFailure::Commit(error)))?;
-        self.keyring.put(new.key.clone());
+        keys.into_iter().for_each(|key| self.keyring.put(key));
         Ok(())
     }
 }
