@@ -25,7 +25,9 @@ async fn the_operators_key_is_made_once_and_only_its_owner_reads_it() {
     let key = gateway.operator_key.clone();
     assert!(key.starts_with("wa_") && key.len() == 67, "{key}");
     let mode = |name: &str| std::fs::metadata(gateway.data().join(name)).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode("operator-key"), 0o600);
+    for name in ["operator-key", "master-key", "keys", "portcullis.redb"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
     assert_eq!(mode(""), 0o700);
     gateway.operator().get("/api/v1/orgs").await.expect(200);
     assert!(gateway.terminate().await.success());

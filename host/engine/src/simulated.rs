@@ -215,7 +215,11 @@ impl Simulated {
     }
 
     fn begin(&self, org: OrgId, session: SessionId, attempt: Attempt, phase: Phase) {
-        self.state().runs.insert(session, Run { org, attempt, phase });
+        let mut state = self.state();
+        // Commands of two commits can arrive in the wrong order; an older run never replaces a newer one.
+        if state.runs.get(&session).is_none_or(|run| run.attempt <= attempt) {
+            state.runs.insert(session, Run { org, attempt, phase });
+        }
         self.changed.notify_one();
     }
 

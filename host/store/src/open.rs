@@ -8,6 +8,7 @@
 //! commit that would have used it; it is destroyed. An owner without a key is damage; it is reported and nothing is destroyed.
 
 use std::collections::HashSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -71,6 +72,7 @@ fn open_data(dir: &Path, data: &Path, options: StoreOptions) -> Result<Database,
         master::remove_if_there(&draft).map_err(StoreFault::of("removing half a data file"))?;
         drop(Database::create(&draft).map_err(failed)?);
         let name = || {
+            std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o600))?;
             std::fs::rename(&draft, data)?;
             master::sync_dir(dir)
         };

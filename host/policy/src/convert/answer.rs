@@ -10,6 +10,8 @@ use portcullis_core::{
 use crate::Pacing;
 use crate::bindings::portcullis::policy::{pace, types};
 
+/// The longest window that a plugin can count over, in milliseconds.
+const LONGEST_WINDOW: u64 = 24 * 60 * 60 * 1000;
 const CODE_BYTES: usize = 64;
 const SLUG_BYTES: usize = 64;
 const SENTENCE_BYTES: usize = 4096;
@@ -90,6 +92,10 @@ impl Teller<'_> {
             let counter = bounded("limit.counter", limit.counter, KEY_BYTES)?;
             if counter.is_empty() || limit.window == types::Window::Sliding(0) {
                 return Err(Broken { part: "limit", why: "it has no counter or no window" });
+            }
+            // Hits are kept for a little longer than a day, so a longer window would count too few.
+            if matches!(limit.window, types::Window::Sliding(millis) if millis > LONGEST_WINDOW) {
+                return Err(Broken { part: "limit.window", why: "it is longer than 24 hours" });
             }
             // A plugin counts in a space of its own, whatever name it chooses.
             let counter = format!("plugin:{}:{counter}", self.plugin);
@@ -365,6 +371,8 @@ mod test {
         assert!(decide(limit("", types::Window::UtcDay)).is_err());
         assert!(decide(limit(&"x".repeat(129), types::Window::UtcDay)).is_err());
         assert!(decide(limit("x", types::Window::Sliding(0))).is_err());
+        assert!(decide(limit("x", types::Window::Sliding(LONGEST_WINDOW))).is_ok());
+        assert!(decide(limit("x", types::Window::Sliding(LONGEST_WINDOW + 1))).is_err());
     }
 
     #[test]
