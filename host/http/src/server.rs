@@ -65,6 +65,7 @@ pub async fn serve(
         .max_concurrent_streams(128)
         .keep_alive_interval(Duration::from_secs(30));
     let builder = Arc::new(builder);
+    let (head_timeout, write_timeout) = (front.config.head_timeout, front.config.body_timeout);
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(front.config.connections));
     tokio::pin!(shutdown);
@@ -89,14 +90,12 @@ pub async fn serve(
         };
         // Answers are small and complete; waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
-        let front_config = front.config.clone();
         let front = Arc::clone(&front);
         let service = hyper::service::service_fn(move |request| {
             let front = Arc::clone(&front);
             async move { Ok::<_, std::convert::Infallible>(detached(front, request).await) }
         });
         let (builder, watcher) = (Arc::clone(&builder), graceful.watcher());
-        let (head_timeout, write_timeout) = (front_config.head_timeout, front_config.body_timeout);
         tokio::spawn(async move {
             // Hyper's own clock starts with the first request, so who says nothing at all is sent away here.
             if tokio::time::timeout(head_timeout, speaks(&stream)).await.is_ok_and(|spoken| spoken.is_ok()) {
