@@ -266,3 +266,17 @@ async fn checking_a_directory_without_data_makes_none() {
     }
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
+
+/// A client that has connected and said nothing has nothing to lose, so nobody waits for it.
+#[tokio::test]
+async fn a_silent_connection_does_not_delay_the_end() {
+    let mut gateway = Gateway::start().await;
+    let mut silent = TcpStream::connect(gateway.address).await.unwrap();
+    // An answered request on another connection shows that the silent one was accepted.
+    gateway.operator().get("/api/v1/orgs").await.expect(200);
+    assert!(gateway.terminate().await.success());
+    let mut said = Vec::new();
+    silent.read_to_end(&mut said).await.unwrap();
+    assert!(said.is_empty());
+    assert!(!gateway.stderr().contains("did not end in time"), "{}", gateway.stderr());
+}

@@ -17,7 +17,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use portcullis_core::{Denial, RequestId};
 use portcullis_service::ServiceError;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_io_timeout::TimeoutStream;
 
 use crate::Front;
@@ -67,6 +67,8 @@ pub async fn serve(
     let builder = Arc::new(builder);
     let (head_timeout, write_timeout) = (front.config.head_timeout, front.config.body_timeout);
     let graceful = GracefulShutdown::new();
+    // Dropping the sender is what tells the silent connections.
+    let (ending, ended) = watch::channel(());
     let places = Arc::new(Semaphore::new(front.config.connections));
     tokio::pin!(shutdown);
     loop {
@@ -96,9 +98,14 @@ pub async fn serve(
             async move { Ok::<_, std::convert::Infallible>(detached(front, request).await) }
         });
         let (builder, watcher) = (Arc::clone(&builder), graceful.watcher());
+        let mut ended = ended.clone();
         tokio::spawn(async move {
-            // Hyper's own clock starts with the first request, so who says nothing at all is sent away here.
-            if tokio::time::timeout(head_timeout, speaks(&stream)).await.is_ok_and(|spoken| spoken.is_ok()) {
+            // Hyper's own clock starts with the first request, so who says nothing at all is sent away here, and at the end at once.
+            let spoken = tokio::select! {
+                spoken = tokio::time::timeout(head_timeout, speaks(&stream)) => spoken.is_ok_and(|spoken| spoken.is_ok()),
+                _ = ended.changed() => false,
+            };
+            if spoken {
                 // A client that asks and never reads must not hold its place for ever.
                 let mut stream = TimeoutStream::new(stream);
                 stream.set_write_timeout(Some(write_timeout));
@@ -112,6 +119,7 @@ pub async fn serve(
         });
     }
     drop(listener);
+    drop(ending);
     if tokio::time::timeout(front.config.drain_timeout, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not end in time");
     }
