@@ -16,9 +16,9 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use portcullis_core::{Denial, RequestId};
 use portcullis_service::ServiceError;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio_io_timeout::TimeoutStream;
 
 use crate::Front;
 use crate::dialect::Problem;
@@ -65,7 +65,8 @@ pub async fn serve(
         .max_concurrent_streams(128)
         .keep_alive_interval(Duration::from_secs(30));
     let builder = Arc::new(builder);
-    let (head_timeout, write_timeout) = (front.config.head_timeout, front.config.body_timeout);
+    let head_timeout = front.config.head_timeout;
+    let unread_timeout = u32::try_from(front.config.body_timeout.as_millis()).unwrap_or(u32::MAX);
     let graceful = GracefulShutdown::new();
     // Dropping the sender is what tells the silent connections.
     let (ending, ended) = watch::channel(());
@@ -92,6 +93,8 @@ pub async fn serve(
         };
         // Answers are small and complete; waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
+        // A client that asks and never reads must not hold its place for ever. The kernel keeps this clock, so that no answer pays for it.
+        let _ = set_tcp_user_timeout(&stream, unread_timeout);
         let front = Arc::clone(&front);
         let service = hyper::service::service_fn(move |request| {
             let front = Arc::clone(&front);
@@ -106,11 +109,7 @@ pub async fn serve(
                 _ = ended.changed() => false,
             };
             if spoken {
-                // A client that asks and never reads must not hold its place for ever.
-                let mut stream = TimeoutStream::new(stream);
-                stream.set_write_timeout(Some(write_timeout));
-                let stream = TokioIo::new(Box::pin(stream));
-                let connection = builder.serve_connection_with_upgrades(stream, service).into_owned();
+                let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
                 if let Err(error) = watcher.watch(connection).await {
                     tracing::debug!(%error, "a connection ended early");
                 }

@@ -116,6 +116,8 @@ impl Service {
             }
             let settled = match self.settle(question, &case, ruling).await {
                 Err(Unsettled::Conflict) => continue,
+                // A name that was made here and is taken is made anew; one that the caller chose is theirs to change.
+                Err(Unsettled::Failed(ServiceError::NameTaken)) if has_made_up_name(&question.operation) => continue,
                 Err(Unsettled::Failed(error)) => Err(error),
                 Ok(done) => Ok(done),
             };
@@ -481,6 +483,10 @@ fn is_settled(question: &Question, session: &Session) -> bool {
         (_, Intent::Running | Intent::Stopped, Some(_)) => is_delete,
         (.., None) => false,
     }
+}
+
+fn has_made_up_name(operation: &Operation) -> bool {
+    matches!(operation, Operation::SessionCreate(create) if create.instance_name.is_none())
 }
 
 /// 64 of 128 random bits.
