@@ -1,8 +1,9 @@
 //! The gateway as a process: started on a port of its choice, asked through its command line, stopped in every way there is.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -148,7 +149,8 @@ pub(crate) fn program() -> Command {
 
 async fn serve(data: &Path, config: Option<&Path>, stderr: &Arc<Mutex<String>>) -> (Child, SocketAddr) {
     let mut command = program();
-    command.args(["serve", "--listen", "127.0.0.1:0", "--engine", "simulated", "--data-dir"]).arg(data);
+    let listen = format!("{}:0", own_address());
+    command.args(["serve", "--listen", &listen, "--engine", "simulated", "--data-dir"]).arg(data);
     if let Some(config) = config {
         command.arg("--config").arg(config);
     }
@@ -164,6 +166,17 @@ async fn serve(data: &Path, config: Option<&Path>, stderr: &Arc<Mutex<String>>) 
     // A program that finds its stdout closed would fail for a reason that is the test's own.
     tokio::spawn(keep(stdout.into_inner(), Arc::default()));
     (process, address.parse().unwrap())
+}
+
+/// An address of the loopback network that no other gateway of this run has.
+///
+/// The story: a client of a gateway that had just been killed reached another test's gateway, which had been given the same port,
+/// and took its 401 for an answer.
+fn own_address() -> Ipv4Addr {
+    static STARTED: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = STARTED.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let run = u8::try_from(std::process::id() % 200).unwrap_or_default();
+    Ipv4Addr::new(127, run + 1, high, low)
 }
 
 async fn keep(from: impl AsyncRead + Unpin, to: Arc<Mutex<String>>) {
