@@ -2,7 +2,7 @@
 //!
 //! `service` takes a [`Permit`] wherever it acts, and only [`authorize`] makes one.
 
-use crate::{Capability, OperationKind, OrgId, Principal, PrincipalKind, SessionId};
+use crate::{Capability, OperationKind, OrgId, Principal, SessionId};
 
 /// On what an operation acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,8 +90,7 @@ impl Denial {
 /// [`Denial::Forbidden`] for a capability it lacks.
 pub fn authorize(principal: &Principal, kind: OperationKind, target: Target) -> Result<Permit, Denial> {
     let needed = kind.row().capability;
-    let across_orgs = matches!(principal.kind, PrincipalKind::Operator);
-    if needed != Capability::Operate && target.org != principal.org && !across_orgs {
+    if needed != Capability::Operate && target.org != principal.org && !principal.is_operator() {
         return Err(Denial::Hidden);
     }
     if principal.session_scope.is_some() && target.session != principal.session_scope {
@@ -111,7 +110,7 @@ mod test {
     use expect_test::expect_file;
 
     use super::*;
-    use crate::{Capabilities, KeyId};
+    use crate::{Capabilities, KeyId, PrincipalKind};
 
     fn key(org: u8, scope: Option<u8>, capabilities: &[Capability]) -> Principal {
         Principal {
@@ -120,6 +119,10 @@ mod test {
             session_scope: scope.map(|byte| SessionId::from_bytes([byte; 16])),
             capabilities: capabilities.iter().copied().collect::<Capabilities>(),
         }
+    }
+
+    fn user(org: u8, capabilities: &[Capability]) -> Principal {
+        Principal { kind: PrincipalKind::User { subject: "usr_1".to_owned() }, ..key(org, None, capabilities) }
     }
 
     /// Principal × operation × whose thing it is, as a table that a change of rules changes visibly.
@@ -135,6 +138,9 @@ mod test {
             ("plugins", key(1, None, &[Capability::Plugins])),
             ("audit", key(1, None, &[Capability::Audit])),
             ("scoped", key(1, Some(5), &Capability::ALL[..6])),
+            ("token", Principal::session_token(OrgId::from_bytes([1; 16]), SessionId::from_bytes([5; 16]))),
+            ("user", user(1, &Capability::ALL[..6])),
+            ("superuser", user(1, &Capability::ALL)),
         ];
         let (own, foreign) = (OrgId::from_bytes([1; 16]), OrgId::from_bytes([2; 16]));
         let targets = [

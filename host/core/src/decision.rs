@@ -162,7 +162,7 @@ pub enum FollowUp {
     /// Ask for an operation, as the plugin.
     Request {
         /// The operation.
-        operation: Operation,
+        operation: Box<Operation>,
     },
 }
 

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::session::{AccountLimit, FailureCause, PairingCode, PairingMethod};
-use crate::{Device, EventId, OrgId, SessionId, Timestamp};
+use crate::{DeliveryId, Device, EventId, OrgId, SessionId, Timestamp};
 
 /// One event, as it lies in the outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +65,8 @@ pub enum EventBody {
     },
     /// The labels changed.
     LabelsChanged,
+    /// The settings or the proxy changed.
+    SettingsChanged,
     /// A delete was put off.
     DeleteScheduled {
         /// Until when.
@@ -112,6 +114,18 @@ pub enum EventBody {
         message: String,
         /// To whom, a JID.
         to: String,
+        /// The message's own id, if it is remembered.
+        #[serde(default)]
+        delivery: Option<DeliveryId>,
+    },
+    /// A message that was asked for without waiting was not sent.
+    MessageFailed {
+        /// The message's own id.
+        delivery: DeliveryId,
+        /// To whom, a JID.
+        to: String,
+        /// The stable code of the error.
+        code: String,
     },
     /// A plugin emitted an event of its own.
     PluginEvent {
@@ -140,12 +154,14 @@ impl EventBody {
             | Self::AccountLimited { .. }
             | Self::RatePolicyChanged { .. }
             | Self::LabelsChanged
+            | Self::SettingsChanged
             | Self::DeleteScheduled { .. }
             | Self::DeleteCancelled { .. }
             | Self::PluginSuspended { .. }
             | Self::PolicyDenied { .. }
             | Self::MessageIn { .. }
             | Self::MessageOut { .. }
+            | Self::MessageFailed { .. }
             | Self::PluginEvent { .. } => false,
         }
     }
@@ -164,6 +180,7 @@ impl EventBody {
             Self::AccountLimited { .. } => "session.limited",
             Self::RatePolicyChanged { .. } => "session.rate-policy",
             Self::LabelsChanged => "session.labels",
+            Self::SettingsChanged => "session.settings",
             Self::DeleteScheduled { .. } => "session.delete-scheduled",
             Self::Restored => "session.restored",
             Self::DeleteCancelled { .. } => "session.delete-cancelled",
@@ -173,6 +190,7 @@ impl EventBody {
             Self::PolicyDenied { .. } => "policy.denied",
             Self::MessageIn { .. } => "message.in",
             Self::MessageOut { .. } => "message.out",
+            Self::MessageFailed { .. } => "message.failed",
             Self::PluginEvent { .. } => "plugin.event",
         }
     }

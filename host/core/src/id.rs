@@ -109,6 +109,8 @@ id_types! {
     DeliveryId "out_";
     /// One audit entry.
     AuditId "aud_";
+    /// A webhook.
+    WebhookId "wh_";
 }
 
 impl OrgId {

@@ -13,6 +13,7 @@ pub mod id;
 pub mod key;
 pub mod label;
 pub mod lifecycle;
+pub mod message;
 pub mod operation;
 pub mod org;
 pub mod plugin;
@@ -23,6 +24,7 @@ pub mod secret;
 pub mod session;
 pub mod time;
 pub mod verdict;
+pub mod webhook;
 
 pub use audit::{AuditEntry, AuditOutcome, DecisionRecord};
 pub use authorize::{Denial, Permit, Target, authorize};
@@ -30,10 +32,12 @@ pub use decision::{Answer, Decision, FollowUp, Patch, PluginFailure};
 pub use event::{DomainEvent, EventBody};
 pub use id::{
     AuditId, BindingId, DecisionId, DeliveryId, EventId, IdError, KeyId, OrgId, PluginId, RequestId, SessionId,
+    WebhookId,
 };
 pub use key::ApiKey;
 pub use label::{LabelError, Labels};
 pub use lifecycle::{Effect, EngineFact, Fact, Input, Refusal, Request, Step, step};
+pub use message::{MessageState, OutgoingMessage};
 pub use operation::{Operation, OperationKind};
 pub use org::{Org, Plan, Quotas};
 pub use plugin::{Binding, FailureFold, Grant, Hook, Mode, PluginVersion, Selector};
@@ -43,6 +47,7 @@ pub use port::{
 pub use principal::{Capabilities, Capability, Principal, PrincipalKind};
 pub use rate::{LimitCheck, RateLimits, RatePolicy, Window};
 pub use secret::Secret;
-pub use session::{Attempt, Device, Intent, Names, Session, Status};
+pub use session::{Attempt, Device, Intent, Names, Proxy, Session, Status, TempLink};
 pub use time::Timestamp;
 pub use verdict::{Verdict, fold};
+pub use webhook::{EventFormat, RetryPolicy, Webhook, WebhookChange, WebhookSpec};

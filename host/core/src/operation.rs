@@ -5,7 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Capability, Labels, Secret, SessionId};
+use crate::session::{Proxy, Settings};
+use crate::webhook::{EventFormat, WebhookChange, WebhookSpec};
+use crate::{Capability, Labels, Secret, SessionId, WebhookId};
 
 /// What an operation asks for, with everything it needs.
 /// These are the operations on sessions, which pass the policy chain; the others are calls of their own with a [`crate::Permit`].
@@ -32,12 +34,14 @@ pub enum Operation {
         session: SessionId,
         /// What to do if it is not linked.
         when_unpaired: WhenUnpaired,
+        /// What to do if nothing of it runs.
+        when_stopped: WhenStopped,
     },
     /// Unlink its device.
     SessionLogout {
         /// The session.
         session: SessionId,
-        /// What to do if it is linked but not connected.
+        /// What to do if nothing of it runs.
         when_stopped: WhenStopped,
     },
     /// Delete it.
@@ -78,8 +82,77 @@ pub enum Operation {
         /// The policy's slug.
         slug: String,
     },
+    /// Change how it behaves towards chats.
+    SessionSettings {
+        /// The session.
+        session: SessionId,
+        /// All settings it has from then on, but for one.
+        settings: Settings,
+        /// The one that the caller's dialect has no name for; it stays as it is.
+        kept: KeptSetting,
+    },
+    /// Choose the proxy through which it connects, from its next connection on.
+    SessionProxy {
+        /// The session.
+        session: SessionId,
+        /// The proxy; none to connect directly.
+        proxy: Option<Proxy>,
+    },
+    /// Make a new temporary link to its codes, or take the present one back.
+    SessionLink {
+        /// The session.
+        session: SessionId,
+        /// Which of the two.
+        change: LinkChange,
+    },
+    /// Make a webhook.
+    WebhookCreate {
+        /// The only session that it hears of.
+        session: Option<SessionId>,
+        /// What it is to be.
+        webhook: WebhookSpec,
+    },
+    /// Change a webhook.
+    WebhookUpdate {
+        /// The webhook.
+        webhook: WebhookId,
+        /// What changes.
+        change: WebhookChange,
+    },
+    /// Remove a webhook.
+    WebhookDelete {
+        /// The webhook.
+        webhook: WebhookId,
+    },
+    /// Give a session other webhooks in the place of all those that it has in one format.
+    WebhookReplace {
+        /// The session.
+        session: SessionId,
+        /// Which of its webhooks are replaced.
+        format: EventFormat,
+        /// What they become.
+        webhooks: Vec<WebhookSpec>,
+    },
     /// Send a text.
     MessageSend(SendText),
+    /// Ask WhatsApp which phone numbers it knows.
+    NumberCheck {
+        /// The session that asks.
+        session: SessionId,
+        /// Phone numbers, digits only.
+        numbers: Vec<String>,
+    },
+    /// Show a chat, or everybody, what the account is doing.
+    PresenceSet {
+        /// The session.
+        session: SessionId,
+        /// The chat's JID; everybody if there is none.
+        chat: Option<String>,
+        /// What is shown.
+        presence: Presence,
+        /// For how long it is shown before the answer, in milliseconds.
+        hold_millis: u32,
+    },
 }
 
 /// What a new session is to be.
@@ -92,11 +165,29 @@ pub struct CreateSession {
     /// Its first labels.
     pub labels: Labels,
     /// Its settings.
-    pub settings: crate::session::Settings,
+    pub settings: Settings,
     /// Its rate policy, if the caller chose one.
     pub rate_policy: Option<String>,
     /// Whether pairing begins at once.
     pub start: bool,
+    /// Pair by a code for this phone number, digits only, if pairing begins at once; by QR code otherwise.
+    #[serde(default)]
+    pub pairing_phone: Option<Secret>,
+    /// The phone number that it is meant for.
+    #[serde(default)]
+    pub expected_phone: Option<String>,
+    /// A token that opens this session and nothing else.
+    #[serde(default)]
+    pub token: Option<Secret>,
+    /// Whether a token is made for it if the caller chose none.
+    #[serde(default)]
+    pub make_token: bool,
+    /// Its proxy.
+    #[serde(default)]
+    pub proxy: Option<Proxy>,
+    /// Its first webhooks.
+    #[serde(default)]
+    pub webhooks: Vec<WebhookSpec>,
 }
 
 /// A text to send.
@@ -110,6 +201,95 @@ pub struct SendText {
     pub text: String,
     /// The id of a message that this one answers.
     pub reply_to: Option<String>,
+    /// JIDs of people who are mentioned.
+    #[serde(default)]
+    pub mentions: Vec<String>,
+    /// Whether everybody in the group is mentioned.
+    #[serde(default)]
+    pub mention_all: bool,
+    /// For how long the chat sees somebody typing before, in milliseconds.
+    #[serde(default)]
+    pub typing_millis: u32,
+    /// Whether links in the text get a preview.
+    #[serde(default)]
+    pub link_preview: bool,
+}
+
+impl SendText {
+    /// A text with nothing else about it.
+    #[must_use]
+    pub fn plain(session: SessionId, to: impl Into<String>, text: impl Into<String>) -> Self {
+        let (to, text) = (to.into(), text.into());
+        Self {
+            session,
+            to,
+            text,
+            reply_to: None,
+            mentions: Vec::new(),
+            mention_all: false,
+            typing_millis: 0,
+            link_preview: false,
+        }
+    }
+
+    /// Whether it goes to a group.
+    #[must_use]
+    pub fn is_for_group(&self) -> bool {
+        self.to.ends_with("@g.us")
+    }
+}
+
+/// A setting that stays as it is while all others are replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeptSetting {
+    /// [`Settings::voice_token`].
+    VoiceToken,
+    /// [`Settings::presence_typing`].
+    PresenceTyping,
+}
+
+/// What becomes of a session's temporary link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkChange {
+    /// There is a new one, and an older one opens nothing.
+    Rotate,
+    /// There is none.
+    Revoke,
+}
+
+/// What an account can be seen doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Presence {
+    /// Nothing: it is away.
+    Unavailable,
+    /// Being there.
+    Available,
+    /// Typing.
+    Composing,
+    /// Recording a voice message.
+    Recording,
+    /// No longer typing.
+    Paused,
+}
+
+impl Presence {
+    /// Every presence, in the order of the wire documents.
+    pub const ALL: [Presence; 5] = [Self::Unavailable, Self::Available, Self::Composing, Self::Recording, Self::Paused];
+
+    /// The word on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Available => "available",
+            Self::Composing => "composing",
+            Self::Recording => "recording",
+            Self::Paused => "paused",
+        }
+    }
 }
 
 /// What a start does with a session that is not linked.
@@ -122,14 +302,14 @@ pub enum WhenUnpaired {
     Pair,
 }
 
-/// What a logout does with a session that is linked but not connected.
+/// What a logout or a restart does with a session of which nothing runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WhenStopped {
     /// Refuse.
     Refuse,
-    /// Connect to tell WhatsApp.
-    ConnectToUnlink,
+    /// Connect: to tell WhatsApp of the logout, or because a restart is a start, too.
+    Connect,
 }
 
 /// What a request for a pairing code does while pairing by QR code.
@@ -158,15 +338,25 @@ impl Operation {
             Self::SessionPairingCode { .. } => OperationKind::SessionPairingCode,
             Self::SessionLabels { .. } => OperationKind::SessionLabels,
             Self::SessionRatePolicy { .. } => OperationKind::SessionRatePolicy,
+            Self::SessionSettings { .. } => OperationKind::SessionSettings,
+            Self::SessionProxy { .. } => OperationKind::SessionProxy,
+            Self::SessionLink { .. } => OperationKind::SessionLink,
+            Self::WebhookCreate { .. } => OperationKind::WebhookCreate,
+            Self::WebhookUpdate { .. } => OperationKind::WebhookUpdate,
+            Self::WebhookDelete { .. } => OperationKind::WebhookDelete,
+            Self::WebhookReplace { .. } => OperationKind::WebhookReplace,
             Self::MessageSend(_) => OperationKind::MessageSend,
+            Self::NumberCheck { .. } => OperationKind::NumberCheck,
+            Self::PresenceSet { .. } => OperationKind::PresenceSet,
         }
     }
 
-    /// The session it is about; none for a creation.
+    /// The session it is about; none for a creation, and for what is about the organisation or about a webhook by its id.
     #[must_use]
     pub fn session(&self) -> Option<SessionId> {
         match self {
-            Self::SessionCreate(_) => None,
+            Self::SessionCreate(_) | Self::WebhookUpdate { .. } | Self::WebhookDelete { .. } => None,
+            Self::WebhookCreate { session, .. } => *session,
             Self::SessionStart { session, .. }
             | Self::SessionStop { session }
             | Self::SessionRestart { session, .. }
@@ -177,6 +367,12 @@ impl Operation {
             | Self::SessionPairingCode { session, .. }
             | Self::SessionLabels { session, .. }
             | Self::SessionRatePolicy { session, .. }
+            | Self::SessionSettings { session, .. }
+            | Self::SessionProxy { session, .. }
+            | Self::SessionLink { session, .. }
+            | Self::WebhookReplace { session, .. }
+            | Self::NumberCheck { session, .. }
+            | Self::PresenceSet { session, .. }
             | Self::MessageSend(SendText { session, .. }) => Some(*session),
         }
     }
@@ -242,8 +438,21 @@ operation_table! {
     SessionPairingCode "session.pairing-code"  Manage   true    true     false "Begin pairing by a code to type on the phone.";
     SessionLabels      "session.labels"        Manage   true    true     true  "Replace a session's labels.";
     SessionRatePolicy  "session.rate-policy"   Manage   true    true     true  "Choose a session's rate policy.";
+    SessionSettings    "session.settings"      Manage   true    true     true  "Change how a session behaves towards chats.";
+    SessionProxy       "session.proxy"         Manage   true    true     true  "Choose a session's proxy.";
+    SessionLink        "session.link"          Manage   true    true     false "Make or revoke a temporary link to a session's codes.";
+    SecretRead         "session.secrets"       Manage   false   false    true  "Read a session's temporary link, token and proxy.";
     SessionRead        "session.read"          Read     false   false    true  "Read sessions.";
     MessageSend        "message.send"          Send     true    true     false "Send a message.";
+    MessageRead        "message.read"          Read     false   false    true  "Read what became of a message.";
+    NumberCheck        "number.check"          Send     true    true     false "Ask which phone numbers WhatsApp knows.";
+    PresenceSet        "presence.set"          Send     true    true     true  "Show what an account is doing.";
+    WebhookCreate      "webhook.create"        Manage   true    true     false "Make a webhook.";
+    WebhookUpdate      "webhook.update"        Manage   true    true     true  "Change a webhook.";
+    WebhookDelete      "webhook.delete"        Manage   true    true     true  "Remove a webhook.";
+    WebhookReplace     "webhook.replace"       Manage   true    true     true  "Replace a session's webhooks.";
+    WebhookRead        "webhook.read"          Manage   false   false    true  "Read webhooks.";
+    RealtimeTicket     "realtime.ticket"       Events   true    false    false "Get a ticket for the stream of events.";
     OrgCreate          "org.create"            Operate  true    false    false "Create an organisation.";
     OrgRead            "org.read"              Operate  false   false    true  "Read organisations.";
     OrgUpdate          "org.update"            Operate  true    false    true  "Change an organisation.";
@@ -259,6 +468,8 @@ operation_table! {
     BindingDelete      "binding.delete"        Plugins  true    false    true  "Remove a binding.";
     DecisionRead       "decision.read"         Audit    false   false    true  "Read recorded decisions.";
     AuditRead          "audit.read"            Audit    false   false    true  "Read the audit.";
+    AllSessionsRead    "session.read-all"      Operate  false   false    true  "Read the sessions of all organisations.";
+    MetricsRead        "metrics.read"          Operate  false   false    true  "Read the gateway's metrics.";
     Simulate           "simulator.act"         Manage   true    false    false "Act as the phone or the network of a simulated session.";
 }
 

@@ -58,12 +58,24 @@ pub struct Quotas {
     pub plugins: u32,
     /// Bindings that exist.
     pub bindings: u32,
+    /// Webhooks that exist.
+    pub webhooks: u32,
+    /// Messages that wait to be sent.
+    pub queued_messages: u32,
     /// Operations under way at once.
     pub concurrency: u32,
 }
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self { sessions: 100, keys: 100, plugins: 20, bindings: 50, concurrency: 64 }
+        Self {
+            sessions: 100,
+            keys: 100,
+            plugins: 20,
+            bindings: 50,
+            webhooks: 100,
+            queued_messages: 1000,
+            concurrency: 64,
+        }
     }
 }

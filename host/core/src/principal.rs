@@ -42,6 +42,8 @@ pub enum PrincipalKind {
         /// How many plugin requests lie between this one and a caller's operation.
         depth: u8,
     },
+    /// A bearer of the token of one session; the principal is bound to that session.
+    SessionToken,
     /// A bearer of a temporary link to one session.
     Link,
     /// The gateway itself: timers, due deletes, engine facts.
@@ -57,6 +59,7 @@ impl PrincipalKind {
             Self::User { .. } => "user",
             Self::Operator => "operator",
             Self::Plugin { .. } => "plugin",
+            Self::SessionToken => "session-token",
             Self::Link => "link",
             Self::System => "system",
         }
@@ -69,7 +72,7 @@ impl fmt::Display for PrincipalKind {
             Self::ApiKey { id } => write!(f, "api-key:{id}"),
             Self::User { subject } => write!(f, "user:{subject}"),
             Self::Plugin { id, .. } => write!(f, "plugin:{id}"),
-            Self::Operator | Self::Link | Self::System => f.write_str(self.name()),
+            Self::Operator | Self::SessionToken | Self::Link | Self::System => f.write_str(self.name()),
         }
     }
 }
@@ -83,6 +86,43 @@ impl Principal {
             kind: PrincipalKind::Operator,
             session_scope: None,
             capabilities: Capabilities::all(),
+        }
+    }
+
+    /// Whoever comes with the token of one session: the session is theirs, and nothing else.
+    #[must_use]
+    pub fn session_token(org: OrgId, session: SessionId) -> Self {
+        Self {
+            org,
+            kind: PrincipalKind::SessionToken,
+            session_scope: Some(session),
+            capabilities: [Capability::Read, Capability::Send, Capability::Manage].into_iter().collect(),
+        }
+    }
+
+    /// Whoever opened a session's temporary link: they may have its codes made, and nothing else.
+    #[must_use]
+    pub fn link(org: OrgId, session: SessionId) -> Self {
+        Self {
+            org,
+            kind: PrincipalKind::Link,
+            session_scope: Some(session),
+            capabilities: [Capability::Manage].into_iter().collect(),
+        }
+    }
+
+    /// Whether it runs the gateway, and so may act across organisations.
+    #[must_use]
+    pub fn is_operator(&self) -> bool {
+        match self.kind {
+            PrincipalKind::Operator => true,
+            // An identity provider can name operators, too.
+            PrincipalKind::User { .. } => self.capabilities.allow(Capability::Operate),
+            PrincipalKind::ApiKey { .. }
+            | PrincipalKind::Plugin { .. }
+            | PrincipalKind::SessionToken
+            | PrincipalKind::Link
+            | PrincipalKind::System => false,
         }
     }
 

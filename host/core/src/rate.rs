@@ -46,7 +46,18 @@ pub struct RatePolicy {
 /// The policies that the gateway knows without configuration, strictest first.
 /// The numbers are Portcullis's own: no public source gives any.
 #[must_use]
-pub fn built_in_policies() -> Vec<RatePolicy> {
+pub fn built_in_policies() -> &'static [RatePolicy] {
+    static POLICIES: std::sync::LazyLock<Vec<RatePolicy>> = std::sync::LazyLock::new(make_policies);
+    &POLICIES
+}
+
+/// The policy with this slug.
+#[must_use]
+pub fn built_in_policy(slug: &str) -> Option<&'static RatePolicy> {
+    built_in_policies().iter().find(|policy| policy.slug == slug)
+}
+
+fn make_policies() -> Vec<RatePolicy> {
     let row = |slug: &str,
                name: &str,
                free,
@@ -126,19 +137,26 @@ pub fn send_counter(session: SessionId) -> String {
 impl RateLimits {
     /// What one send has to pass. The day's check is always among them, so that every send is counted
     /// and a stricter policy, chosen later, knows of it.
+    /// A send to a group is also a group call: WhatsApp is asked for the group's members to encrypt to.
     #[must_use]
-    pub fn send_checks(&self, session: SessionId) -> Vec<LimitCheck> {
-        let check = |max: u64, window| LimitCheck { counter: send_counter(session), window, max };
+    pub fn send_checks(&self, session: SessionId, to_group: bool) -> Vec<LimitCheck> {
+        let mut checks = Vec::with_capacity(5);
         let gap = u64::from(self.account_protection_seconds) * 1000;
-        let mut checks = Vec::with_capacity(3);
         if gap > 0 {
-            checks.push(check(1, Window::Sliding(gap)));
+            checks.push(LimitCheck { counter: send_counter(session), window: Window::Sliding(gap), max: 1 });
         }
-        if self.send_message_per_minute > 0 {
-            checks.push(check(self.send_message_per_minute.into(), Window::Sliding(60_000)));
+        windows(&mut checks, send_counter(session), self.send_message_per_minute, self.send_message_daily_cap);
+        if to_group {
+            windows(&mut checks, format!("group:{session}"), self.group_req_per_minute, self.group_daily_cap);
         }
-        let cap = self.send_message_daily_cap;
-        checks.push(check(if cap > 0 { cap.into() } else { u64::MAX }, Window::UtcDay));
+        checks
+    }
+
+    /// What one request to check numbers has to pass.
+    #[must_use]
+    pub fn number_checks(&self, session: SessionId) -> Vec<LimitCheck> {
+        let mut checks = Vec::with_capacity(2);
+        windows(&mut checks, format!("check:{session}"), self.check_req_per_minute, self.check_daily_cap);
         checks
     }
 
@@ -163,6 +181,16 @@ impl RateLimits {
     }
 }
 
+/// The checks of a counter within the minute and the day; zero means that there is no bound, but the day is always counted.
+fn windows(checks: &mut Vec<LimitCheck>, counter: String, per_minute: u32, daily: u32) {
+    if per_minute > 0 {
+        let window = Window::Sliding(60_000);
+        checks.push(LimitCheck { counter: counter.clone(), window, max: per_minute.into() });
+    }
+    let max = if daily > 0 { daily.into() } else { u64::MAX };
+    checks.push(LimitCheck { counter, window: Window::UtcDay, max });
+}
+
 #[cfg(test)]
 mod test {
     use super::*;
@@ -171,9 +199,8 @@ mod test {
     fn every_send_is_counted_and_an_unlimited_policy_bounds_nothing() {
         let id = SessionId::from_bytes([1; 16]);
         let checks = |slug: &str| {
-            let policies = built_in_policies();
-            let policy = policies.iter().find(|policy| policy.slug == slug).expect("a built-in policy");
-            policy.limits.send_checks(id).iter().map(|check| (check.window, check.max)).collect::<Vec<_>>()
+            let policy = built_in_policy(slug).expect("a built-in policy");
+            policy.limits.send_checks(id, false).iter().map(|check| (check.window, check.max)).collect::<Vec<_>>()
         };
         assert_eq!(checks("unlimited"), [(Window::UtcDay, u64::MAX)]);
         assert_eq!(

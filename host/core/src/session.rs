@@ -3,9 +3,13 @@
 //! [`Intent`] is the wish and [`Status`] the fact; they are never merged, because reconciliation is comparing them.
 //! Only [`crate::lifecycle`] changes either.
 
+mod profile;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Labels, OrgId, Secret, SessionId, Timestamp};
+
+pub use profile::{Proxy, ProxyProtocol, Settings, TEMP_LINK_LIFETIME, TempLink};
 
 /// One WhatsApp session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +26,18 @@ pub struct Session {
     pub labels: Labels,
     /// How it behaves towards chats.
     pub settings: Settings,
+    /// Through which proxy it connects.
+    #[serde(default)]
+    pub proxy: Option<Proxy>,
+    /// A token that opens this session and nothing else; the gateway knows no two that are the same.
+    #[serde(default)]
+    pub token: Option<Secret>,
+    /// The temporary link to its QR code, if one was made; at most one is active.
+    #[serde(default)]
+    pub link: Option<TempLink>,
+    /// The phone number that it is meant for, as its maker said; digits only.
+    #[serde(default)]
+    pub expected_phone: Option<String>,
     /// The slug of the named rate policy that bounds its sends.
     pub rate_policy: String,
     /// What was asked.
@@ -64,28 +80,18 @@ impl Names {
         let [.., a, b, c, d, e, f] = random.to_be_bytes();
         let instance_id = format!("{a:02X}{b:02X}{c:02X}{d:02X}{e:02X}{f:02X}");
         let wawp_name = format!("wawp-{:08}", (random >> 48) % 100_000_000);
-        // The version (4) and the variant (binary 10) have fixed places in a UUID (RFC 9562, section 5.4).
-        let bits = random & !(0xF << 76) & !(0b11 << 62) | (4 << 76) | (0b10 << 62);
-        let hex = format!("{bits:032x}");
-        let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
         let instance_name = instance_name.unwrap_or_else(|| wawp_name.clone());
-        Self { instance_id, wawp_name, instance_name, uuid }
+        Self { instance_id, wawp_name, instance_name, uuid: uuid(random) }
     }
 }
 
-/// How a session behaves towards chats.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
-    /// Mark inbound messages as read.
-    pub auto_read: bool,
-    /// Show "typing" before a send.
-    pub presence_typing: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { auto_read: true, presence_typing: false }
-    }
+/// A version 4 UUID made from 128 random bits, in lower case.
+#[must_use]
+pub fn uuid(random: u128) -> String {
+    // The version (4) and the variant (binary 10) have fixed places in a UUID (RFC 9562, section 5.4).
+    let bits = random & !(0xF << 76) & !(0b11 << 62) | (4 << 76) | (0b10 << 62);
+    let hex = format!("{bits:032x}");
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 /// What was asked of a session.
@@ -233,6 +239,9 @@ pub struct PairingCode {
     pub text: Secret,
     /// When the next one replaces it.
     pub expires_at: Timestamp,
+    /// The how-manieth of this pairing it is, from 1; the lifecycle counts.
+    #[serde(default)]
+    pub ordinal: u32,
 }
 
 /// Who unlinked a device.
@@ -361,6 +370,10 @@ impl Session {
             display_name: None,
             labels: Labels::new(),
             settings: Settings::default(),
+            proxy: None,
+            token: None,
+            link: None,
+            expected_phone: None,
             rate_policy: crate::rate::DEFAULT_POLICY.to_owned(),
             intent: Intent::Stopped,
             status: Status::Stopped,
@@ -397,6 +410,12 @@ impl Session {
     #[must_use]
     pub fn linked_device(&self) -> Option<&Device> {
         if matches!(self.status, Status::LoggedOut { .. }) { None } else { self.device.as_ref() }
+    }
+
+    /// The temporary link that opens something at `now`.
+    #[must_use]
+    pub fn active_link(&self, now: Timestamp) -> Option<&TempLink> {
+        self.link.as_ref().filter(|link| now < link.expires_at)
     }
 
     /// When the session has to be looked at again without anybody asking.

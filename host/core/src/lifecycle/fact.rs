@@ -41,7 +41,11 @@ fn while_starting(session: &Session, attempt: Attempt, fact: Fact, now: Timestam
 fn while_pairing(session: &Session, attempt: Attempt, fact: Fact, now: Timestamp) -> Step {
     let mut draft = Draft::of(session, now);
     match fact {
-        Fact::CodeIssued { method, code } => {
+        Fact::CodeIssued { method, mut code } => {
+            code.ordinal = match &session.status {
+                Status::Pairing { code: Some(last), .. } => last.ordinal.saturating_add(1),
+                _ => 1,
+            };
             let deadline = code.expires_at.after(NEXT_CODE_GRACE);
             draft.events.push(EventBody::PairingCodeIssued { method, code: code.clone() });
             draft.session.status = Status::Pairing { attempt, method, code: Some(code), deadline };
@@ -54,6 +58,8 @@ fn while_pairing(session: &Session, attempt: Attempt, fact: Fact, now: Timestamp
         Fact::Linked { device } => {
             draft.events.push(EventBody::Linked { device: device.clone() });
             draft.session.device = Some(device);
+            // Who has linked the phone needs the link no more, and nobody else should have it.
+            draft.session.link = None;
             draft.session.status = Status::Starting { attempt, deadline: now.after(START_TIMEOUT) };
         }
         Fact::Lost => match &session.status {

@@ -75,10 +75,12 @@ pub enum Request {
     Restart {
         /// Whether an unlinked session begins pairing.
         pair: bool,
+        /// Whether a session of which nothing runs is started.
+        connect: bool,
     },
     /// Unlink the device.
     Logout {
-        /// Whether a linked session that is not connected is connected for it.
+        /// Whether a stopped session is connected for it; it is refused otherwise.
         connect: bool,
     },
     /// Delete at `due`; at once if that is not after now.

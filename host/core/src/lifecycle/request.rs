@@ -22,7 +22,7 @@ pub fn apply(session: &Session, request: Request, now: Timestamp) -> Result<Step
         Request::Restore => take_back(session, EventBody::Restored, now),
         Request::Start { pair } => available(session).and_then(|()| start(session, pair, now)),
         Request::Stop => available(session).map(|()| stop(session, now)),
-        Request::Restart { pair } => available(session).and_then(|()| restart(session, pair, now)),
+        Request::Restart { pair, connect } => available(session).and_then(|()| restart(session, pair, connect, now)),
         Request::Logout { connect } => available(session).and_then(|()| logout(session, connect, now)),
         Request::Qr => available(session).and_then(|()| qr(session, now)),
         Request::PairingCode { phone, switch } => {
@@ -83,7 +83,10 @@ fn stop(session: &Session, now: Timestamp) -> Step {
     draft.finish()
 }
 
-fn restart(session: &Session, pair: bool, now: Timestamp) -> Result<Step, Refusal> {
+fn restart(session: &Session, pair: bool, connect: bool, now: Timestamp) -> Result<Step, Refusal> {
+    if !connect && session.status.attempt().is_none() {
+        return Err(Refusal::NotRunning);
+    }
     boot(session, pair, now)
 }
 
@@ -96,7 +99,7 @@ fn logout(session: &Session, connect: bool, now: Timestamp) -> Result<Step, Refu
         Status::Online { attempt } | Status::Reconnecting { attempt, .. } | Status::Starting { attempt, .. } => {
             draft.effects.push(Effect::Unlink { attempt: *attempt });
         }
-        Status::Stopped | Status::Failed { .. } if linked && !connect => return Err(Refusal::NotRunning),
+        Status::Stopped if !connect => return Err(Refusal::NotRunning),
         Status::Stopped | Status::Failed { .. } if linked => {
             let attempt = draft.next_attempt();
             draft.effects.push(Effect::Unlink { attempt });

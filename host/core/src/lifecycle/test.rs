@@ -63,7 +63,7 @@ fn sessions() -> Vec<(&'static str, Session)> {
 }
 
 fn facts() -> Vec<Fact> {
-    let code = PairingCode { text: Secret::new("2@x"), expires_at: NOW.after(Duration::from_secs(20)) };
+    let code = PairingCode { text: Secret::new("2@x"), expires_at: NOW.after(Duration::from_secs(20)), ordinal: 0 };
     vec![
         Fact::CodeIssued { method: PairingMethod::Qr, code },
         Fact::PasskeyRequested,
@@ -86,8 +86,9 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("start", Request::Start { pair: false }),
         ("start+pair", Request::Start { pair: true }),
         ("stop", Request::Stop),
-        ("restart", Request::Restart { pair: false }),
-        ("restart+pair", Request::Restart { pair: true }),
+        ("restart", Request::Restart { pair: false, connect: false }),
+        ("restart+connect", Request::Restart { pair: false, connect: true }),
+        ("restart+pair", Request::Restart { pair: true, connect: true }),
         ("logout", Request::Logout { connect: false }),
         ("logout+connect", Request::Logout { connect: true }),
         ("delete", Request::Delete { due: NOW, reason: String::new() }),
