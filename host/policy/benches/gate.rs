@@ -6,10 +6,6 @@
 
 #![expect(clippy::print_stdout, reason = "the ratio is what the benchmark is for")]
 
-#[path = "../src/test/guest.rs"]
-#[expect(dead_code, reason = "the benchmark needs one of the guests")]
-mod guest;
-
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +16,7 @@ use portcullis_core::{
     PluginVersion, PolicyReadError, PolicyReads, Principal, Quotas, Selector, Session, SessionId, Timestamp, Window,
 };
 use portcullis_policy::{Ask, Link, Runtime, RuntimeConfig};
+use portcullis_testing::Guest;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 
@@ -44,7 +41,7 @@ use raw::portcullis::policy::types;
 
 fn main() {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let bytes = guest::Guest::allowing().build();
+    let bytes = Guest::allowing().build();
     let mut criterion = Criterion::default().configure_from_args().measurement_time(Duration::from_secs(8));
 
     let engine = raw_engine();

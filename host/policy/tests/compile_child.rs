@@ -2,15 +2,12 @@
 //!
 //! This binary is its own child: started under the hidden subcommand it compiles, started by cargo it tests. Hence no test harness.
 
-#[path = "../src/test/guest.rs"]
-#[expect(dead_code, reason = "only some of the guests are needed here")]
-mod guest;
-
 use std::process::ExitCode;
 use std::time::Duration;
 
 use portcullis_core::OrgId;
 use portcullis_policy::{AdmissionError, COMPILE_SUBCOMMAND, Compiler, Runtime, RuntimeConfig, compile_child};
+use portcullis_testing::Guest;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
@@ -46,12 +43,12 @@ async fn refused(config: RuntimeConfig, bytes: Vec<u8>) -> AdmissionError {
 fn heavy() -> Vec<u8> {
     let sum = "(local.set 0 (i64.add (i64.mul (local.get 0) (local.get 0)) (i64.xor (local.get 0) (i64.const 77))))";
     let function = format!("(func (param i64) (result i64) {} local.get 0)", sum.repeat(3000));
-    guest::Guest::allowing().with(&function.repeat(30)).build()
+    Guest::allowing().with(&function.repeat(30)).build()
 }
 
 async fn what_a_child_compiles_runs() {
     let runtime = Runtime::new(config()).expect("a runtime");
-    let admitted = runtime.admit(OrgId::from_bytes([1; 16]), guest::Guest::allowing().build()).await;
+    let admitted = runtime.admit(OrgId::from_bytes([1; 16]), Guest::allowing().build()).await;
     // It was described, so it ran.
     assert_eq!(admitted.expect("it is admitted").name, "guest");
 }
@@ -84,11 +81,11 @@ async fn a_compiler_that_takes_too_much_memory_is_told_so() {
 fn heavier() -> Vec<u8> {
     let sum = "(local.set 0 (i64.add (i64.mul (local.get 0) (local.get 0)) (i64.xor (local.get 0) (i64.const 77))))";
     let function = format!("(func (param i64) (result i64) {} local.get 0)", sum.repeat(100_000));
-    guest::Guest::allowing().with(&function).build()
+    Guest::allowing().with(&function).build()
 }
 
 async fn a_binary_that_is_no_compiler_is_the_operators_problem() {
     let compiler = Compiler::Child { executable: "/nowhere/portcullis".into() };
-    let error = refused(RuntimeConfig { compiler, ..config() }, guest::Guest::allowing().build()).await;
+    let error = refused(RuntimeConfig { compiler, ..config() }, Guest::allowing().build()).await;
     assert_eq!(error.code(), "compile_failed", "{error:?}");
 }

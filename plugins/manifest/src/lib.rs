@@ -23,7 +23,7 @@ pub use error::{ManifestError, Mismatch};
 pub use source::source_hash;
 
 /// The plugins that ship. The plugin `x` is the package `portcullis-x` in `plugins/x`.
-pub const SHIPPED: [&str; 2] = ["grace-delete", "rate-ladder"];
+pub const SHIPPED: [&str; 3] = ["delete-quota", "grace-delete", "rate-ladder"];
 
 /// The version of the contract that the shipped plugins are built against.
 pub const CONTRACT: &str = "0.1.0";

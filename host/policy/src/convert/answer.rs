@@ -132,7 +132,7 @@ impl Teller<'_> {
                 if !self.grants.contains(&Grant::Lifecycle) {
                     return Err(Broken { part: "request", why: "the binding does not grant lifecycle" });
                 }
-                FollowUp::Request { operation: operation(request)? }
+                FollowUp::Request { operation: Box::new(operation(request)?) }
             }
         })
     }
@@ -208,10 +208,10 @@ fn operation(request: types::Request) -> Checked<Operation> {
         }
         (OperationKind::SessionStop, types::Detail::Plain) => Operation::SessionStop { session: session()? },
         (OperationKind::SessionRestart, types::Detail::Plain) => {
-            Operation::SessionRestart { session: session()?, when_unpaired }
+            Operation::SessionRestart { session: session()?, when_unpaired, when_stopped: WhenStopped::Connect }
         }
         (OperationKind::SessionLogout, types::Detail::Plain) => {
-            Operation::SessionLogout { session: session()?, when_stopped: WhenStopped::ConnectToUnlink }
+            Operation::SessionLogout { session: session()?, when_stopped: WhenStopped::Connect }
         }
         (OperationKind::SessionDelete, types::Detail::Plain) => Operation::SessionDelete { session: session()? },
         (OperationKind::SessionRestore, types::Detail::Plain) => Operation::SessionRestore { session: session()? },
@@ -227,6 +227,7 @@ fn operation(request: types::Request) -> Checked<Operation> {
                     .map(|slug| word("request.rate-policy", slug, SLUG_BYTES))
                     .transpose()?,
                 start: create.start,
+                ..CreateSession::default()
             })
         }
         (OperationKind::SessionPairingCode, types::Detail::SessionPairingCode(phone)) => {
@@ -246,10 +247,12 @@ fn operation(request: types::Request) -> Checked<Operation> {
             Operation::SessionRatePolicy { session: session()?, slug: word("request.slug", slug, SLUG_BYTES)? }
         }
         (OperationKind::MessageSend, types::Detail::MessageSend(message)) => Operation::MessageSend(SendText {
-            session: session()?,
-            to: bounded("request.to", message.to, NAME_BYTES)?,
-            text: bounded_text("request.text", message.text, TEXT_BYTES)?,
             reply_to: optional("request.reply-to", message.reply_to)?,
+            ..SendText::plain(
+                session()?,
+                bounded("request.to", message.to, NAME_BYTES)?,
+                bounded_text("request.text", message.text, TEXT_BYTES)?,
+            )
         }),
         _ => return Err(broken("its detail does not belong to its operation")),
     })
@@ -397,7 +400,7 @@ mod test {
             Teller { plugin: PluginId::from_bytes([1; 16]), grants, now: NOW }.follow_ups(request(detail))
         };
         let granted = [Grant::Lifecycle];
-        let expected = FollowUp::Request { operation: Operation::SessionDelete { session } };
+        let expected = FollowUp::Request { operation: Box::new(Operation::SessionDelete { session }) };
         assert_eq!(ask(&granted, types::Detail::Plain), Ok(vec![expected]));
         assert!(ask(&granted, types::Detail::SessionRatePolicy("x".into())).is_err());
         assert!(ask(&[], types::Detail::Plain).is_err());

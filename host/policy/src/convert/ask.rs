@@ -3,6 +3,7 @@
 use portcullis_core::{Intent, Labels, Operation, PrincipalKind, Session, Status};
 
 use super::context::{self, Context};
+use super::other;
 use crate::bindings::portcullis::policy::types;
 use crate::{Ask, Event, Outcome, PaceUsage};
 
@@ -35,6 +36,7 @@ fn principal(principal: &portcullis_core::Principal) -> context::Principal {
         PrincipalKind::Operator => (types::PrincipalKind::Operator, None),
         PrincipalKind::Plugin { id, .. } => (types::PrincipalKind::Plugin, Some(id.to_string())),
         PrincipalKind::Link => (types::PrincipalKind::Link, None),
+        PrincipalKind::SessionToken => (types::PrincipalKind::SessionToken, None),
         PrincipalKind::System => (types::PrincipalKind::System, None),
     };
     context::Principal {
@@ -59,6 +61,8 @@ fn org(org: &portcullis_core::Org) -> context::Org {
             quota("keys", quotas.keys),
             quota("plugins", quotas.plugins),
             quota("bindings", quotas.bindings),
+            quota("webhooks", quotas.webhooks),
+            quota("queued-messages", quotas.queued_messages),
             quota("concurrency", quotas.concurrency),
         ],
     }
@@ -130,6 +134,15 @@ pub(crate) fn operation(operation: &Operation) -> types::Operation {
             text: send.text.clone(),
             reply_to: send.reply_to.clone(),
         }),
+        Operation::SessionSettings { .. }
+        | Operation::SessionProxy { .. }
+        | Operation::SessionLink { .. }
+        | Operation::WebhookCreate { .. }
+        | Operation::WebhookUpdate { .. }
+        | Operation::WebhookDelete { .. }
+        | Operation::WebhookReplace { .. }
+        | Operation::NumberCheck { .. }
+        | Operation::PresenceSet { .. } => types::Detail::Other(other::document(operation).to_string()),
     };
     types::Operation { name: operation.kind().name().to_owned(), detail }
 }
@@ -163,4 +176,27 @@ pub(crate) fn usage(usage: PaceUsage) -> types::Usage {
 
 fn labels(labels: &Labels) -> Vec<types::Label> {
     labels.iter().map(|(key, value)| types::Label { key: key.clone(), value: value.clone() }).collect()
+}
+
+#[cfg(test)]
+mod test {
+    use portcullis_core::{Capability, OrgId, Principal, SessionId};
+
+    use super::*;
+
+    #[test]
+    fn the_bearer_of_a_sessions_token_has_no_id_but_a_session() {
+        let session = SessionId::from_bytes([9; 16]);
+        let bearer = Principal {
+            org: OrgId::from_bytes([7; 16]),
+            kind: PrincipalKind::SessionToken,
+            session_scope: Some(session),
+            capabilities: [Capability::Read, Capability::Send].into_iter().collect(),
+        };
+        let told = principal(&bearer);
+        assert_eq!(told.kind, types::PrincipalKind::SessionToken);
+        assert_eq!((told.id, told.session_scope), (None, Some(session.to_string())));
+        assert_eq!(told.capabilities, ["read", "send"]);
+        assert_eq!((bearer.kind.name(), bearer.kind.to_string().as_str()), ("session-token", "session-token"));
+    }
 }

@@ -7,3 +7,4 @@
 pub(crate) mod answer;
 pub(crate) mod ask;
 pub(crate) mod context;
+mod other;

@@ -1,6 +1,7 @@
 //! Admission: each kind of unusable upload has its own code.
 
-use super::guest::{Guest, encode};
+use portcullis_testing::{Guest, encode};
+
 use super::{config, org_id, runtime};
 use crate::{LoadError, Runtime, RuntimeConfig};
 

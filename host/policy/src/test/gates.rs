@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use portcullis_core::{Decision, Mode, PluginFailure};
+use portcullis_testing::{ANSWER, DATA, Guest};
 
-use super::guest::{ANSWER, DATA, Guest};
 use super::{Runtime, answer, ask, bind, bind_with, config, delete, run, runtime};
 use crate::RuntimeConfig;
 

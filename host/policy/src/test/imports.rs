@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use portcullis_core::{Decision, Grant, KvAccess, KvChange, KvEntry, Mode, PluginFailure};
+use portcullis_testing::{ANSWER, DATA, Guest};
 
-use super::guest::{ANSWER, DATA, Guest};
 use super::{Snapshot, ask, bind, bind_with, delete, plugin_id, run, runtime};
 use crate::{ChainRun, Link, LogLevel, Runtime};
 

@@ -2,7 +2,6 @@
 
 mod admission;
 mod gates;
-pub(crate) mod guest;
 mod imports;
 mod others;
 
@@ -15,9 +14,9 @@ use portcullis_core::{
     PluginId, PluginVersion, PolicyReadError, PolicyReads, Principal, Quotas, Selector, Session, SessionId, Timestamp,
     Window,
 };
+use portcullis_testing::Guest;
 
 use crate::{Ask, ChainRun, Link, Runtime, RuntimeConfig};
-use guest::Guest;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 

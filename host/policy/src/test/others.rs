@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use portcullis_core::{EventId, FollowUp, PluginFailure};
+use portcullis_testing::{ANSWER, Guest};
 
-use super::guest::{ANSWER, Guest};
 use super::{NOW, Snapshot, answer, ask, bind, config, delete, org_id, runtime};
 use crate::{Event, Outcome, PaceUsage, Runtime, RuntimeConfig, SettingsError};
 

@@ -1,14 +1,15 @@
 //! Plugins written by hand in WebAssembly text, for tests and benchmarks.
 //!
 //! A guest is a core module in text; the component around it is made from the contract's WIT, as every toolchain makes it.
+//! Such guests can do what no honest plugin does, and need no compiler for wasm.
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 /// Where the answers of hand-written functions lie.
-pub(crate) const ANSWER: u32 = 512;
+pub const ANSWER: u32 = 512;
 /// Where [`Guest::data`] lies.
-pub(crate) const DATA: u32 = 2048;
+pub const DATA: u32 = 2048;
 
 /// The parts of WASI that hand-written guests call, as far as they call them.
 const WASI: &str = "
@@ -31,22 +32,23 @@ const WASI: &str = "
 
 /// A guest in the making.
 #[derive(Clone)]
-pub(crate) struct Guest {
+pub struct Guest {
     /// The interfaces of the contract that it exports.
-    pub(crate) exports: Vec<&'static str>,
+    pub exports: Vec<&'static str>,
     /// Imports of the core module, as text.
-    pub(crate) imports: String,
+    pub imports: String,
     /// Functions, globals and so on of the core module, as text.
-    pub(crate) body: String,
+    pub body: String,
     /// Text at [`DATA`].
-    pub(crate) data: String,
+    pub data: String,
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
 }
 
 impl Guest {
     /// A guest that describes itself and exports a gate with this body, which leaves the address of its answer.
-    pub(crate) fn gate(body: &str) -> Self {
+    #[must_use]
+    pub fn gate(body: &str) -> Self {
         let before =
             format!("(func (export \"portcullis:policy/gate@0.1.0#before\") (param $args i32) (result i32) {body})");
         Self {
@@ -59,30 +61,46 @@ impl Guest {
     }
 
     /// A guest that allows everything.
-    pub(crate) fn allowing() -> Self {
+    #[must_use]
+    pub fn allowing() -> Self {
         Self::gate(&format!("i32.const {ANSWER}"))
     }
 
+    /// The same under another name.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = name.to_owned();
+        self
+    }
+
     /// The same with more in its core module.
-    pub(crate) fn with(mut self, body: &str) -> Self {
+    #[must_use]
+    pub fn with(mut self, body: &str) -> Self {
         self.body.push_str(body);
         self
     }
 
     /// The same with imports.
-    pub(crate) fn importing(mut self, imports: &str) -> Self {
+    #[must_use]
+    pub fn importing(mut self, imports: &str) -> Self {
         self.imports.push_str(imports);
         self
     }
 
     /// The same with text at [`DATA`].
-    pub(crate) fn data(mut self, data: &str) -> Self {
+    #[must_use]
+    pub fn data(mut self, data: &str) -> Self {
         self.data = data.to_owned();
         self
     }
 
     /// The component.
-    pub(crate) fn build(&self) -> Vec<u8> {
+    ///
+    /// # Panics
+    ///
+    /// The text is not a module, or has not the functions of what it exports.
+    #[must_use]
+    pub fn build(&self) -> Vec<u8> {
         encode(&self.core(), &self.exports)
     }
 
@@ -125,7 +143,12 @@ impl Guest {
 }
 
 /// The component around a core module in text that exports these interfaces of the contract.
-pub(crate) fn encode(core: &str, exports: &[&str]) -> Vec<u8> {
+///
+/// # Panics
+///
+/// The text is not a module, or has not the functions of these interfaces.
+#[must_use]
+pub fn encode(core: &str, exports: &[&str]) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let contract = concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit/0.1.0");
     resolve.push_dir(contract).expect("the contract is valid WIT");

@@ -1,0 +1,113 @@
+//! Operations that the contract has no case for, as JSON documents: the contract's `other`.
+//!
+//! No document holds a credential: of headers only the names are told, and a secret or a password is told as being there.
+
+use portcullis_core::{Operation, WebhookChange, WebhookSpec};
+use serde_json::{Value, json};
+
+/// What an operation asks for; `null` for those that have a case of their own.
+pub(super) fn document(operation: &Operation) -> Value {
+    match operation {
+        Operation::SessionSettings { settings, .. } => json!({
+            "autoRead": settings.auto_read,
+            "presenceTyping": settings.presence_typing,
+            "rejectCalls": settings.reject_calls,
+            "ignoreGroups": settings.ignore_groups,
+            "alwaysOnline": settings.always_online,
+            "readStatus": settings.read_status,
+            "fullHistory": settings.full_history,
+        }),
+        Operation::SessionProxy { proxy, .. } => match proxy {
+            None => json!({ "proxy": null }),
+            Some(proxy) => json!({ "proxy": {
+                "protocol": proxy.protocol.name(),
+                "host": proxy.host,
+                "port": proxy.port,
+                "withPassword": proxy.password.is_some(),
+            } }),
+        },
+        Operation::SessionLink { change, .. } => json!({ "change": change }),
+        Operation::WebhookCreate { webhook, .. } => webhook_of(webhook),
+        Operation::WebhookUpdate { webhook, change } => change_of(*webhook, change),
+        Operation::WebhookDelete { webhook } => json!({ "webhook": webhook }),
+        Operation::WebhookReplace { format, webhooks, .. } => {
+            json!({ "format": format.name(), "webhooks": webhooks.iter().map(webhook_of).collect::<Vec<_>>() })
+        }
+        Operation::NumberCheck { numbers, .. } => json!({ "numbers": numbers }),
+        Operation::PresenceSet { chat, presence, .. } => json!({ "chat": chat, "presence": presence.name() }),
+        Operation::SessionCreate(_)
+        | Operation::SessionStart { .. }
+        | Operation::SessionStop { .. }
+        | Operation::SessionRestart { .. }
+        | Operation::SessionLogout { .. }
+        | Operation::SessionDelete { .. }
+        | Operation::SessionRestore { .. }
+        | Operation::SessionQr { .. }
+        | Operation::SessionPairingCode { .. }
+        | Operation::SessionLabels { .. }
+        | Operation::SessionRatePolicy { .. }
+        | Operation::MessageSend(_) => Value::Null,
+    }
+}
+
+fn webhook_of(webhook: &WebhookSpec) -> Value {
+    json!({
+        "format": webhook.format.name(),
+        "url": webhook.url,
+        "events": webhook.events,
+        "headers": webhook.headers.keys().collect::<Vec<_>>(),
+        "signed": webhook.secret.is_some(),
+        "active": webhook.active,
+    })
+}
+
+fn change_of(webhook: portcullis_core::WebhookId, change: &WebhookChange) -> Value {
+    json!({
+        "webhook": webhook,
+        "session": change.session,
+        "url": change.url,
+        "events": change.events,
+        "headers": change.headers.as_ref().map(|headers| headers.keys().collect::<Vec<_>>()),
+        "signed": change.secret.as_ref().map(Option::is_some),
+        "active": change.active,
+    })
+}
+
+#[cfg(test)]
+mod test {
+    use std::collections::BTreeMap;
+
+    use portcullis_core::{EventFormat, RetryPolicy, Secret, WebhookId};
+
+    use super::*;
+
+    #[test]
+    fn no_credential_is_told() {
+        let webhook = WebhookSpec {
+            format: EventFormat::Evolution,
+            url: "https://example.com/hook".to_owned(),
+            events: vec!["CONNECTION_UPDATE".to_owned()],
+            headers: BTreeMap::from([("jwt_key".to_owned(), Secret::new("hush"))]),
+            secret: Some(Secret::new("hush")),
+            retry: RetryPolicy::default(),
+            active: true,
+            path_per_event: false,
+            inline_media: false,
+        };
+        let told = document(&Operation::WebhookCreate { session: None, webhook });
+        assert!(!told.to_string().contains("hush"), "{told}");
+        assert_eq!(told["headers"], json!(["jwt_key"]));
+        assert_eq!(told["signed"], json!(true));
+        let change = WebhookChange {
+            session: None,
+            url: None,
+            events: None,
+            headers: None,
+            secret: Some(Some(Secret::new("hush"))),
+            retry: None,
+            active: None,
+        };
+        let told = document(&Operation::WebhookUpdate { webhook: WebhookId::from_bytes([1; 16]), change });
+        assert!(!told.to_string().contains("hush"), "{told}");
+    }
+}
