@@ -11,18 +11,14 @@ use portcullis_core::{OrgId, PluginId, SessionId};
 use redb::ReadableTable;
 
 use crate::commit::{Expectation, Quota, QuotaKind};
+use crate::counts::Counts;
 use crate::error::{CommitError, StoreFault};
 use crate::keyfile::Owner;
 use crate::keyring::Keyring;
-use crate::prepare::{Prepared, SealedAnswer, Step};
 use crate::seal::DataKey;
-use crate::tables::{self, Prefix, Rows, Tables, heads, key, number, part};
-use crate::{counters, erase, kv};
-
-/// How long an answer stays under its idempotency key.
-const IDEMPOTENCY_KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
-/// At most so many old answers go with a new one.
-const PRUNED_AT_ONCE: usize = 4;
+use crate::step::{Prepared, Step};
+use crate::tables::{self, Prefix, Tables, heads, key, number, part};
+use crate::{counters, erase, idempotency, kv, messages, tokens, webhooks};
 
 /// What a batch has changed about keys so far. The keyring hears of it when the batch is through.
 pub(crate) struct Batch<'a> {
@@ -60,18 +56,12 @@ pub(crate) fn check(tables: &Tables<'_>, batch: &Batch<'_>, commit: &Prepared) -
         }
     }
     for expectation in &commit.expect {
-        if generation(tables, commit.org, *expectation)? != expected(*expectation) {
+        if !holds(tables, commit.org, *expectation)? {
             return Err(CommitError::Conflict);
         }
     }
     kv::check_seen(tables, commit)?;
-    if let Some(answer) = &commit.idempotency {
-        let there = tables.idempotency.get(&key(&[&commit.org.to_bytes(), &answer.hash])[..])?;
-        let at = there.and_then(|row| number(row.value(), 0)).map(portcullis_core::Timestamp::from_millis);
-        if at.is_some_and(|at| answer.at.since(at) < IDEMPOTENCY_KEPT) {
-            return Err(CommitError::IdempotencyConflict);
-        }
-    }
+    idempotency::check(tables, commit)?;
     if !commit.quotas.is_empty() {
         let counts = Counts::read(&tables.counts, commit.org)?;
         if let Some(Quota { of, max }) = commit.quotas.iter().copied().find(|quota| counts.of(quota.of) >= quota.max) {
@@ -103,8 +93,8 @@ pub(crate) fn apply(
     for counter in &commit.hits {
         counters::hit(&mut tables.hits, org, counter, commit.now)?;
     }
-    if let Some(answer) = &commit.idempotency {
-        put_answer(tables, org, answer)?;
+    if let Some(record) = &commit.idempotency {
+        idempotency::remember(tables, org, record)?;
     }
     // The events come last: those of an erased session that were there before are gone by now.
     let mut last = None;
@@ -138,7 +128,8 @@ fn apply_step(
             tables.table(table).remove(&key[..])?;
         }
         Step::RemoveAll { table, prefix } => tables::remove_prefix(tables.table(table), &Prefix::new(&[&prefix]))?,
-        Step::PutSession { id, name, value } => {
+        Step::PutSession { id, name, token, value } => {
+            tokens::put(tables, commit.org, id, token)?;
             let old = tables.sessions.insert(&key(&[&org, &id.to_bytes()])[..], &value[..])?;
             let old_name = old.and_then(|row| part::<16>(row.value(), 8));
             counts.add(QuotaKind::Sessions, old_name.is_none());
@@ -150,7 +141,7 @@ fn apply_step(
             }
         }
         Step::EraseSession { id } => {
-            erase::session(tables, batch, commit.org, id, commit.now)?;
+            erase::session(tables, batch, counts, commit.org, id, commit.now)?;
             counts.take(QuotaKind::Sessions);
         }
         Step::PutKey { id, hash, value } => {
@@ -185,6 +176,9 @@ fn apply_step(
                 counts.take(QuotaKind::Bindings);
             }
         }
+        Step::PutWebhook { id, session, value } => webhooks::put(tables, counts, commit.org, id, session, &value)?,
+        Step::RemoveWebhook { id } => webhooks::remove(tables, counts, commit.org, id)?,
+        Step::PutMessage { key, value } => messages::put(tables, counts, &key, &value, commit.now)?,
         Step::SetTimer { key: row, due, value } => {
             let old = tables.timers.insert(&row[..], &value[..])?.and_then(|row| number(row.value(), 0));
             if let Some(old) = old {
@@ -208,7 +202,7 @@ fn apply_step(
     Ok(())
 }
 
-/// Names are free, versions are new, and what is erased is there.
+/// Names and tokens are free, versions are new, and what is erased is there.
 fn check_rows(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitError> {
     let org = commit.org.to_bytes();
     let erased: BTreeSet<SessionId> = commit
@@ -223,6 +217,7 @@ fn check_rows(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitError>
         .collect();
     let mut session_names = BTreeMap::new();
     let mut plugin_names = BTreeMap::new();
+    tokens::check(tables, commit, &erased)?;
     for step in &commit.steps {
         match step {
             Step::PutSession { id, name, .. } => {
@@ -263,6 +258,9 @@ fn check_rows(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitError>
             | Step::RemovePlugin { .. }
             | Step::PutBinding { .. }
             | Step::RemoveBinding { .. }
+            | Step::PutWebhook { .. }
+            | Step::RemoveWebhook { .. }
+            | Step::PutMessage { .. }
             | Step::SetTimer { .. }
             | Step::CancelTimer { .. }
             | Step::ForgetEvents { .. }
@@ -287,47 +285,24 @@ fn check_limits(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitErro
     }
 }
 
-fn generation(tables: &Tables<'_>, org: OrgId, of: Expectation) -> Result<Option<u64>, StoreFault> {
-    let org = org.to_bytes();
-    let row = match of {
-        Expectation::Session(id, _) => tables.sessions.get(&key(&[&org, &id.to_bytes()])[..])?,
-        Expectation::Org(_) => tables.orgs.get(&org[..])?,
-        Expectation::Binding(id, _) => tables.bindings.get(&key(&[&org, &id.to_bytes()])[..])?,
+fn holds(tables: &Tables<'_>, org: OrgId, expectation: Expectation) -> Result<bool, StoreFault> {
+    let org_part = org.to_bytes();
+    let (row, expected) = match expectation {
+        Expectation::Session(id, generation) => {
+            (tables.sessions.get(&key(&[&org_part, &id.to_bytes()])[..])?, generation)
+        }
+        Expectation::Org(generation) => (tables.orgs.get(&org_part[..])?, generation),
+        Expectation::Binding(id, generation) => {
+            (tables.bindings.get(&key(&[&org_part, &id.to_bytes()])[..])?, generation)
+        }
+        Expectation::Webhook(id, generation) => {
+            (tables.webhooks.get(&key(&[&org_part, &id.to_bytes()])[..])?, generation)
+        }
+        Expectation::Message { session, id, state } => {
+            return Ok(messages::phase(tables, &messages::row(org, session, id))? == state);
+        }
     };
-    Ok(row.and_then(|row| number(row.value(), 0)))
-}
-
-fn expected(expectation: Expectation) -> Option<u64> {
-    match expectation {
-        Expectation::Session(_, generation) | Expectation::Org(generation) | Expectation::Binding(_, generation) => {
-            generation
-        }
-    }
-}
-
-fn put_answer(tables: &mut Tables<'_>, org: OrgId, answer: &SealedAnswer) -> Result<(), StoreFault> {
-    let org = org.to_bytes();
-    let age = |at: u64, hash: &[u8]| key(&[&org, &at.to_be_bytes(), hash]);
-    let now = answer.at.as_millis();
-    let mut old = Vec::new();
-    for row in tables.idempotency_age.range::<&[u8]>(Prefix::new(&[&org]).span())?.take(PRUNED_AT_ONCE) {
-        let (row, _) = row?;
-        let at = number(row.value(), 16).unwrap_or_default();
-        if now.saturating_sub(at) < u64::try_from(IDEMPOTENCY_KEPT.as_millis()).unwrap_or(u64::MAX) {
-            break;
-        }
-        old.push(row.value().to_vec());
-    }
-    for row in old {
-        tables.idempotency.remove(&key(&[&org, &row[24..]])[..])?;
-        tables.idempotency_age.remove(&row[..])?;
-    }
-    let replaced = tables.idempotency.insert(&key(&[&org, &answer.hash])[..], &answer.value[..])?;
-    if let Some(at) = replaced.and_then(|row| number(row.value(), 0)) {
-        tables.idempotency_age.remove(&age(at, &answer.hash)[..])?;
-    }
-    tables.idempotency_age.insert(&age(now, &answer.hash)[..], &[][..])?;
-    Ok(())
+    Ok(row.and_then(|row| number(row.value(), 0)) == expected)
 }
 
 fn remove_plugin(tables: &mut Tables<'_>, org: OrgId, id: PluginId) -> Result<bool, StoreFault> {
@@ -365,43 +340,4 @@ fn forget_events(tables: &mut Tables<'_>, through: u64) -> Result<(), StoreFault
         tables.events.remove(&row[..])?;
     }
     Ok(tables.outbox_order.retain_in::<&[u8], _>(..=&end[..], |_, _| false)?)
-}
-
-/// How many rows of each kind an organisation has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Counts([u32; 4]);
-
-impl Counts {
-    pub(crate) fn read(rows: &Rows<'_>, org: OrgId) -> Result<Self, StoreFault> {
-        Ok(rows.get(&org.to_bytes()[..])?.map_or_else(Self::default, |row| Self::parse(row.value())))
-    }
-
-    pub(crate) fn parse(value: &[u8]) -> Self {
-        let mut counts = [0; 4];
-        for (count, bytes) in counts.iter_mut().zip(value.chunks_exact(4)) {
-            *count = bytes.try_into().map_or(0, u32::from_be_bytes);
-        }
-        Self(counts)
-    }
-
-    pub(crate) fn of(self, kind: QuotaKind) -> u32 {
-        self.0[kind as usize]
-    }
-
-    pub(crate) fn add(&mut self, kind: QuotaKind, new: bool) {
-        self.0[kind as usize] += u32::from(new);
-    }
-
-    fn take(&mut self, kind: QuotaKind) {
-        self.0[kind as usize] = self.0[kind as usize].saturating_sub(1);
-    }
-
-    fn write(self, rows: &mut Rows<'_>, org: OrgId) -> Result<(), StoreFault> {
-        if self == Self::default() {
-            rows.remove(&org.to_bytes()[..])?;
-        } else {
-            rows.insert(&org.to_bytes()[..], &self.0.map(u32::to_be_bytes).concat()[..])?;
-        }
-        Ok(())
-    }
 }

@@ -6,8 +6,9 @@
 use std::fmt;
 
 use portcullis_core::{
-    ApiKey, AuditEntry, Binding, BindingId, DecisionRecord, DomainEvent, KvAccess, LimitCheck, OperationKind, Org,
-    OrgId, PluginId, PluginVersion, Session, SessionId, Timestamp,
+    ApiKey, AuditEntry, Binding, BindingId, DecisionRecord, DeliveryId, DomainEvent, KvAccess, LimitCheck,
+    MessageState, OperationKind, Org, OrgId, OutgoingMessage, PluginId, PluginVersion, Session, SessionId, Timestamp,
+    Webhook, WebhookId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +38,7 @@ pub struct Commit {
     pub timers: Vec<TimerChange>,
     /// What plugins read and change of their keys. What they saw joins the expectations.
     pub kv: Vec<KvAccess>,
-    /// The answer to give when the same request comes again.
+    /// The message to which the request's idempotency key leads from now on. The key must not be in use.
     pub idempotency: Option<IdempotencyRecord>,
     /// The kind of operation that is done with this commit, for usage windows.
     pub done: Option<OperationKind>,
@@ -74,6 +75,54 @@ pub enum Expectation {
     Org(Option<u64>),
     /// The binding is at this generation.
     Binding(BindingId, Option<u64>),
+    /// The webhook is at this generation.
+    Webhook(WebhookId, Option<u64>),
+    /// The message is in this phase, so that of two who would take it on one does.
+    Message {
+        /// The session that sends it.
+        session: SessionId,
+        /// The message.
+        id: DeliveryId,
+        /// Where it must be; `None` means that it must not exist.
+        state: Option<MessagePhase>,
+    },
+}
+
+/// How far a remembered message is, without what goes with it: [`MessageState`] in one byte of a row's head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum MessagePhase {
+    /// It waits for its turn.
+    Queued = 0,
+    /// It is on its way.
+    Sending = 1,
+    /// WhatsApp has it.
+    Sent = 2,
+    /// It failed.
+    Failed = 3,
+}
+
+impl MessagePhase {
+    /// Whether something is still to happen to the message.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Queued | Self::Sending)
+    }
+
+    pub(crate) fn parse(byte: u8) -> Option<Self> {
+        [Self::Queued, Self::Sending, Self::Sent, Self::Failed].into_iter().find(|phase| *phase as u8 == byte)
+    }
+}
+
+impl From<&MessageState> for MessagePhase {
+    fn from(state: &MessageState) -> Self {
+        match state {
+            MessageState::Queued => Self::Queued,
+            MessageState::Sending => Self::Sending,
+            MessageState::Sent { .. } => Self::Sent,
+            MessageState::Failed { .. } => Self::Failed,
+        }
+    }
 }
 
 /// A bound on how many rows of a kind an organisation has.
@@ -96,11 +145,16 @@ pub enum QuotaKind {
     Plugins,
     /// Bindings.
     Bindings,
+    /// Webhooks, those of single sessions included.
+    Webhooks,
+    /// Messages that are queued or being sent.
+    QueuedMessages,
 }
 
 impl QuotaKind {
     /// Every kind, in the order of the counts table.
-    pub const ALL: [QuotaKind; 4] = [Self::Sessions, Self::Keys, Self::Plugins, Self::Bindings];
+    pub const ALL: [QuotaKind; 6] =
+        [Self::Sessions, Self::Keys, Self::Plugins, Self::Bindings, Self::Webhooks, Self::QueuedMessages];
 }
 
 impl fmt::Display for QuotaKind {
@@ -110,18 +164,24 @@ impl fmt::Display for QuotaKind {
             Self::Keys => "keys",
             Self::Plugins => "plugins",
             Self::Bindings => "bindings",
+            Self::Webhooks => "webhooks",
+            Self::QueuedMessages => "queued messages",
         })
     }
 }
 
 /// One change of rows.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most writes are of sessions, so a box would cost more often than it saves"
+)]
 pub enum Write {
     /// Make or replace the organisation itself.
     PutOrg(Org),
-    /// Make or replace a session.
+    /// Make or replace a session. Its instance name must be free in the organisation, and its token in the whole gateway.
     PutSession(Session),
-    /// Remove a session and every row of it, and doom its key.
+    /// Remove a session and every row of it, its webhooks and messages among them, and doom its key.
     /// Of its events those stay that say nothing personal ([`portcullis_core::EventBody::outlives_session`]) and those of
     /// this same commit; of its decisions the skeletons.
     EraseSession(SessionId),
@@ -142,6 +202,12 @@ pub enum Write {
     PutBinding(Binding),
     /// Remove a binding.
     RemoveBinding(BindingId),
+    /// Make or replace a webhook. It may move to another session, or to none.
+    PutWebhook(Webhook),
+    /// Remove a webhook.
+    RemoveWebhook(WebhookId),
+    /// Remember a message, or how far it has come. Once nothing more will happen to it, it stays for 24 hours.
+    PutMessage(OutgoingMessage),
     /// Take events out of the outbox, whosever they are, up to and including this place.
     ForgetEvents {
         /// The last place that is no longer needed.
@@ -199,20 +265,22 @@ pub struct PluginTimer {
     pub session: Option<SessionId>,
 }
 
-/// The answer to a request that came with an idempotency key. Kept for 24 hours.
+/// Which message a request with an idempotency key has led to.
+/// It holds for 24 hours in the whole organisation. No answer is kept: it is made again from the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyRecord {
-    /// The caller's key.
+    /// The caller's key, at most [`IDEMPOTENCY_KEY_BYTES`] long.
     pub key: String,
-    /// What was asked, so that another request under the same key is noticed.
-    pub request_digest: [u8; 32],
-    /// The answer's status.
-    pub status: u16,
-    /// The answer's body.
-    pub body: Vec<u8>,
-    /// When it was given.
+    /// The session that sends the message.
+    pub session: SessionId,
+    /// The message.
+    pub message: DeliveryId,
+    /// When it was asked for.
     pub at: Timestamp,
 }
+
+/// The longest idempotency key, in bytes; whoever takes requests refuses longer ones.
+pub const IDEMPOTENCY_KEY_BYTES: usize = 255;
 
 /// A commit that is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

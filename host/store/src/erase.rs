@@ -19,12 +19,14 @@ use sha2::{Digest, Sha256};
 
 use crate::apply::Batch;
 use crate::commit::Erased;
+use crate::counts::Counts;
 use crate::error::{CommitError, StoreFault};
 use crate::keyfile::Owner;
 use crate::keyring::Keyring;
 use crate::seal::{Envelope, hex, random};
 use crate::tables::{self, Prefix, Tables, heads, key, number, part, remove_prefix, session_of};
 use crate::writer::{CommitMode, begin};
+use crate::{messages, tokens, webhooks};
 
 /// What is left to be destroyed.
 struct Tombstone {
@@ -65,6 +67,7 @@ pub(crate) fn owner_of(key: &[u8]) -> Option<Owner> {
 pub(crate) fn session(
     tables: &mut Tables<'_>,
     batch: &mut Batch<'_>,
+    counts: &mut Counts,
     org: OrgId,
     id: SessionId,
     now: Timestamp,
@@ -79,6 +82,9 @@ pub(crate) fn session(
     if let Some(name) = removed.as_deref().and_then(|value| part::<16>(value, 8)) {
         tables.instance_names.remove(&key(&[&org_part, &name])[..])?;
     }
+    tokens::put(tables, org, id, None)?;
+    webhooks::remove_of_session(tables, counts, org, id)?;
+    messages::remove_of_session(tables, counts, org, id)?;
     remove_prefix(&mut tables.devices, &own)?;
     for (record, _) in heads(&tables.decision_records, &own, 0)? {
         tables.decision_records.insert(&record[..], &[][..])?;
@@ -114,6 +120,9 @@ pub(crate) fn org(
     for (_, hash) in heads(&tables.keys, &own, 32)? {
         tables.key_hashes.remove(&hash[..])?;
     }
+    for (_, token) in heads(&tables.token_of_session, &own, 32)? {
+        tables.session_tokens.remove(&token[..])?;
+    }
     for (event, _) in heads(&tables.events, &own, 0)? {
         tables.outbox_order.remove(&event[32..])?;
     }
@@ -125,12 +134,18 @@ pub(crate) fn org(
         &mut tables.counts,
         &mut tables.sessions,
         &mut tables.instance_names,
+        &mut tables.token_of_session,
         &mut tables.devices,
         &mut tables.keys,
         &mut tables.plugins,
         &mut tables.plugin_names,
         &mut tables.components,
         &mut tables.bindings,
+        &mut tables.webhooks,
+        &mut tables.session_webhooks,
+        &mut tables.messages,
+        &mut tables.messages_open,
+        &mut tables.messages_age,
         &mut tables.decisions,
         &mut tables.decision_records,
         &mut tables.audit,

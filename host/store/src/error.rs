@@ -127,7 +127,7 @@ pub enum ReadError {
 /// then the disk failed in the middle of making it durable, and only reopening tells whether it was.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CommitError {
-    /// Something that the commit rests on has changed; run again from a new snapshot.
+    /// Something that the commit rests on has changed, or its idempotency key came into use; run again from a new snapshot.
     #[error("what the commit rests on has changed")]
     Conflict,
     /// A counter is full.
@@ -149,15 +149,15 @@ pub enum CommitError {
     /// Another session has the instance name, or another plugin the plugin name, in this organisation.
     #[error("the name is taken in this organisation")]
     NameTaken,
+    /// Another session of the gateway has the token.
+    #[error("the token is taken by another session")]
+    TokenTaken,
     /// A plugin's keys or values would take more than it may keep.
     #[error("plugin {plugin} would keep more than it may")]
     KvQuota {
         /// The plugin.
         plugin: PluginId,
     },
-    /// An answer is recorded under this idempotency key already.
-    #[error("the idempotency key is in use")]
-    IdempotencyConflict,
     /// There is no such organisation, or no longer.
     #[error("there is no organisation {0}")]
     UnknownOrg(OrgId),

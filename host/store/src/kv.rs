@@ -7,7 +7,7 @@ use portcullis_core::{PluginId, Timestamp};
 use redb::ReadableTable;
 
 use crate::error::{CommitError, StoreFault};
-use crate::prepare::{KvEffect, Prepared};
+use crate::step::{KvEffect, Prepared};
 use crate::tables::{Prefix, Rows, Tables, key, number, part};
 
 /// How many keys a plugin may keep in an organisation.
@@ -176,8 +176,7 @@ fn without_expired(
 ) -> Result<KvUsage, StoreFault> {
     let row = key(&[&commit.org.to_bytes(), &plugin.to_bytes()]);
     for (expired, head) in expired(&tables.kv, &row, commit.now)? {
-        let changes =
-            |access: &&crate::prepare::KvStep| access.key == expired && !matches!(access.change, KvEffect::Keep);
+        let changes = |access: &&crate::step::KvStep| access.key == expired && !matches!(access.change, KvEffect::Keep);
         // What the commit itself writes or removes has been reckoned with.
         if commit.kv.iter().find(changes).is_none() {
             usage.take(head.size);

@@ -25,20 +25,26 @@
 mod apply;
 mod commit;
 mod counters;
+mod counts;
 mod device;
 mod erase;
 mod error;
+mod idempotency;
 mod keyfile;
 mod keyring;
 mod kv;
 mod master;
+mod messages;
 mod migrations;
 mod open;
 mod prepare;
 mod seal;
 mod snapshot;
+mod step;
 mod tables;
+mod tokens;
 mod verify;
+mod webhooks;
 mod writer;
 
 #[cfg(test)]
@@ -53,8 +59,8 @@ use redb::{Database, ReadableDatabase};
 use tokio::sync::{Semaphore, oneshot};
 
 pub use commit::{
-    Commit, Committed, Erased, Expectation, IdempotencyRecord, OutboxPlace, PluginTimer, Quota, QuotaKind, TimerChange,
-    Write,
+    Commit, Committed, Erased, Expectation, IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, MessagePhase, OutboxPlace,
+    PluginTimer, Quota, QuotaKind, TimerChange, Write,
 };
 pub use error::{CommitError, OpenError, ReadError, StoreFault};
 pub use kv::{KV_MAX_BYTES, KV_MAX_KEYS, KvUsage};

@@ -4,10 +4,11 @@
 //! because it is done, or executes. A crash between two steps leaves a format that has a number.
 //! To add one: write the step, append it to [`STEPS`]; a golden of the old format goes with its test.
 
-use redb::{Database, ReadableDatabase, TableError};
+use redb::{Database, ReadableDatabase, ReadableTable, TableError, WriteTransaction};
 
+use crate::counts::Counts;
 use crate::error::{OpenError, StoreFault};
-use crate::tables::{self, Tables, number};
+use crate::tables::{self, Definition, Tables, number};
 use crate::writer::{CommitMode, begin};
 
 /// The newest format; one for each step.
@@ -16,10 +17,11 @@ pub(crate) const FORMAT: u64 = STEPS.len() as u64;
 /// The row of the meta table that holds the format's number.
 pub(crate) const FORMAT_ROW: &[u8] = b"format";
 
-type Step = fn(&mut Tables<'_>) -> Result<(), StoreFault>;
+/// A step sees the tables of the schema, opened, and the transaction for those that the schema no longer has.
+type Step = fn(&WriteTransaction, &mut Tables<'_>) -> Result<(), StoreFault>;
 
 /// Step n leads from format n to n + 1.
-const STEPS: &[Step] = &[make_tables];
+const STEPS: &[Step] = &[make_tables, count_webhooks_and_messages];
 
 /// What came of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +67,7 @@ fn execute(database: &Database, mode: CommitMode, from: u64, step: Step) -> Resu
     let transaction = begin(database, mode)?;
     {
         let mut tables = Tables::open(&transaction)?;
-        step(&mut tables)?;
+        step(&transaction, &mut tables)?;
         tables.meta.insert(FORMAT_ROW, &(from + 1).to_be_bytes()[..])?;
     }
     transaction.commit()?;
@@ -73,7 +75,22 @@ fn execute(database: &Database, mode: CommitMode, from: u64, step: Step) -> Resu
 }
 
 /// Format 1. Opening the tables has made them.
-fn make_tables(_: &mut Tables<'_>) -> Result<(), StoreFault> {
+fn make_tables(_: &WriteTransaction, _: &mut Tables<'_>) -> Result<(), StoreFault> {
+    Ok(())
+}
+
+/// Format 2. Webhooks and open messages are counted too; there are none yet, so what was counted goes on as it was.
+/// Idempotency keys lead to messages and no longer to whole answers; no answer was ever kept in the old table.
+fn count_webhooks_and_messages(transaction: &WriteTransaction, tables: &mut Tables<'_>) -> Result<(), StoreFault> {
+    const OLD_COUNTS: Definition = Definition::new("counts-1");
+    const OLD_IDEMPOTENCY: Definition = Definition::new("idempotency-1");
+    // On a first boot this makes the old table, empty, to take it out again.
+    for row in transaction.open_table(OLD_COUNTS)?.range::<&[u8]>(..)? {
+        let (org, counts) = row?;
+        tables.counts.insert(org.value(), &Counts::parse(counts.value()).bytes()[..])?;
+    }
+    transaction.delete_table(OLD_COUNTS)?;
+    transaction.delete_table(OLD_IDEMPOTENCY)?;
     Ok(())
 }
 

@@ -8,138 +8,19 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use portcullis_core::{
-    AuditEntry, DecisionRecord, DeviceChange, DomainEvent, KvAccess, KvChange, OrgId, PluginId, SessionId, Timestamp,
-    Window,
+    AuditEntry, DecisionRecord, DeviceChange, DomainEvent, KvAccess, KvChange, OrgId, OutgoingMessage, PluginId,
+    SessionId, Timestamp, Webhook,
 };
 use serde::Serialize;
 
-use crate::commit::{Commit, Expectation, IdempotencyRecord, Quota, TimerChange, Write};
-use crate::erase;
+use crate::commit::{Commit, IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, TimerChange, Write};
 use crate::error::CommitError;
 use crate::keyfile::Owner;
-use crate::keyring::{Keyring, Reserved};
+use crate::keyring::Keyring;
 use crate::seal::DataKey;
+use crate::step::{KvEffect, KvStep, Limit, NEVER, Prepared, Remembered, SealedEvent, Step};
 use crate::tables::{self, Definition, key, session_part};
-
-/// A commit, ready for the writer.
-pub(crate) struct Prepared {
-    pub(crate) org: OrgId,
-    pub(crate) now: Timestamp,
-    pub(crate) expect: Vec<Expectation>,
-    pub(crate) quotas: Vec<Quota>,
-    pub(crate) limits: Vec<Limit>,
-    /// The distinct counters to hit.
-    pub(crate) hits: BTreeSet<[u8; 16]>,
-    /// The living keys with which rows were sealed.
-    pub(crate) uses: HashMap<Owner, Arc<DataKey>>,
-    /// Keys for owners who are made by this commit.
-    pub(crate) reserved: Vec<Reserved>,
-    pub(crate) steps: Vec<Step>,
-    pub(crate) events: Vec<SealedEvent>,
-    pub(crate) kv: Vec<KvStep>,
-    pub(crate) idempotency: Option<SealedAnswer>,
-}
-
-/// A counter's bound.
-pub(crate) struct Limit {
-    pub(crate) counter: [u8; 16],
-    pub(crate) window: Window,
-    pub(crate) max: u64,
-}
-
-/// One change of rows, sealed.
-pub(crate) enum Step {
-    /// A row without index or count.
-    Put {
-        table: Definition,
-        key: Vec<u8>,
-        value: Vec<u8>,
-    },
-    /// A row without index or count is taken out.
-    Remove {
-        table: Definition,
-        key: Vec<u8>,
-    },
-    /// All such rows that begin so.
-    RemoveAll {
-        table: Definition,
-        prefix: Vec<u8>,
-    },
-    PutSession {
-        id: SessionId,
-        name: [u8; 16],
-        value: Vec<u8>,
-    },
-    EraseSession {
-        id: SessionId,
-    },
-    PutKey {
-        id: [u8; 16],
-        hash: [u8; 32],
-        value: Vec<u8>,
-    },
-    PutPlugin {
-        id: PluginId,
-        version: u32,
-        name: [u8; 16],
-        value: Vec<u8>,
-    },
-    RemovePlugin {
-        id: PluginId,
-    },
-    PutBinding {
-        id: [u8; 16],
-        value: Vec<u8>,
-    },
-    RemoveBinding {
-        id: [u8; 16],
-    },
-    SetTimer {
-        key: Vec<u8>,
-        due: Timestamp,
-        value: Vec<u8>,
-    },
-    /// Only if it is set for `due`, where that is given.
-    CancelTimer {
-        key: Vec<u8>,
-        due: Option<Timestamp>,
-    },
-    ForgetEvents {
-        through: u64,
-    },
-    EraseOrg,
-}
-
-/// An event that has no place yet.
-pub(crate) struct SealedEvent {
-    pub(crate) session: [u8; 16],
-    pub(crate) value: Vec<u8>,
-}
-
-/// An answer under an idempotency key.
-pub(crate) struct SealedAnswer {
-    pub(crate) hash: [u8; 16],
-    pub(crate) at: Timestamp,
-    pub(crate) value: Vec<u8>,
-}
-
-/// One access to a plugin's keys.
-pub(crate) struct KvStep {
-    pub(crate) plugin: PluginId,
-    pub(crate) key: Vec<u8>,
-    pub(crate) seen: Option<Option<u64>>,
-    pub(crate) change: KvEffect,
-}
-
-/// What becomes of a plugin's key.
-pub(crate) enum KvEffect {
-    Keep,
-    Put { expires: u64, size: u32, envelope: Vec<u8> },
-    Remove,
-}
-
-/// The expiry of what does not expire.
-pub(crate) const NEVER: u64 = u64::MAX;
+use crate::{erase, messages};
 
 /// Seals a commit.
 pub(crate) fn prepare(ring: &Arc<Keyring>, commit: Commit) -> Result<Prepared, CommitError> {
@@ -174,7 +55,7 @@ pub(crate) fn prepare(ring: &Arc<Keyring>, commit: Commit) -> Result<Prepared, C
         sealer.kv(access)?;
     }
     if let Some(record) = &commit.idempotency {
-        sealer.idempotency(record)?;
+        sealer.idempotency(record);
     }
     Ok(sealer.finish())
 }
@@ -252,6 +133,9 @@ impl<'a> Sealer<'a> {
                 | Write::RemovePlugin(_)
                 | Write::PutBinding(_)
                 | Write::RemoveBinding(_)
+                | Write::PutWebhook(_)
+                | Write::RemoveWebhook(_)
+                | Write::PutMessage(_)
                 | Write::ForgetEvents { .. } => {}
             }
         }
@@ -324,7 +208,8 @@ impl<'a> Sealer<'a> {
                 let head = [&row.generation.to_be_bytes()[..], &name].concat();
                 let key = key(&[&org, &row.id.to_bytes()]);
                 let value = seal(&data_key, tables::SESSIONS, &key, &head, &row)?;
-                Step::PutSession { id: row.id, name, value }
+                let token = row.token.as_ref().map(|token| self.ring.hashes.session_token(token));
+                Step::PutSession { id: row.id, name, token, value }
             }
             Write::EraseSession(id) => Step::EraseSession { id },
             Write::PutKey(row) => {
@@ -356,11 +241,44 @@ impl<'a> Sealer<'a> {
                 Step::PutBinding { id, value }
             }
             Write::RemoveBinding(id) => Step::RemoveBinding { id: id.to_bytes() },
+            Write::PutWebhook(_) | Write::PutMessage(_) if self.erases_org => return Ok(()),
+            Write::PutWebhook(row) => self.webhook(&row)?,
+            Write::RemoveWebhook(id) => Step::RemoveWebhook { id: id.to_bytes() },
+            Write::PutMessage(row) => self.message(&row)?,
             Write::ForgetEvents { through } => Step::ForgetEvents { through: through.0 },
             Write::EraseOrg => Step::EraseOrg,
         };
         self.prepared.steps.push(step);
         Ok(())
+    }
+
+    /// A webhook is sealed by whoever's end is its own end.
+    fn webhook(&mut self, row: &Webhook) -> Result<Step, CommitError> {
+        self.own(row.org)?;
+        let data_key = match row.session {
+            Some(session) => self.surviving(session)?,
+            None => self.org_key()?,
+        };
+        let (id, session) = (row.id.to_bytes(), session_part(row.session));
+        let head = [&row.generation.to_be_bytes()[..], &session].concat();
+        let value = seal(&data_key, tables::WEBHOOKS, &key(&[&row.org.to_bytes(), &id]), &head, row)?;
+        Ok(Step::PutWebhook { id, session, value })
+    }
+
+    fn message(&mut self, row: &OutgoingMessage) -> Result<Step, CommitError> {
+        self.own(row.org)?;
+        let data_key = self.surviving(row.session)?;
+        let key = messages::row(row.org, row.session, row.id);
+        let value = seal(&data_key, tables::MESSAGES, &key, &messages::Head::of(row).bytes(), row)?;
+        Ok(Step::PutMessage { key, value })
+    }
+
+    /// The key of a session that this commit does not erase.
+    fn surviving(&mut self, session: SessionId) -> Result<Arc<DataKey>, CommitError> {
+        if self.erased.contains(&session) {
+            return Err(CommitError::UnknownSession(session));
+        }
+        self.living(Owner::session(self.prepared.org, session))
     }
 
     fn audit(&mut self, entry: &AuditEntry) -> Result<(), CommitError> {
@@ -463,18 +381,14 @@ impl<'a> Sealer<'a> {
         Ok(())
     }
 
-    fn idempotency(&mut self, record: &IdempotencyRecord) -> Result<(), CommitError> {
+    fn idempotency(&mut self, record: &IdempotencyRecord) {
+        debug_assert!(record.key.len() <= IDEMPOTENCY_KEY_BYTES, "the front refuses longer keys");
         if self.erases_org {
-            return Ok(());
+            return;
         }
-        let org = self.prepared.org;
-        let hash = self.ring.hashes.idempotency(org, &record.key);
-        let plain = [&record.request_digest[..], &record.status.to_be_bytes(), &record.body].concat();
-        let row = key(&[&org.to_bytes(), &hash]);
-        let head = record.at.as_millis().to_be_bytes();
-        let value = self.org_key()?.seal(tables::name(tables::IDEMPOTENCY), &row, &head, &plain)?;
-        self.prepared.idempotency = Some(SealedAnswer { hash, at: record.at, value });
-        Ok(())
+        let hash = self.ring.hashes.idempotency(self.prepared.org, &record.key);
+        let IdempotencyRecord { session, message, at, .. } = *record;
+        self.prepared.idempotency = Some(Remembered { hash, at, session, message });
     }
 }
 

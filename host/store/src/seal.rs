@@ -14,7 +14,7 @@
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use hmac::{Hmac, Mac};
-use portcullis_core::{OrgId, PluginId};
+use portcullis_core::{OrgId, PluginId, Secret};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -159,6 +159,11 @@ impl Hashes {
     /// The hash of an API key's hash.
     pub(crate) fn api_key(&self, hash: &[u8; 32]) -> [u8; 32] {
         self.full("api-key", &[], hash)
+    }
+
+    /// The hash of a session's token, the same in every organisation.
+    pub(crate) fn session_token(&self, token: &Secret) -> [u8; 32] {
+        self.full("session-token", &[], token.reveal().as_bytes())
     }
 
     fn short(&self, purpose: &str, scope: &[u8], text: &[u8]) -> [u8; 16] {

@@ -6,23 +6,24 @@
 //! What a session's or an organisation's key had sealed is gone with the key, also for snapshots that are older:
 //! such rows read as absent.
 
+mod messages;
+mod plugins;
+
 use std::sync::Arc;
 
 use portcullis_core::{
-    ApiKey, AuditEntry, AuditId, Binding, BindingId, DecisionId, DecisionRecord, DomainEvent, KeyId, KvEntry,
-    OperationKind, Org, OrgId, PluginId, PluginVersion, Session, SessionId, Timestamp, Window,
+    ApiKey, AuditEntry, AuditId, Binding, BindingId, DecisionId, DecisionRecord, DomainEvent, KeyId, Org, OrgId,
+    PluginId, PluginVersion, Session, SessionId,
 };
 use redb::{ReadOnlyTable, ReadTransaction};
 use serde::de::DeserializeOwned;
 
-use crate::commit::{IdempotencyRecord, OutboxPlace, PluginTimer};
+use crate::Shared;
+use crate::commit::OutboxPlace;
 use crate::error::ReadError;
 use crate::keyfile::Owner;
 use crate::keyring::Opened;
-use crate::kv::{HEAD, Head, KvUsage};
-use crate::prepare::NEVER;
 use crate::tables::{self, Definition, NO_SESSION, Prefix, Span, key, number, org_of, part, session_of, session_part};
-use crate::{Shared, counters};
 
 /// The state of the store at one point in time.
 pub struct Snapshot {
@@ -236,130 +237,6 @@ impl Snapshot {
     }
 }
 
-// === What plugins keep, counters, timers and answers ===
-
-impl Snapshot {
-    /// The live value under a plugin's key.
-    pub fn kv(&self, org: OrgId, plugin: PluginId, name: &str, now: Timestamp) -> Result<Option<KvEntry>, ReadError> {
-        let hash = self.shared.ring.hashes.plugin_key(org, plugin, name);
-        let row = key(&[&org.to_bytes(), &plugin.to_bytes(), &hash]);
-        let rows = self.table(tables::KV)?;
-        let Some(value) = rows.get(&row[..])? else { return Ok(None) };
-        Ok(self.kv_row(org, &row, value.value(), now)?.map(|(_, entry)| entry))
-    }
-
-    /// At most `limit` live keys of a plugin with this prefix, in order, from the one after `after` on.
-    /// Keys are stored hashed, so this opens all of the plugin's keys, of which there are few enough.
-    pub fn kv_keys(
-        &self,
-        org: OrgId,
-        plugin: PluginId,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-        now: Timestamp,
-    ) -> Result<Vec<String>, ReadError> {
-        let own = Prefix::new(&[&org.to_bytes(), &plugin.to_bytes()]);
-        let mut names = Vec::new();
-        for row in self.table(tables::KV)?.range::<&[u8]>(own.span())? {
-            let (row, value) = row?;
-            if let Some((name, _)) = self.kv_row(org, row.value(), value.value(), now)?
-                && name.starts_with(prefix)
-                && after.is_none_or(|after| name.as_str() > after)
-            {
-                names.push(name);
-            }
-        }
-        names.sort_unstable();
-        names.truncate(limit);
-        Ok(names)
-    }
-
-    /// How much a plugin keeps in an organisation.
-    pub fn kv_usage(&self, org: OrgId, plugin: PluginId) -> Result<KvUsage, ReadError> {
-        let row = key(&[&org.to_bytes(), &plugin.to_bytes()]);
-        Ok(self
-            .table(tables::KV_USAGE)?
-            .get(&row[..])?
-            .map_or_else(KvUsage::default, |row| KvUsage::parse(row.value())))
-    }
-
-    /// How many operations of a kind were done in an organisation within the window.
-    /// No window reaches further back than 25 hours.
-    pub fn usage(&self, org: OrgId, kind: OperationKind, window: Window, now: Timestamp) -> Result<u64, ReadError> {
-        self.counter(org, &counters::operation_counter(kind), window, now)
-    }
-
-    /// How many hits of a counter the window holds. No window reaches further back than 25 hours.
-    pub fn counter(&self, org: OrgId, counter: &str, window: Window, now: Timestamp) -> Result<u64, ReadError> {
-        let counter = self.shared.ring.hashes.counter(org, counter);
-        Ok(counters::count(&self.table(tables::HITS)?, org, &counter, window, now)?)
-    }
-
-    /// At most `limit` timers that are due, the longest overdue first.
-    pub fn timers_due(&self, now: Timestamp, limit: usize) -> Result<Vec<PluginTimer>, ReadError> {
-        let end = (now.as_millis() + 1).to_be_bytes();
-        let rows = self.table(tables::TIMERS)?;
-        let mut found = Vec::new();
-        for row in self.table(tables::TIMERS_DUE)?.range::<&[u8]>(..&end[..])? {
-            if found.len() == limit {
-                break;
-            }
-            let (due, _) = row?;
-            let row = &due.value()[8..];
-            let Some(value) = rows.get(row)? else { continue };
-            let Some(owner) = owner_timer(row, value.value()) else {
-                return Err(ReadError::unopenable(tables::TIMERS, row));
-            };
-            found.extend(self.decode(tables::TIMERS, owner, row, row, value.value(), 24)?);
-        }
-        Ok(found)
-    }
-
-    /// When the next timer is due.
-    pub fn next_timer(&self) -> Result<Option<Timestamp>, ReadError> {
-        let first = self.table(tables::TIMERS_DUE)?.range::<&[u8]>(..)?.next().transpose()?;
-        Ok(first.and_then(|(due, _)| number(due.value(), 0)).map(Timestamp::from_millis))
-    }
-
-    /// The answer under an idempotency key.
-    pub fn idempotency(&self, org: OrgId, name: &str) -> Result<Option<IdempotencyRecord>, ReadError> {
-        let row = key(&[&org.to_bytes(), &self.shared.ring.hashes.idempotency(org, name)]);
-        let rows = self.table(tables::IDEMPOTENCY)?;
-        let Some(value) = rows.get(&row[..])? else { return Ok(None) };
-        let at = number(value.value(), 0).unwrap_or_default();
-        let Some(plain) = self.open(tables::IDEMPOTENCY, Owner::org(org), &row, &row, value.value(), 8)? else {
-            return Ok(None);
-        };
-        let (Some(request_digest), Some(status), Some(body)) = (part(&plain, 0), part(&plain, 32), plain.get(34..))
-        else {
-            return Err(ReadError::unopenable(tables::IDEMPOTENCY, &row));
-        };
-        let (status, at) = (u16::from_be_bytes(status), Timestamp::from_millis(at));
-        Ok(Some(IdempotencyRecord { key: name.to_owned(), request_digest, status, body: body.to_vec(), at }))
-    }
-
-    pub(crate) fn kv_row(
-        &self,
-        org: OrgId,
-        row: &[u8],
-        value: &[u8],
-        now: Timestamp,
-    ) -> Result<Option<(String, KvEntry)>, ReadError> {
-        let unopenable = || ReadError::unopenable(tables::KV, row);
-        let head = Head::parse(value).ok_or_else(unopenable)?;
-        if !head.lives(now) {
-            return Ok(None);
-        }
-        let Some(plain) = self.open(tables::KV, Owner::org(org), row, row, value, HEAD)? else { return Ok(None) };
-        let length = part(&plain, 0).map(u16::from_be_bytes).ok_or_else(unopenable)?;
-        let (name, value) = plain[2..].split_at_checked(length.into()).ok_or_else(unopenable)?;
-        let name = String::from_utf8(name.to_vec()).map_err(|_not_text| unopenable())?;
-        let expires = (head.expires != NEVER).then(|| Timestamp::from_millis(head.expires));
-        Ok(Some((name, KvEntry { value: value.to_vec(), version: head.version, expires })))
-    }
-}
-
 // === Rows ===
 
 /// Who owns a row, by its key and value.
@@ -373,7 +250,8 @@ pub(crate) fn owner_session(key: &[u8], _: &[u8]) -> Option<Owner> {
     owner_session_or_org(key)
 }
 
-pub(crate) fn owner_timer(key: &[u8], value: &[u8]) -> Option<Owner> {
+/// For tables whose heads name the session after 8 bytes.
+pub(crate) fn owner_in_head(key: &[u8], value: &[u8]) -> Option<Owner> {
     Some(Owner { org: org_of(key)?, session: session_of(part(value, 8)?) })
 }
 

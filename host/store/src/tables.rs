@@ -1,7 +1,8 @@
 //! The schema: every table with its key and its value.
 //!
 //! Keys are byte strings that begin with the 16 bytes of an [`OrgId`], so that nothing is read without saying whose it is.
-//! The exceptions hold ids only and are named as indexes or queues: `key-hashes`, `timers-due`, `outbox-order`; and `meta`.
+//! The exceptions hold ids and keyed hashes only and are named as indexes or queues: `key-hashes`, `session-tokens`,
+//! `timers-due`, `outbox-order`; and `meta`.
 //!
 //! A value is a *head* of fixed length in clear, which the writer checks without opening anything, and then an
 //! *envelope* sealed under a key that can be destroyed (see [`crate::seal`]).
@@ -73,8 +74,8 @@ tables! {
 
     /// Table: how many rows of each kind an organisation has.
     /// Key: org.
-    /// Value: sessions, keys, plugins, bindings (4 bytes each).
-    COUNTS counts "counts-1";
+    /// Value: sessions, keys, plugins, bindings, webhooks, open messages (4 bytes each).
+    COUNTS counts "counts-2";
 
     /// Table: sessions.
     /// Key: org, session.
@@ -85,6 +86,16 @@ tables! {
     /// Key: org, hash of the name (16).
     /// Value: session.
     INSTANCE_NAMES instance_names "instance-names-1";
+
+    /// Table: which session has a token. An index across organisations: no two sessions of the gateway have the same one.
+    /// Key: keyed hash of the token (32).
+    /// Value: org, session.
+    SESSION_TOKENS session_tokens "session-tokens-1";
+
+    /// Table: the token of a session, for those that have one, so that the index row goes when the token does.
+    /// Key: org, session.
+    /// Value: keyed hash of the token (32).
+    TOKEN_OF_SESSION token_of_session "token-of-session-1";
 
     /// Table: what engines keep of linked devices.
     /// Key: org, session, hash of the engine's key (16).
@@ -121,6 +132,34 @@ tables! {
     /// Key: org, binding.
     /// Value: generation (8), then [`portcullis_core::Binding`] under the org's key.
     BINDINGS bindings "bindings-1";
+
+    /// Table: webhooks.
+    /// Key: org, webhook.
+    /// Value: generation (8), session or zeros (16), then [`portcullis_core::Webhook`] under the session's key, or the org's
+    /// where there is none.
+    WEBHOOKS webhooks "webhooks-1";
+
+    /// Table: the webhooks of single sessions. Erasing a session happens on the writer's thread and must not look at all
+    /// webhooks of the organisation, and what a session's events are told to is asked for with every event.
+    /// Key: org, session, webhook.
+    /// Value: nothing.
+    SESSION_WEBHOOKS session_webhooks "session-webhooks-1";
+
+    /// Table: remembered messages.
+    /// Key: org, session, message.
+    /// Value: phase (1), when it changed (8), then [`portcullis_core::OutgoingMessage`] under the session's key.
+    /// The phase is 0 for queued, 1 for sending, 2 for sent, 3 for failed.
+    MESSAGES messages "messages-1";
+
+    /// Table: the messages that are queued or being sent. A queue across organisations.
+    /// Key: org, session, message.
+    /// Value: nothing.
+    MESSAGES_OPEN messages_open "messages-open-1";
+
+    /// Table: the messages to which nothing more will happen, by age, to forget the oldest.
+    /// Key: org, when it changed (8), session, message.
+    /// Value: nothing.
+    MESSAGES_AGE messages_age "messages-age-1";
 
     /// Table: the skeletons of decisions, which outlive their sessions.
     /// Key: org, decision.
@@ -176,10 +215,10 @@ tables! {
     /// Value: nothing.
     HITS hits "hits-1";
 
-    /// Table: answers to requests that came with an idempotency key.
+    /// Table: which message a request with an idempotency key has led to. The message may be gone with its session by now.
     /// Key: org, hash of the idempotency key (16).
-    /// Value: time (8), then digest of the request (32), status (2) and body under the org's key.
-    IDEMPOTENCY idempotency "idempotency-1";
+    /// Value: time (8), session, message. Nothing is sealed, because nothing but ids is kept.
+    IDEMPOTENCY idempotency "idempotency-2";
 
     /// Table: idempotency keys by age, to forget the oldest.
     /// Key: org, time (8), hash of the idempotency key (16).
@@ -306,6 +345,7 @@ mod test {
     fn every_table_has_a_version_and_a_name_of_its_own() {
         let names: std::collections::BTreeSet<_> = ALL.iter().map(|table| table.name().to_owned()).collect();
         assert_eq!(names.len(), ALL.len());
-        assert!(names.iter().all(|name| name.ends_with("-1")), "{names:?}");
+        let versioned = |name: &str| name.rsplit_once('-').is_some_and(|(_, version)| version.parse::<u32>().is_ok());
+        assert!(names.iter().all(|name| versioned(name)), "{names:?}");
     }
 }

@@ -5,20 +5,21 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use portcullis_core::{
-    ApiKey, AuditEntry, Binding, DecisionRecord, DomainEvent, Org, OrgId, PluginVersion, Session, Timestamp,
+    ApiKey, AuditEntry, Binding, DecisionRecord, DomainEvent, Org, OrgId, OutgoingMessage, PluginVersion, Session,
+    Timestamp, Webhook,
 };
 use serde::de::DeserializeOwned;
 
-use crate::apply::Counts;
 use crate::commit::{PluginTimer, QuotaKind};
 use crate::counters::Hit;
+use crate::counts::Counts;
 use crate::error::ReadError;
 use crate::keyfile::Owner;
 use crate::kv::{Head, KvUsage};
 use crate::seal::hex;
-use crate::snapshot::{OwnerOf, Snapshot, owner_org, owner_session, owner_timer};
+use crate::snapshot::{OwnerOf, Snapshot, owner_in_head, owner_org, owner_session};
 use crate::tables::{self, Definition, key, org_of, session_part};
-use crate::{Shared, erase};
+use crate::{Shared, erase, messages, webhooks};
 
 /// What verifying found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -35,12 +36,14 @@ pub(crate) fn verify(snapshot: &Snapshot) -> Result<Report, ReadError> {
     check.sessions()?;
     check.api_keys()?;
     check.plugins()?;
+    check.webhooks()?;
+    check.messages()?;
     check.org_rows()?;
     check.decisions()?;
     check.events()?;
     check.timers()?;
     check.kv()?;
-    check.counters_and_answers()?;
+    check.counters_and_idempotency()?;
     check.owners()?;
     Ok(check.report)
 }
@@ -55,7 +58,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn sessions(&mut self) -> Result<(), ReadError> {
-        let mut names = Pairs::new();
+        let (mut names, mut tokens, mut tokens_of) = (Pairs::new(), Pairs::new(), Pairs::new());
         let hashes = self.shared().ring.hashes.clone();
         self.json(tables::SESSIONS, 24, owner_session, |check, row, value, session: Session| {
             let name = hashes.instance_name(session.org, &session.names.instance_name);
@@ -63,8 +66,15 @@ impl Check<'_> {
             check.head(tables::SESSIONS, row, value, &[&session.generation.to_be_bytes(), &name]);
             check.count(session.org, QuotaKind::Sessions);
             names.insert((key(&[&session.org.to_bytes(), &name]), session.id.to_bytes().to_vec()));
+            if let Some(token) = &session.token {
+                let token = hashes.session_token(token).to_vec();
+                tokens.insert((token.clone(), row.to_vec()));
+                tokens_of.insert((row.to_vec(), token));
+            }
         })?;
         self.index(tables::INSTANCE_NAMES, &names)?;
+        self.index(tables::SESSION_TOKENS, &tokens)?;
+        self.index(tables::TOKEN_OF_SESSION, &tokens_of)?;
         self.each(tables::DEVICES, |check, row, value| {
             if let Some(owner) = owner_session(row, value) {
                 check.opens(tables::DEVICES, owner, row, row, value, 0);
@@ -110,6 +120,39 @@ impl Check<'_> {
             self.find(tables::COMPONENTS, &row, "is missing, but a plugin version names it");
         }
         Ok(())
+    }
+
+    fn webhooks(&mut self) -> Result<(), ReadError> {
+        let mut of_sessions = Pairs::new();
+        self.json(tables::WEBHOOKS, webhooks::HEAD, owner_in_head, |check, row, value, webhook: Webhook| {
+            let (org, id) = (webhook.org.to_bytes(), webhook.id.to_bytes());
+            let session = session_part(webhook.session);
+            check.agree(tables::WEBHOOKS, row, &[&org, &id]);
+            check.head(tables::WEBHOOKS, row, value, &[&webhook.generation.to_be_bytes(), &session]);
+            check.count(webhook.org, QuotaKind::Webhooks);
+            if webhook.session.is_some() {
+                of_sessions.insert((key(&[&org, &session, &id]), Vec::new()));
+            }
+        })?;
+        self.index(tables::SESSION_WEBHOOKS, &of_sessions)
+    }
+
+    fn messages(&mut self) -> Result<(), ReadError> {
+        let (mut open, mut ages) = (Pairs::new(), Pairs::new());
+        self.json(tables::MESSAGES, messages::HEAD, owner_session, |check, row, value, message: OutgoingMessage| {
+            let head = messages::Head::of(&message);
+            check.agree(tables::MESSAGES, row, &[&messages::row(message.org, message.session, message.id)]);
+            check.head(tables::MESSAGES, row, value, &[&head.bytes()]);
+            match head.age_row(row) {
+                Some(age) => drop(ages.insert((age, Vec::new()))),
+                None => {
+                    check.count(message.org, QuotaKind::QueuedMessages);
+                    open.insert((row.to_vec(), Vec::new()));
+                }
+            }
+        })?;
+        self.index(tables::MESSAGES_OPEN, &open)?;
+        self.index(tables::MESSAGES_AGE, &ages)
     }
 
     fn org_rows(&mut self) -> Result<(), ReadError> {
@@ -175,7 +218,7 @@ impl Check<'_> {
 
     fn timers(&mut self) -> Result<(), ReadError> {
         let mut due = Pairs::new();
-        self.json(tables::TIMERS, 24, owner_timer, |check, row, value, timer: PluginTimer| {
+        self.json(tables::TIMERS, 24, owner_in_head, |check, row, value, timer: PluginTimer| {
             let at = timer.at.as_millis().to_be_bytes();
             check.head(tables::TIMERS, row, value, &[&at, &session_part(timer.session)]);
             due.insert((key(&[&at, row]), Vec::new()));
@@ -211,7 +254,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn counters_and_answers(&mut self) -> Result<(), ReadError> {
+    fn counters_and_idempotency(&mut self) -> Result<(), ReadError> {
         let mut last: Option<(Vec<u8>, Hit)> = None;
         self.each(tables::HITS, |check, row, _| {
             let (Some(counter), Some(hit)) = (row.get(..32), Hit::parse(row)) else {
@@ -226,10 +269,10 @@ impl Check<'_> {
         })?;
         let mut ages = Pairs::new();
         self.each(tables::IDEMPOTENCY, |check, row, value| {
-            if let (Some(owner), Some(at)) = (owner_org(row, value), value.get(..8)) {
-                check.opens(tables::IDEMPOTENCY, owner, row, row, value, 8);
-                ages.insert((key(&[&row[..16], at, &row[16..]]), Vec::new()));
-            }
+            let (Some((org, hash)), Some(at), 40) = (row.split_at_checked(16), value.get(..8), value.len()) else {
+                return check.find(tables::IDEMPOTENCY, row, "has another length than it should");
+            };
+            ages.insert((key(&[org, at, hash]), Vec::new()));
         })?;
         self.index(tables::IDEMPOTENCY_AGE, &ages)
     }

@@ -29,7 +29,7 @@ use crate::commit::{Committed, Erased, OutboxPlace};
 use crate::erase;
 use crate::error::{CommitError, StoreFault};
 use crate::keyring::{Keyring, Reserved};
-use crate::prepare::Prepared;
+use crate::step::Prepared;
 use crate::tables::{Tables, number};
 
 /// The most commits in one transaction.

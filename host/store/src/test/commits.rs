@@ -1,9 +1,9 @@
 //! What a commit rests on: expectations, names, keys of plugins, idempotency; alone and against others in the same batch.
 
-use portcullis_core::{KvAccess, KvChange, OrgId};
+use portcullis_core::{KvAccess, KvChange, MessageState, OrgId, Session};
 
 use super::sample::*;
-use crate::{Commit, CommitError, Expectation, IdempotencyRecord, Store, Write};
+use crate::{Commit, CommitError, Expectation, IdempotencyRecord, MessagePhase, Store, Write};
 
 fn refused(store: &Store, commit: Commit) -> CommitError {
     let before = store.verify().expect("verified").rows;
@@ -13,11 +13,17 @@ fn refused(store: &Store, commit: Commit) -> CommitError {
     error
 }
 
+fn at_phase(about: u8, byte: u8, state: Option<MessagePhase>) -> Expectation {
+    Expectation::Message { session: session_id(about), id: message_id(byte), state }
+}
+
 #[test]
 fn a_commit_rests_on_generations() {
     let store = store();
     keep(&store, creating(1, 5));
-    keep(&store, writing(1, vec![Write::PutBinding(binding(1, 1))]));
+    let rows =
+        [Write::PutBinding(binding(1, 1)), Write::PutWebhook(webhook(1, None, 1)), Write::PutMessage(message(1, 5, 1))];
+    keep(&store, writing(1, rows.into()));
     let expecting = |expect| Commit { expect: vec![expect], ..creating(1, 6) };
     let binding = binding(1, 1).id;
     for wrong in [
@@ -28,6 +34,11 @@ fn a_commit_rests_on_generations() {
         Expectation::Org(Some(2)),
         Expectation::Binding(binding, None),
         Expectation::Binding(binding, Some(2)),
+        Expectation::Webhook(webhook(1, None, 1).id, None),
+        Expectation::Webhook(webhook(1, None, 1).id, Some(2)),
+        at_phase(5, 1, None),
+        at_phase(5, 1, Some(MessagePhase::Sending)),
+        at_phase(6, 1, Some(MessagePhase::Queued)),
     ] {
         assert!(matches!(refused(&store, expecting(wrong)), CommitError::Conflict), "{wrong:?}");
     }
@@ -36,6 +47,10 @@ fn a_commit_rests_on_generations() {
         Expectation::Session(session_id(6), None),
         Expectation::Org(Some(1)),
         Expectation::Binding(binding, Some(1)),
+        Expectation::Webhook(webhook(1, None, 1).id, Some(1)),
+        Expectation::Webhook(webhook(1, None, 2).id, None),
+        at_phase(5, 1, Some(MessagePhase::Queued)),
+        at_phase(5, 2, None),
     ];
     keep(&store, Commit { expect, ..creating(1, 6) });
 }
@@ -87,7 +102,7 @@ fn instance_names_are_unique_in_an_organisation() {
     keep(&store, creating(1, 5));
     let mut twin = session(1, 6);
     twin.names.instance_name = "instance-5".into();
-    let put = |session: &portcullis_core::Session| writing(1, vec![Write::PutSession(session.clone())]);
+    let put = |session: &Session| writing(1, vec![Write::PutSession(session.clone())]);
     assert!(matches!(refused(&store, put(&twin)), CommitError::NameTaken));
     twin.org = org_id(2);
     keep(&store, writing(2, vec![Write::PutSession(twin.clone())]));
@@ -99,6 +114,65 @@ fn instance_names_are_unique_in_an_organisation() {
     assert_eq!(holder, Some(twin));
     finish(&store, NOW);
     assert_sound(&store);
+}
+
+#[test]
+fn of_two_who_would_send_a_message_one_does() {
+    let store = store();
+    keep(&store, creating(1, 5));
+    keep(&store, writing(1, vec![Write::PutMessage(message(1, 5, 1))]));
+    let take = Commit {
+        expect: vec![at_phase(5, 1, Some(MessagePhase::Queued))],
+        ..writing(1, vec![Write::PutMessage(moved(&message(1, 5, 1), MessageState::Sending, at(1)))])
+    };
+    keep(&store, take.clone());
+    assert!(matches!(refused(&store, take), CommitError::Conflict));
+}
+
+#[test]
+fn tokens_are_unique_in_the_gateway() {
+    let store = store();
+    let put = |session: &Session| writing(session.org.to_bytes()[0], vec![Write::PutSession(session.clone())]);
+    keep(&store, put(&tokened(1, 5, "first")));
+    keep(&store, put(&tokened(1, 5, "first")));
+    for twin in [tokened(1, 6, "first"), tokened(2, 6, "first")] {
+        assert!(matches!(refused(&store, put(&twin)), CommitError::TokenTaken), "{}", twin.org);
+    }
+    let twins = [tokened(1, 6, "same"), tokened(1, 7, "same")].map(Write::PutSession);
+    assert!(matches!(refused(&store, writing(1, twins.into())), CommitError::TokenTaken));
+
+    // A token is free again once its session has another one, or none, or is gone, even within one commit.
+    keep(&store, put(&tokened(1, 5, "second")));
+    keep(&store, put(&tokened(2, 6, "first")));
+    keep(&store, put(&session(1, 5)));
+    keep(&store, put(&tokened(1, 7, "second")));
+    let put_first = vec![Write::PutSession(tokened(1, 8, "second")), Write::EraseSession(session_id(7))];
+    keep(&store, writing(1, put_first));
+    let erased_first = vec![Write::EraseSession(session_id(8)), Write::PutSession(tokened(1, 5, "second"))];
+    keep(&store, writing(1, erased_first));
+    finish(&store, NOW);
+    assert_sound(&store);
+    assert!(matches!(refused(&store, put(&tokened(2, 6, "second"))), CommitError::TokenTaken));
+    keep(&store, writing(2, vec![Write::EraseOrg]));
+    keep(&store, put(&tokened(1, 5, "first")));
+    finish(&store, NOW);
+    assert_sound(&store);
+}
+
+#[test]
+fn what_goes_with_a_session_is_not_put_into_an_erased_one() {
+    let store = store();
+    keep(&store, creating(1, 5));
+    for row in [Write::PutWebhook(webhook(1, Some(5), 1)), Write::PutMessage(message(1, 5, 1))] {
+        let late = writing(1, vec![Write::EraseSession(session_id(5)), row.clone()]);
+        assert!(matches!(refused(&store, late), CommitError::UnknownSession(_)));
+        let unknown = writing(2, vec![row]);
+        assert!(matches!(refused(&store, unknown), CommitError::ForeignRow { .. }));
+    }
+    let unknown = [Write::PutWebhook(webhook(1, Some(9), 1)), Write::PutMessage(message(1, 9, 1))];
+    for row in unknown {
+        assert!(matches!(refused(&store, writing(1, vec![row])), CommitError::UnknownSession(_)));
+    }
 }
 
 #[test]
@@ -135,10 +209,10 @@ fn what_a_plugin_saw_must_still_be_so() {
 #[test]
 fn an_idempotency_key_holds_for_a_day() {
     let store = store();
-    let record = |at| IdempotencyRecord { key: "once".into(), request_digest: [1; 32], status: 200, body: vec![], at };
+    let record = |at| IdempotencyRecord { key: "once".into(), session: session_id(5), message: message_id(1), at };
     let with = |at| Commit { idempotency: Some(record(at)), ..writing(1, vec![]) };
     keep(&store, with(NOW));
-    assert!(matches!(refused(&store, with(at(1))), CommitError::IdempotencyConflict));
+    assert!(matches!(refused(&store, with(at(1))), CommitError::Conflict));
     keep(&store, Commit { idempotency: Some(record(NOW)), ..writing(2, vec![]) });
     keep(&store, with(at(24 * 60 * 60 * 1000)));
     assert_sound(&store);

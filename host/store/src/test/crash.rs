@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use super::sample::*;
 use crate::keyfile::{SlotStorage, new_header};
 use crate::open::assemble;
-use crate::{Commit, CommitError, CommitMode, OpenError, Store, TimerChange, Write};
+use crate::{Commit, CommitError, CommitMode, IdempotencyRecord, OpenError, Store, TimerChange, Write};
 
 const SECRET: [u8; 32] = [9; 32];
 const SESSIONS: Range<u8> = 5..9;
@@ -206,9 +206,19 @@ struct Told {
     org: bool,
     created: Vec<u8>,
     devices: Vec<u8>,
+    sent: Vec<u8>,
     erased: Vec<u8>,
     finished: bool,
     org_erased: bool,
+}
+
+/// A session with a token, a webhook and a message that waits.
+fn furnished(owner: u8, byte: u8) -> Vec<Write> {
+    vec![
+        Write::PutSession(tokened(owner, byte, &format!("token-{byte}"))),
+        Write::PutWebhook(webhook(owner, Some(byte), byte)),
+        Write::PutMessage(message(owner, byte, byte)),
+    ]
 }
 
 fn whole_creation(byte: u8) -> Commit {
@@ -221,6 +231,13 @@ fn whole_creation(byte: u8) -> Commit {
     Commit {
         kv: vec![count(Some(None))],
         timers: vec![TimerChange::Set(timer(1, Some(byte), &format!("timer-{byte}"), at(9)))],
+        idempotency: Some(IdempotencyRecord {
+            key: format!("once-{byte}"),
+            session: session_id(byte),
+            message: message_id(byte),
+            at: NOW,
+        }),
+        writes: furnished(1, byte),
         ..creating(1, byte)
     }
 }
@@ -239,6 +256,10 @@ fn workload(store: &Store, told: &mut Told) -> Result<(), CommitError> {
             return Err(CommitError::Closed);
         }
         told.devices.push(byte);
+        let done = moved(&message(1, byte, byte), sent(NOW), at(1));
+        let on = [Write::PutMessage(done), Write::PutWebhook(webhook(1, None, byte + 100))];
+        store.commit_blocking(writing(1, on.into()))?;
+        told.sent.push(byte);
     }
     for byte in [5, 6] {
         store.commit_blocking(writing(1, vec![Write::EraseSession(session_id(byte))]))?;
@@ -246,10 +267,13 @@ fn workload(store: &Store, told: &mut Told) -> Result<(), CommitError> {
     }
     block_on(store.finish_erasures(NOW))?;
     told.finished = true;
-    store.commit_blocking(writing(2, vec![Write::PutOrg(org(2)), Write::PutSession(session(2, 20))]))?;
+    store.commit_blocking(writing(2, [vec![Write::PutOrg(org(2))], furnished(2, 20)].concat()))?;
     store.commit_blocking(writing(2, vec![Write::EraseOrg]))?;
     told.org_erased = true;
     block_on(store.finish_erasures(NOW))?;
+    // What was erased has given its tokens back.
+    let again = [tokened(1, 10, "token-5"), tokened(1, 11, "token-20")];
+    store.commit_blocking(writing(1, again.map(Write::PutSession).into()))?;
     Ok(())
 }
 
@@ -270,6 +294,15 @@ fn assert_recovered(store: &Store, told: &Told, context: &str) {
         let kept = snapshot.kv(org_id, plugin_id(3), &format!("made-{byte}"), NOW).expect("read").is_some();
         let event = all.iter().any(|(_, found)| found.id == event(1, None, unique).id);
         let timed = snapshot.timers_due(at(99), 99).expect("read").iter().any(|t| t.key == format!("timer-{byte}"));
+        let hooked = !snapshot.session_webhooks(org_id, session_id(byte)).expect("read").is_empty();
+        let asked = snapshot.message(org_id, session_id(byte), message_id(byte)).expect("read");
+        let led = snapshot.idempotency(org_id, &format!("once-{byte}"), NOW).expect("read");
+        let moved_on = snapshot.webhook(org_id, webhook(1, None, byte + 100).id).expect("read").is_some();
+        let is_sent = asked.as_ref().is_some_and(|asked| asked.state.is_final());
+        assert_eq!((there, there), (hooked, asked.is_some()), "{context}: what goes with session {byte} is torn");
+        assert_eq!(created, led.is_some(), "{context}: the idempotency key of {byte} is torn");
+        assert_eq!(there && moved_on, is_sent, "{context}: the sending of {byte} is torn");
+        assert!(moved_on || !told.sent.contains(&byte), "{context}: the sending of {byte} is lost");
         // Audit, decision and the plugin's key outlive the session; event, timer and full record go with it.
         assert_eq!((created, created), (decided.is_some(), kept), "{context}: the creation of {byte} is torn");
         let full = decided.is_some_and(|decided| !decided.answers.is_empty());

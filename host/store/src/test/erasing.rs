@@ -4,8 +4,8 @@ use std::path::Path;
 
 use portcullis_core::verdict::Allowance;
 use portcullis_core::{
-    AuditOutcome, DeviceChange, DeviceStore, DeviceStoreError, EventBody, OperationKind, OrgId, Verdict,
-    rate::send_counter,
+    AuditOutcome, DeviceChange, DeviceStore, DeviceStoreError, EventBody, MessageState, OperationKind, OrgId, Secret,
+    Verdict, rate::send_counter,
 };
 use portcullis_core::{LimitCheck, Window};
 use sha2::{Digest, Sha256};
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::sample::*;
 use crate::keyfile::{Owner, SLOT};
 use crate::seal::hex;
-use crate::{Commit, Expectation, Store, StoreOptions, TimerChange, Write};
+use crate::{Commit, Expectation, IdempotencyRecord, Store, StoreOptions, TimerChange, Write};
 
 const MARKER: &str = "a-marker-that-must-not-be-found";
 
@@ -26,6 +26,15 @@ fn furnish(store: &Store, owner: u8, byte: u8) {
     record.input = Some(MARKER.into());
     let mut timed = timer(owner, Some(byte), &format!("{MARKER}-{byte}"), at(10));
     timed.payload = MARKER.into();
+    marked.token = Some(Secret::new(format!("{MARKER}-{byte}")));
+    let mut hook = webhook(owner, Some(byte), byte);
+    hook.spec.url = MARKER.into();
+    let mut waiting = message(owner, byte, byte);
+    waiting.content.text = MARKER.into();
+    let key = format!("{MARKER}-{byte}");
+    let idempotency = Some(IdempotencyRecord { key, session: waiting.session, message: waiting.id, at: NOW });
+    let mut done = message(owner, byte, byte + 100);
+    done.state = MessageState::Failed { code: MARKER.into() };
     let limit = LimitCheck { counter: send_counter(session_id(byte)), window: Window::UtcDay, max: 9 };
     keep(
         store,
@@ -33,7 +42,14 @@ fn furnish(store: &Store, owner: u8, byte: u8) {
             decision: Some(record),
             timers: vec![TimerChange::Set(timed)],
             limits: vec![limit],
-            ..Commit { writes: vec![Write::PutSession(marked)], ..creating(owner, byte) }
+            idempotency,
+            writes: vec![
+                Write::PutSession(marked),
+                Write::PutWebhook(hook),
+                Write::PutMessage(waiting),
+                Write::PutMessage(done),
+            ],
+            ..creating(owner, byte)
         },
     );
     let change = DeviceChange::Put { key: MARKER.into(), value: MARKER.into() };
@@ -76,6 +92,15 @@ fn a_session_goes_with_everything_but_skeletons() {
     let events: Vec<_> = snapshot.events_after(None, 9).expect("read").into_iter().map(|(_, event)| event.id).collect();
     let kept = [event(1, None, 6).id, news.id, event(1, None, 200).id];
     assert_eq!(events, kept, "what says nothing personal stays, and what tells of the erasure");
+    assert_eq!(snapshot.webhooks(org).expect("read").len(), 1, "only the other session's webhook");
+    let mut open = Vec::new();
+    snapshot.every_open_message(|message| open.push(message.session)).expect("read");
+    assert_eq!(open, [session_id(6)], "only the other session's message");
+    assert_eq!(snapshot.messages(org, session, None, 9).expect("read"), []);
+    // The key is still in use, and leads to nothing.
+    let led = snapshot.idempotency(org, &format!("{MARKER}-5"), NOW).expect("read");
+    assert_eq!(led, Some((session, message_id(5))));
+    assert_eq!(snapshot.message(org, session, message_id(5)).expect("read"), None);
     let sends = snapshot.counter(org, &send_counter(session), Window::UtcDay, NOW).expect("read");
     assert_eq!(sends, 0);
 
@@ -118,6 +143,7 @@ fn an_organisation_goes_with_everything_it_owns() {
         Write::PutPlugin(plugin(1, 3, 1, 8)),
         Write::PutComponent { digest: [8; 32], bytes: MARKER.into() },
         Write::PutBinding(binding(1, 5)),
+        Write::PutWebhook(webhook(1, None, 9)),
     ];
     keep(&store, writing(1, rows));
     let mut told = audit(1, None, 300);
@@ -128,7 +154,10 @@ fn an_organisation_goes_with_everything_it_owns() {
             audit: vec![told.clone(), audit(1, None, 301)],
             events: vec![event(1, None, 300)],
             done: Some(OperationKind::OrgDelete),
-            ..writing(1, vec![Write::EraseOrg])
+            ..writing(
+                1,
+                vec![Write::EraseOrg, Write::PutWebhook(webhook(1, None, 8)), Write::PutMessage(message(1, 5, 8))],
+            )
         },
     );
     assert!(store.commit_blocking(creating(1, 8)).is_err(), "an erased organisation took a session");
@@ -139,6 +168,11 @@ fn an_organisation_goes_with_everything_it_owns() {
     let snapshot = read(&store);
     assert_eq!(snapshot.org(org_id(1)).expect("read"), None);
     assert_eq!(snapshot.key_by_hash(&[5; 32]).expect("read"), None);
+    assert_eq!(snapshot.webhooks(org_id(1)).expect("read"), []);
+    let mut open = Vec::new();
+    snapshot.every_open_message(|message| open.push(message.org)).expect("read");
+    assert_eq!(open, [org_id(2)]);
+    assert_eq!(snapshot.idempotency(org_id(1), &format!("{MARKER}-5"), NOW).expect("read"), None);
     assert_eq!(snapshot.audit(org_id(1), None, 9).expect("read"), []);
     let platform = snapshot.audit(OrgId::PLATFORM, None, 9).expect("read");
     assert_eq!(platform.len(), 2);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis_core::{KvAccess, KvChange, LimitCheck, OperationKind, Window};
+use portcullis_core::{KvAccess, KvChange, LimitCheck, MessageState, OperationKind, Window};
 
 use super::sample::*;
 use crate::{Commit, CommitError, KV_MAX_KEYS, Quota, QuotaKind, Store, Write};
@@ -117,7 +117,11 @@ fn quotas_count_rows_of_the_organisation() {
         (QuotaKind::Keys, Write::PutKey(api_key(1, 5)), Write::PutKey(api_key(1, 6))),
         (QuotaKind::Plugins, Write::PutPlugin(plugin(1, 5, 1, 1)), Write::PutPlugin(plugin(1, 6, 1, 1))),
         (QuotaKind::Bindings, Write::PutBinding(binding(1, 5)), Write::PutBinding(binding(1, 6))),
+        (QuotaKind::Webhooks, Write::PutWebhook(webhook(1, Some(5), 5)), Write::PutWebhook(webhook(1, None, 6))),
+        (QuotaKind::QueuedMessages, Write::PutMessage(message(1, 5, 5)), Write::PutMessage(message(1, 6, 6))),
     ];
+    assert_eq!(cases.each_ref().map(|(of, ..)| *of), QuotaKind::ALL);
+    keep(&store, writing(1, vec![Write::PutComponent { digest: [1; 32], bytes: vec![1] }]));
     for (of, first, second) in cases {
         keep(&store, below(of, 1, first));
         let full = store.commit_blocking(below(of, 1, second.clone())).expect_err("full");
@@ -127,6 +131,26 @@ fn quotas_count_rows_of_the_organisation() {
     keep(&store, writing(1, vec![Write::EraseSession(session_id(5)), Write::RemoveBinding(binding(1, 5).id)]));
     keep(&store, below(QuotaKind::Sessions, 2, Write::PutSession(session(1, 7))));
     keep(&store, below(QuotaKind::Bindings, 2, Write::PutBinding(binding(1, 7))));
+    // The webhook and the message of the erased session went with it.
+    keep(&store, below(QuotaKind::Webhooks, 2, Write::PutWebhook(webhook(1, None, 7))));
+    keep(&store, below(QuotaKind::QueuedMessages, 2, Write::PutMessage(message(1, 6, 7))));
+    assert_sound(&store);
+}
+
+#[test]
+fn a_message_counts_until_nothing_more_will_happen_to_it() {
+    let store = store();
+    keep(&store, creating(1, 5));
+    let (first, failed) = (message(1, 5, 1), MessageState::Failed { code: "interrupted".into() });
+    // Whether there is room for one open message and no more, after the first one has come so far.
+    let cases = [(MessageState::Queued, false), (MessageState::Sending, false), (sent(NOW), true), (failed, true)];
+    for (state, room) in cases {
+        keep(&store, writing(1, vec![Write::PutMessage(moved(&first, state.clone(), NOW))]));
+        let quotas = vec![Quota { of: QuotaKind::QueuedMessages, max: 1 }];
+        let asked = store.commit_blocking(Commit { quotas, ..writing(1, vec![]) });
+        assert_eq!(asked.is_ok(), room, "{state:?}: {asked:?}");
+        assert_sound(&store);
+    }
 }
 
 #[test]

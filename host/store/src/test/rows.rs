@@ -1,6 +1,6 @@
 //! Each kind of row comes back as it was put, and only to its own organisation.
 
-use portcullis_core::{DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange, KvEntry, OrgId};
+use portcullis_core::{DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange, KvEntry, MessageState, OrgId};
 
 use super::sample::*;
 use crate::{Commit, IdempotencyRecord, OutboxPlace, TimerChange, Write};
@@ -190,14 +190,106 @@ fn timers() {
 }
 
 #[test]
-fn answers_under_idempotency_keys() {
+fn webhooks() {
     let store = store();
-    let record =
-        IdempotencyRecord { key: "once".into(), request_digest: [1; 32], status: 201, body: b"{}".to_vec(), at: NOW };
-    keep(&store, Commit { idempotency: Some(record.clone()), ..writing(1, vec![]) });
-    assert_eq!(read(&store).idempotency(org_id(1), "once").expect("read"), Some(record));
-    assert_eq!(read(&store).idempotency(org_id(2), "once").expect("read"), None);
-    assert_eq!(read(&store).idempotency(org_id(1), "twice").expect("read"), None);
+    keep(&store, creating(1, 5));
+    keep(&store, creating(1, 6));
+    let rows = [webhook(1, None, 3), webhook(1, Some(5), 1), webhook(1, Some(5), 2)];
+    keep(&store, writing(1, rows.map(Write::PutWebhook).into()));
+    let of = |session| read(&store).session_webhooks(org_id(1), session_id(session)).expect("read");
+    let all = || read(&store).webhooks(org_id(1)).expect("read");
+    assert_eq!(all(), [webhook(1, Some(5), 1), webhook(1, Some(5), 2), webhook(1, None, 3)]);
+    assert_eq!(of(5), [webhook(1, Some(5), 1), webhook(1, Some(5), 2)]);
+    assert_eq!(of(6), []);
+    assert_eq!(read(&store).webhook(org_id(1), webhook(1, None, 3).id).expect("read"), Some(webhook(1, None, 3)));
+    assert_eq!(read(&store).webhook(org_id(2), webhook(1, None, 3).id).expect("read"), None);
+    assert_eq!(read(&store).webhooks(org_id(2)).expect("read"), []);
+
+    // Whose a webhook is decides under which key it lies: what left the session outlives it, what came to it does not.
+    let moves = [webhook(1, None, 1), webhook(1, Some(6), 2), webhook(1, Some(5), 3)];
+    keep(&store, writing(1, moves.map(Write::PutWebhook).into()));
+    assert_eq!((of(5), of(6)), (vec![webhook(1, Some(5), 3)], vec![webhook(1, Some(6), 2)]));
+    assert_sound(&store);
+    keep(&store, writing(1, vec![Write::EraseSession(session_id(5))]));
+    finish(&store, NOW);
+    assert_eq!(all(), [webhook(1, None, 1), webhook(1, Some(6), 2)]);
+    assert_eq!(of(5), []);
+
+    let gone = [webhook(1, None, 1).id, webhook(1, None, 2).id, webhook(1, None, 9).id];
+    keep(&store, writing(1, gone.map(Write::RemoveWebhook).into()));
+    assert_eq!((all(), of(6)), (vec![], vec![]));
+    assert_sound(&store);
+}
+
+#[test]
+fn messages() {
+    let store = store();
+    keep(&store, creating(1, 5));
+    keep(&store, creating(1, 6));
+    keep(&store, writing(1, [(5, 1), (5, 2), (5, 3), (6, 4)].map(put_message).into()));
+    let page = |before, limit| {
+        let page = read(&store).messages(org_id(1), session_id(5), before, limit).expect("read");
+        page.iter().map(|message| message.id.to_bytes()[0]).collect::<Vec<_>>()
+    };
+    assert_eq!((page(None, 2), page(Some(message_id(2)), 2), page(None, 9)), (vec![3, 2], vec![1], vec![3, 2, 1]));
+    let open = || {
+        let mut open = Vec::new();
+        read(&store).every_open_message(|message| open.push(message.id.to_bytes()[0])).expect("read");
+        open
+    };
+    assert_eq!(open(), [1, 2, 3, 4]);
+    let on = [moved(&message(1, 5, 1), MessageState::Sending, at(1)), moved(&message(1, 5, 2), sent(at(1)), at(1))];
+    keep(&store, writing(1, on.clone().map(Write::PutMessage).into()));
+    assert_eq!(open(), [1, 3, 4]);
+    let one =
+        |owner, about, byte| read(&store).message(org_id(owner), session_id(about), message_id(byte)).expect("read");
+    assert_eq!(one(1, 5, 2), Some(on[1].clone()));
+    assert_eq!((one(2, 5, 2), one(1, 6, 2), one(1, 5, 9)), (None, None, None));
+    assert_sound(&store);
+    keep(&store, writing(1, vec![Write::EraseSession(session_id(5))]));
+    assert_eq!((open(), page(None, 9)), (vec![4], vec![]));
+    finish(&store, NOW);
+    assert_sound(&store);
+}
+
+fn put_message((about, byte): (u8, u8)) -> Write {
+    Write::PutMessage(message(1, about, byte))
+}
+
+#[test]
+fn finished_messages_are_forgotten_a_day_later_a_few_at_a_time() {
+    let store = store();
+    keep(&store, creating(1, 5));
+    let day = 24 * 60 * 60 * 1000;
+    let done = (1..=6).map(|byte| Write::PutMessage(moved(&message(1, 5, byte), sent(NOW), at(byte.into()))));
+    keep(&store, writing(1, done.collect()));
+    keep(&store, writing(1, vec![put_message((5, 7))]));
+    let left_after = |byte, now| {
+        keep(&store, Commit { now, ..writing(1, vec![put_message((5, byte))]) });
+        assert_sound(&store);
+        let left = read(&store).messages(org_id(1), session_id(5), None, 99).expect("read");
+        left.iter().rev().map(|message| message.id.to_bytes()[0]).collect::<Vec<_>>()
+    };
+    assert_eq!(left_after(8, at(day)), [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(left_after(9, at(day + 2)), [3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(left_after(9, at(day + 9)), [3, 4, 5, 6, 7, 8, 9], "only new messages make others go");
+    assert_eq!(left_after(10, at(day + 9)), [7, 8, 9, 10]);
+    assert_eq!(left_after(11, at(9 * day)), [7, 8, 9, 10, 11], "what is open was forgotten");
+}
+
+#[test]
+fn idempotency_keys_lead_to_messages() {
+    let store = store();
+    let record = IdempotencyRecord { key: "once".into(), session: session_id(5), message: message_id(1), at: NOW };
+    keep(&store, Commit { idempotency: Some(record), ..writing(1, vec![]) });
+    let snapshot = read(&store);
+    let leads = |owner, name: &str, now| snapshot.idempotency(org_id(owner), name, now).expect("read");
+    let day = 24 * 60 * 60 * 1000;
+    assert_eq!(leads(1, "once", NOW), Some((session_id(5), message_id(1))));
+    assert_eq!(leads(1, "once", at(day - 1)), Some((session_id(5), message_id(1))));
+    assert_eq!(leads(1, "once", at(day)), None);
+    assert_eq!(leads(2, "once", NOW), None);
+    assert_eq!(leads(1, "twice", NOW), None);
     assert_sound(&store);
 }
 

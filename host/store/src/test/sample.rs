@@ -1,13 +1,17 @@
 //! One of each thing that the store keeps, and short ways to keep and read them.
 
+use std::collections::BTreeMap;
+
 use portcullis_core::decision::Decision;
+use portcullis_core::operation::SendText;
 use portcullis_core::plugin::{FailureFold, Mode, Selector};
 use portcullis_core::session::Names;
 use portcullis_core::verdict::{Allowance, Veto};
 use portcullis_core::{
     Answer, ApiKey, AuditEntry, AuditId, AuditOutcome, Binding, BindingId, Capabilities, DecisionId, DecisionRecord,
-    DomainEvent, EventBody, EventId, Intent, KeyId, Labels, OperationKind, Org, OrgId, Plan, PluginId, PluginVersion,
-    PrincipalKind, Quotas, Session, SessionId, Timestamp, Verdict,
+    DeliveryId, DomainEvent, EventBody, EventFormat, EventId, Intent, KeyId, Labels, MessageState, OperationKind, Org,
+    OrgId, OutgoingMessage, Plan, PluginId, PluginVersion, Principal, PrincipalKind, Quotas, RetryPolicy, Secret,
+    Session, SessionId, Timestamp, Verdict, Webhook, WebhookId, WebhookSpec,
 };
 
 use crate::{Commit, Committed, Erased, Expectation, PluginTimer, Snapshot, Store, Write};
@@ -196,6 +200,62 @@ pub(super) fn timer(owner: u8, about: Option<u8>, name: &str, due: Timestamp) ->
         payload: "a payload".into(),
         session: about.map(session_id),
     }
+}
+
+pub(super) fn webhook(owner: u8, about: Option<u8>, byte: u8) -> Webhook {
+    Webhook {
+        id: WebhookId::from_bytes([byte; 16]),
+        org: org_id(owner),
+        session: about.map(session_id),
+        spec: WebhookSpec {
+            format: EventFormat::Router,
+            url: format!("https://example.org/{byte}"),
+            events: vec!["*".into()],
+            headers: BTreeMap::from([("x-key".into(), Secret::new("a secret header"))]),
+            secret: Some(Secret::new("a secret to sign with")),
+            retry: RetryPolicy::default(),
+            active: true,
+            path_per_event: false,
+            inline_media: false,
+        },
+        generation: 1,
+        created_at: NOW,
+        updated_at: NOW,
+    }
+}
+
+pub(super) fn message_id(byte: u8) -> DeliveryId {
+    DeliveryId::from_bytes([byte; 16])
+}
+
+/// A message that waits to be sent.
+pub(super) fn message(owner: u8, about: u8, byte: u8) -> OutgoingMessage {
+    let session = session_id(about);
+    OutgoingMessage {
+        id: message_id(byte),
+        org: org_id(owner),
+        session,
+        asked_by: Principal::system(org_id(owner)),
+        request: None,
+        content: SendText::plain(session, "49151@s.whatsapp.net", "hello"),
+        state: MessageState::Queued,
+        created_at: NOW,
+        updated_at: NOW,
+    }
+}
+
+/// The message, further on.
+pub(super) fn moved(message: &OutgoingMessage, state: MessageState, now: Timestamp) -> OutgoingMessage {
+    OutgoingMessage { state, updated_at: now, ..message.clone() }
+}
+
+pub(super) fn sent(now: Timestamp) -> MessageState {
+    MessageState::Sent { message: "3EB0".into(), at: now }
+}
+
+/// A session with a token.
+pub(super) fn tokened(owner: u8, byte: u8, token: &str) -> Session {
+    Session { token: Some(Secret::new(token)), ..session(owner, byte) }
 }
 
 /// A commit of an organisation that writes these rows.

@@ -1,0 +1,104 @@
+//! Reading webhooks, remembered messages, and what idempotency keys lead to.
+
+use portcullis_core::{DeliveryId, OrgId, OutgoingMessage, SessionId, Timestamp, Webhook, WebhookId};
+
+use super::{Snapshot, owner_in_head, owner_session};
+use crate::error::ReadError;
+use crate::idempotency;
+use crate::keyfile::Owner;
+use crate::messages::{self, HEAD};
+use crate::tables::{self, Prefix, key, part};
+use crate::webhooks;
+
+impl Snapshot {
+    /// The webhooks of an organisation, those of single sessions among them, oldest first.
+    pub fn webhooks(&self, org: OrgId) -> Result<Vec<Webhook>, ReadError> {
+        let own = Prefix::new(&[&org.to_bytes()]);
+        self.list(tables::WEBHOOKS, own.span(), false, usize::MAX, webhooks::HEAD, owner_in_head)
+    }
+
+    /// One webhook.
+    pub fn webhook(&self, org: OrgId, id: WebhookId) -> Result<Option<Webhook>, ReadError> {
+        let row = key(&[&org.to_bytes(), &id.to_bytes()]);
+        match self.table(tables::WEBHOOKS)?.get(&row[..])? {
+            Some(value) => self.decode_owned(tables::WEBHOOKS, &row, value.value(), webhooks::HEAD, owner_in_head),
+            None => Ok(None),
+        }
+    }
+
+    /// The webhooks that hear of this session only, oldest first.
+    pub fn session_webhooks(&self, org: OrgId, session: SessionId) -> Result<Vec<Webhook>, ReadError> {
+        let own = Prefix::new(&[&org.to_bytes(), &session.to_bytes()]);
+        let mut found = Vec::new();
+        for row in self.table(tables::SESSION_WEBHOOKS)?.range::<&[u8]>(own.span())? {
+            let (row, _) = row?;
+            if let Some(id) = part(row.value(), 32) {
+                found.extend(self.webhook(org, WebhookId::from_bytes(id))?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// One remembered message.
+    pub fn message(
+        &self,
+        org: OrgId,
+        session: SessionId,
+        id: DeliveryId,
+    ) -> Result<Option<OutgoingMessage>, ReadError> {
+        let row = messages::row(org, session, id);
+        self.get(tables::MESSAGES, Owner::session(org, session), &row, HEAD)
+    }
+
+    /// At most `limit` remembered messages of a session, newest first, from the one before `before` on.
+    pub fn messages(
+        &self,
+        org: OrgId,
+        session: SessionId,
+        before: Option<DeliveryId>,
+        limit: usize,
+    ) -> Result<Vec<OutgoingMessage>, ReadError> {
+        let own = Prefix::new(&[&org.to_bytes(), &session.to_bytes()]);
+        let before = before.map(|id| messages::row(org, session, id));
+        self.list(tables::MESSAGES, own.before(before.as_deref()), true, limit, HEAD, owner_session)
+    }
+
+    /// Every message of every organisation that is queued or being sent, for boot: those of one session in the order in
+    /// which they were asked for.
+    pub fn every_open_message(&self, mut each: impl FnMut(OutgoingMessage)) -> Result<(), ReadError> {
+        let rows = self.table(tables::MESSAGES)?;
+        for row in self.table(tables::MESSAGES_OPEN)?.range::<&[u8]>(..)? {
+            let (row, _) = row?;
+            let row = row.value();
+            let Some(value) = rows.get(row)? else { continue };
+            if let Some(message) = self.decode_owned(tables::MESSAGES, row, value.value(), HEAD, owner_session)? {
+                each(message);
+            }
+        }
+        Ok(())
+    }
+
+    /// The session and the message to which an idempotency key has led within the last 24 hours.
+    ///
+    /// The message may be gone: erasing a session takes its messages, and leaves what leads there, which is ids only.
+    /// The key is in use all the same, and a commit that brings it is refused until its day is over: the message may
+    /// have been sent before it went. Whoever finds no message here says so, and does not try again.
+    pub fn idempotency(
+        &self,
+        org: OrgId,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<Option<(SessionId, DeliveryId)>, ReadError> {
+        let row = key(&[&org.to_bytes(), &self.shared.ring.hashes.idempotency(org, name)]);
+        let rows = self.table(tables::IDEMPOTENCY)?;
+        let Some(value) = rows.get(&row[..])? else { return Ok(None) };
+        let value = value.value();
+        if !idempotency::holds(value, now) {
+            return Ok(None);
+        }
+        let (Some(session), Some(message)) = (part(value, 8), part(value, 24)) else {
+            return Err(ReadError::unopenable(tables::IDEMPOTENCY, &row));
+        };
+        Ok(Some((SessionId::from_bytes(session), DeliveryId::from_bytes(message))))
+    }
+}

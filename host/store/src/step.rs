@@ -1,0 +1,149 @@
+//! What a commit is once it is prepared: checks to make and steps to take, with everything encoded, hashed and sealed.
+//!
+//! [`crate::prepare`] makes one on its caller's thread; [`crate::apply`] checks and applies it on the writer's.
+//! Nothing here holds text: where a step has to find a row by a name, it has the name's keyed hash.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use portcullis_core::{DeliveryId, OrgId, PluginId, SessionId, Timestamp, Window};
+
+use crate::commit::{Expectation, Quota};
+use crate::keyfile::Owner;
+use crate::keyring::Reserved;
+use crate::seal::DataKey;
+use crate::tables::Definition;
+
+/// A commit, ready for the writer.
+pub(crate) struct Prepared {
+    pub(crate) org: OrgId,
+    pub(crate) now: Timestamp,
+    pub(crate) expect: Vec<Expectation>,
+    pub(crate) quotas: Vec<Quota>,
+    pub(crate) limits: Vec<Limit>,
+    /// The distinct counters to hit.
+    pub(crate) hits: BTreeSet<[u8; 16]>,
+    /// The living keys with which rows were sealed.
+    pub(crate) uses: HashMap<Owner, Arc<DataKey>>,
+    /// Keys for owners who are made by this commit.
+    pub(crate) reserved: Vec<Reserved>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) events: Vec<SealedEvent>,
+    pub(crate) kv: Vec<KvStep>,
+    pub(crate) idempotency: Option<Remembered>,
+}
+
+/// A counter's bound.
+pub(crate) struct Limit {
+    pub(crate) counter: [u8; 16],
+    pub(crate) window: Window,
+    pub(crate) max: u64,
+}
+
+/// One change of rows, sealed.
+pub(crate) enum Step {
+    /// A row without index or count.
+    Put {
+        table: Definition,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    /// A row without index or count is taken out.
+    Remove {
+        table: Definition,
+        key: Vec<u8>,
+    },
+    /// All such rows that begin so.
+    RemoveAll {
+        table: Definition,
+        prefix: Vec<u8>,
+    },
+    PutSession {
+        id: SessionId,
+        name: [u8; 16],
+        token: Option<[u8; 32]>,
+        value: Vec<u8>,
+    },
+    EraseSession {
+        id: SessionId,
+    },
+    PutKey {
+        id: [u8; 16],
+        hash: [u8; 32],
+        value: Vec<u8>,
+    },
+    PutPlugin {
+        id: PluginId,
+        version: u32,
+        name: [u8; 16],
+        value: Vec<u8>,
+    },
+    RemovePlugin {
+        id: PluginId,
+    },
+    PutBinding {
+        id: [u8; 16],
+        value: Vec<u8>,
+    },
+    RemoveBinding {
+        id: [u8; 16],
+    },
+    PutWebhook {
+        id: [u8; 16],
+        session: [u8; 16],
+        value: Vec<u8>,
+    },
+    RemoveWebhook {
+        id: [u8; 16],
+    },
+    PutMessage {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    SetTimer {
+        key: Vec<u8>,
+        due: Timestamp,
+        value: Vec<u8>,
+    },
+    /// Only if it is set for `due`, where that is given.
+    CancelTimer {
+        key: Vec<u8>,
+        due: Option<Timestamp>,
+    },
+    ForgetEvents {
+        through: u64,
+    },
+    EraseOrg,
+}
+
+/// An event that has no place yet.
+pub(crate) struct SealedEvent {
+    pub(crate) session: [u8; 16],
+    pub(crate) value: Vec<u8>,
+}
+
+/// What an idempotency key leads to.
+pub(crate) struct Remembered {
+    pub(crate) hash: [u8; 16],
+    pub(crate) at: Timestamp,
+    pub(crate) session: SessionId,
+    pub(crate) message: DeliveryId,
+}
+
+/// One access to a plugin's keys.
+pub(crate) struct KvStep {
+    pub(crate) plugin: PluginId,
+    pub(crate) key: Vec<u8>,
+    pub(crate) seen: Option<Option<u64>>,
+    pub(crate) change: KvEffect,
+}
+
+/// What becomes of a plugin's key.
+pub(crate) enum KvEffect {
+    Keep,
+    Put { expires: u64, size: u32, envelope: Vec<u8> },
+    Remove,
+}
+
+/// The expiry of what does not expire.
+pub(crate) const NEVER: u64 = u64::MAX;

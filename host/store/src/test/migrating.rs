@@ -1,0 +1,114 @@
+//! What older versions have written opens: whole stores of older formats, and rows from before a field was there.
+
+use std::path::Path;
+
+use portcullis_core::{Session, session::Settings};
+use redb::{Database, TableHandle};
+
+use super::sample::*;
+use crate::keyfile::Owner;
+use crate::tables::{self, Definition, key};
+use crate::{Commit, CommitError, Quota, QuotaKind, Store, StoreOptions, Write};
+
+const OLD_COUNTS: Definition = Definition::new("counts-1");
+const OLD_IDEMPOTENCY: Definition = Definition::new("idempotency-1");
+
+/// What format 1 did not have.
+const NEW: [Definition; 9] = [
+    tables::COUNTS,
+    tables::IDEMPOTENCY,
+    tables::WEBHOOKS,
+    tables::SESSION_WEBHOOKS,
+    tables::SESSION_TOKENS,
+    tables::TOKEN_OF_SESSION,
+    tables::MESSAGES,
+    tables::MESSAGES_OPEN,
+    tables::MESSAGES_AGE,
+];
+
+fn open(dir: &Path) -> Store {
+    Store::open(dir, StoreOptions::default()).expect("opened")
+}
+
+/// The session's row as it was written before a session had a proxy, a token, a link, and so many settings.
+fn put_old_row(database: &Database, store: &Store, session: &Session) {
+    let mut fields = serde_json::to_value(session).expect("encoded");
+    let row = fields.as_object_mut().expect("an object");
+    ["proxy", "token", "link", "expected_phone"].iter().for_each(|field| drop(row.remove(*field)));
+    let settings = row["settings"].as_object_mut().expect("an object");
+    settings.retain(|field, _| ["auto_read", "presence_typing"].contains(&field.as_str()));
+    assert_eq!(settings.len(), 2);
+
+    let ring = &store.shared().ring;
+    let data_key = ring.live(Owner::session(session.org, session.id)).expect("live");
+    let name = ring.hashes.instance_name(session.org, &session.names.instance_name);
+    let (table, row) = (tables::SESSIONS, key(&[&session.org.to_bytes(), &session.id.to_bytes()]));
+    let head = key(&[&session.generation.to_be_bytes(), &name]);
+    let plain = serde_json::to_vec(&fields).expect("encoded");
+    let value = data_key.seal(tables::name(table), &row, &head, &plain).expect("sealed");
+    let transaction = database.begin_write().expect("begun");
+    transaction.open_table(table).expect("opened").insert(&row[..], &value[..]).expect("written");
+    transaction.commit().expect("committed");
+}
+
+#[test]
+fn a_session_from_before_its_newest_fields_opens() {
+    let store = store();
+    let mut expected = session(1, 5);
+    expected.settings = Settings { auto_read: false, presence_typing: true, ..Settings::default() };
+    keep(&store, writing(1, vec![Write::PutSession(expected.clone())]));
+    put_old_row(&store.shared().database, &store, &expected);
+    assert_eq!(read(&store).session(org_id(1), session_id(5)).expect("read"), Some(expected));
+    assert_sound(&store);
+}
+
+/// Makes the closed store in `dir` one of format 1, with `counts` for organisation 1.
+fn make_format_1(dir: &Path, counts: [u32; 4]) {
+    let database = Database::open(dir.join("portcullis.redb")).expect("opened");
+    let transaction = database.begin_write().expect("begun");
+    for table in NEW {
+        assert!(transaction.delete_table(table).expect("deleted"), "{}", table.name());
+    }
+    let put = |table: Definition, key: &[u8], value: &[u8]| {
+        transaction.open_table(table).expect("opened").insert(key, value).expect("written");
+    };
+    put(OLD_COUNTS, &org_id(1).to_bytes(), &counts.map(u32::to_be_bytes).concat());
+    drop(transaction.open_table(OLD_IDEMPOTENCY).expect("made"));
+    put(tables::META, crate::migrations::FORMAT_ROW, &1_u64.to_be_bytes());
+    transaction.commit().expect("committed");
+}
+
+#[test]
+fn a_store_of_format_1_goes_on_with_its_counts() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    keep(&store, writing(1, vec![Write::PutOrg(org(1))]));
+    keep(&store, creating(1, 5));
+    keep(&store, creating(1, 6));
+    put_old_row(&store.shared().database, &store, &session(1, 5));
+    keep(&store, writing(1, vec![Write::PutKey(api_key(1, 5)), Write::PutBinding(binding(1, 1))]));
+    drop(store);
+    make_format_1(dir.path(), [2, 1, 0, 1]);
+
+    let store = open(dir.path());
+    assert_sound(&store);
+    let has = |of, count| {
+        let asked = |max| store.commit_blocking(Commit { quotas: vec![Quota { of, max }], ..writing(1, vec![]) });
+        assert!(asked(count + 1).is_ok(), "{of}");
+        assert!(matches!(asked(count), Err(CommitError::Quota { .. })), "{of}");
+    };
+    for (of, count) in QuotaKind::ALL.into_iter().zip([2, 1, 0, 1, 0, 0]) {
+        has(of, count);
+    }
+    let rows = [Write::PutWebhook(webhook(1, Some(5), 1)), Write::PutMessage(message(1, 5, 1))];
+    keep(&store, writing(1, rows.into()));
+    has(QuotaKind::Webhooks, 1);
+    assert_sound(&store);
+    let snapshot = read(&store);
+    let names: Vec<_> =
+        snapshot.transaction.list_tables().expect("listed").map(|table| table.name().to_owned()).collect();
+    assert_eq!(names.len(), tables::ALL.len(), "{names:?}");
+    drop(snapshot);
+    drop(store);
+    assert_sound(&open(dir.path()));
+}

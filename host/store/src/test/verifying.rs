@@ -1,0 +1,60 @@
+//! Verifying finds what is missing from an index, and what an index should not hold.
+
+use super::sample::*;
+use crate::tables::{self, Definition};
+use crate::{Commit, IdempotencyRecord, Store, Write};
+
+const INDEXES: [Definition; 9] = [
+    tables::COUNTS,
+    tables::INSTANCE_NAMES,
+    tables::SESSION_TOKENS,
+    tables::TOKEN_OF_SESSION,
+    tables::SESSION_WEBHOOKS,
+    tables::MESSAGES_OPEN,
+    tables::MESSAGES_AGE,
+    tables::IDEMPOTENCY_AGE,
+    tables::KEY_HASHES,
+];
+
+/// A store with a row in every index.
+fn furnished() -> Store {
+    let store = store();
+    let (waiting, done) = (message(1, 5, 1), moved(&message(1, 5, 2), sent(NOW), NOW));
+    let record = IdempotencyRecord { key: "once".into(), session: waiting.session, message: waiting.id, at: NOW };
+    let writes = vec![
+        Write::PutSession(tokened(1, 5, "token")),
+        Write::PutKey(api_key(1, 5)),
+        Write::PutWebhook(webhook(1, Some(5), 1)),
+        Write::PutMessage(waiting),
+        Write::PutMessage(done),
+    ];
+    keep(&store, Commit { idempotency: Some(record), ..writing(1, writes) });
+    assert_sound(&store);
+    store
+}
+
+/// Changes a table behind the store's back; the first finding afterwards names the table.
+fn check(index: Definition, change: impl FnOnce(&mut tables::Rows<'_>)) {
+    let store = furnished();
+    let transaction = store.shared().database.begin_write().expect("begun");
+    change(&mut transaction.open_table(index).expect("opened"));
+    transaction.commit().expect("committed");
+    let findings = store.verify().expect("verified").findings;
+    let named = findings.iter().any(|finding| finding.contains(&format!("of table {} ", tables::name(index))));
+    assert!(named, "{}: {findings:?}", tables::name(index));
+}
+
+#[test]
+fn a_row_that_is_missing_from_an_index_is_found() {
+    for index in INDEXES {
+        check(index, |rows| rows.retain(|_, _| false).expect("removed"));
+    }
+}
+
+#[test]
+fn a_row_that_an_index_should_not_hold_is_found() {
+    for index in INDEXES {
+        let row = [7_u8; 56];
+        check(index, |rows| drop(rows.insert(&row[..], &row[..]).expect("written")));
+    }
+}
