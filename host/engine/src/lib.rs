@@ -10,6 +10,7 @@ pub mod simulated;
 
 use std::pin::Pin;
 
+use portcullis_core::operation::Presence;
 use portcullis_core::{Attempt, EngineFact, OrgId, Secret, SessionId, Timestamp};
 
 pub use simulated::Simulated;
@@ -48,6 +49,23 @@ pub trait Engine: Send + Sync {
         text: OutgoingText,
         now: Timestamp,
     ) -> Pin<Box<dyn Future<Output = Result<Sent, SendError>> + Send + '_>>;
+
+    /// Asks WhatsApp which of these phone numbers it knows; the answers are in the order of the questions.
+    fn check_numbers(
+        &self,
+        session: SessionId,
+        attempt: Attempt,
+        numbers: Vec<String>,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<NumberCheck>, SendError>> + Send + '_>>;
+
+    /// Shows a chat, or everybody, what the account is doing.
+    fn show_presence(
+        &self,
+        session: SessionId,
+        attempt: Attempt,
+        chat: Option<String>,
+        presence: Presence,
+    ) -> Pin<Box<dyn Future<Output = Result<(), SendError>> + Send + '_>>;
 
     /// The controls of a simulated phone and network, if this engine is simulated.
     fn simulator(&self) -> Option<&Simulated> {
@@ -124,6 +142,21 @@ pub struct OutgoingText {
     pub text: String,
     /// The id of a message that it answers.
     pub reply_to: Option<String>,
+    /// JIDs of people who are mentioned.
+    pub mentions: Vec<String>,
+    /// Whether everybody in the group is mentioned.
+    pub mention_all: bool,
+    /// Whether links in the text get a preview.
+    pub link_preview: bool,
+}
+
+/// What WhatsApp says of one phone number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NumberCheck {
+    /// The number that was asked about.
+    pub number: String,
+    /// The account's JID; none if there is no such account.
+    pub jid: Option<String>,
 }
 
 /// A text that came in.
@@ -152,7 +185,10 @@ pub enum SendError {
     /// There is no such run, or it is not connected.
     #[error("live WhatsApp client is not available for this session")]
     NotConnected,
-    /// WhatsApp refused the recipient or the message.
+    /// WhatsApp refused the message.
     #[error("WhatsApp refused the message")]
     Refused,
+    /// WhatsApp knows no such account or group.
+    #[error("the recipient is not on WhatsApp")]
+    UnknownRecipient,
 }

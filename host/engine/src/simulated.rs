@@ -9,13 +9,14 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use portcullis_core::operation::Presence;
 use portcullis_core::session::{AccountLimit, PairingCode, PairingMethod};
 use portcullis_core::{
     Attempt, Device, DeviceChange, DeviceStore, DeviceStoreError, EngineFact, Fact, OrgId, Secret, SessionId, Timestamp,
 };
 use tokio::sync::Notify;
 
-use crate::{Command, Engine, IncomingText, OutgoingText, Report, ReportBody, SendError, Sent, Task};
+use crate::{Command, Engine, IncomingText, NumberCheck, OutgoingText, Report, ReportBody, SendError, Sent, Task};
 
 /// How long the first QR code lives.
 pub const FIRST_QR: Duration = Duration::from_secs(60);
@@ -208,6 +209,13 @@ impl Simulated {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn online(&self, session: SessionId, attempt: Attempt) -> Result<(), SendError> {
+        match self.state().runs.get(&session) {
+            Some(Run { attempt: current, phase: Phase::Online, .. }) if *current == attempt => Ok(()),
+            _ => Err(SendError::NotConnected),
+        }
+    }
+
     fn report(&self, state: &mut State, org: OrgId, session: SessionId, attempt: Attempt, fact: Fact) {
         let body = ReportBody::Fact(EngineFact { attempt, fact });
         state.reports.push_back(Report { org, session, body });
@@ -279,7 +287,8 @@ impl Engine for Simulated {
             Task::Pair { attempt, phone: Some(_) } => {
                 let ends_at = now.after(PAIRING_CODE);
                 self.begin(org, session, attempt, Phase::Code { ends_at });
-                let code = PairingCode { text: Secret::new(typed_code(session, attempt)), expires_at: ends_at };
+                let code =
+                    PairingCode { text: Secret::new(typed_code(session, attempt)), expires_at: ends_at, ordinal: 0 };
                 let fact = Fact::CodeIssued { method: PairingMethod::Code, code };
                 self.report(&mut self.state(), org, session, attempt, fact);
             }
@@ -333,13 +342,16 @@ impl Engine for Simulated {
         &self,
         session: SessionId,
         attempt: Attempt,
-        _text: OutgoingText,
+        text: OutgoingText,
         now: Timestamp,
     ) -> Pin<Box<dyn Future<Output = Result<Sent, SendError>> + Send + '_>> {
         Box::pin(async move {
             let mut state = self.state();
             match state.runs.get(&session) {
                 Some(Run { attempt: current, phase: Phase::Online, .. }) if *current == attempt => {
+                    if is_unknown(&text.to) {
+                        return Err(SendError::UnknownRecipient);
+                    }
                     Ok(Sent { id: next_message_id(&mut state, session), at: now })
                 }
                 _ => Err(SendError::NotConnected),
@@ -347,14 +359,49 @@ impl Engine for Simulated {
         })
     }
 
+    fn check_numbers(
+        &self,
+        session: SessionId,
+        attempt: Attempt,
+        numbers: Vec<String>,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<NumberCheck>, SendError>> + Send + '_>> {
+        Box::pin(async move {
+            self.online(session, attempt)?;
+            let check = |number: String| {
+                let jid = (!is_unknown(&number)).then(|| format!("{number}@s.whatsapp.net"));
+                NumberCheck { number, jid }
+            };
+            Ok(numbers.into_iter().map(check).collect())
+        })
+    }
+
+    fn show_presence(
+        &self,
+        session: SessionId,
+        attempt: Attempt,
+        _chat: Option<String>,
+        _presence: Presence,
+    ) -> Pin<Box<dyn Future<Output = Result<(), SendError>> + Send + '_>> {
+        // Nobody is there to see it.
+        Box::pin(async move { self.online(session, attempt) })
+    }
+
     fn simulator(&self) -> Option<&Simulated> {
         Some(self)
     }
 }
 
+/// The simulated WhatsApp knows every account and group but those whose numbers end in four zeros.
+fn is_unknown(jid: &str) -> bool {
+    jid.split('@').next().is_some_and(|user| user.ends_with("0000"))
+}
+
 fn qr_code(session: SessionId, attempt: Attempt, number: u32, expires_at: Timestamp) -> Fact {
     let text = format!("2@simulated,{session},{},{number}", attempt.number());
-    Fact::CodeIssued { method: PairingMethod::Qr, code: PairingCode { text: Secret::new(text), expires_at } }
+    Fact::CodeIssued {
+        method: PairingMethod::Qr,
+        code: PairingCode { text: Secret::new(text), expires_at, ordinal: 0 },
+    }
 }
 
 /// Eight characters of the alphabet in which nothing looks like something else, as `ABCD-1234`.
