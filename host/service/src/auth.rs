@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use portcullis_core::{
-    ApiKey, AuditEntry, AuditId, AuditOutcome, Capabilities, Denial, KeyId, OperationKind, OrgId, Permit, Principal,
-    PrincipalKind, RequestId, Target, Timestamp, authorize,
+    ApiKey, AuditEntry, AuditId, AuditOutcome, Capabilities, Capability, Denial, KeyId, OperationKind, OrgId, Permit,
+    Principal, PrincipalKind, RequestId, Target, Timestamp, authorize,
 };
 use portcullis_store::{Commit, Write};
 use sha2::{Digest, Sha256};
@@ -19,6 +19,19 @@ pub struct NewKey {
     pub key: ApiKey,
     /// Its text, shown once.
     pub text: String,
+}
+
+/// What a person is within the organisation that they came for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserRoles {
+    /// They run the gateway.
+    Operator,
+    /// An owner or administrator of the organisation.
+    Owner,
+    /// A member.
+    Member,
+    /// Nothing.
+    None,
 }
 
 /// Every key's record, by the hash of its text.
@@ -46,9 +59,12 @@ impl Keyring {
     }
 }
 
+/// What every key's text begins with, and no token of a session.
+pub const KEY_PREFIX: &str = "wa_";
+
 /// A new key's text: `wa_` and 256 random bits in hexadecimal.
 fn new_text() -> String {
-    format!("wa_{:032x}{:032x}", mint::random(), mint::random())
+    format!("{KEY_PREFIX}{:032x}{:032x}", mint::random(), mint::random())
 }
 
 impl NewKey {
@@ -99,6 +115,55 @@ impl Service {
         Ok(key.principal())
     }
 
+    /// A caller of some time ago, as they are now: a key may have been revoked since, and an organisation erased.
+    ///
+    /// # Errors
+    /// [`Denial::Unauthenticated`] if they would not be let in any more, or nobody can say.
+    pub fn as_of_now(&self, principal: &Principal) -> Result<Principal, Denial> {
+        if principal.org != OrgId::PLATFORM && self.org(principal.org).is_none() {
+            return Err(Denial::Unauthenticated);
+        }
+        let PrincipalKind::ApiKey { id } = &principal.kind else { return Ok(principal.clone()) };
+        let found = self.store.snapshot().and_then(|snapshot| snapshot.key(principal.org, *id));
+        let key = found.ok().flatten().filter(|key| key.is_live(self.now())).ok_or(Denial::Unauthenticated)?;
+        Ok(key.principal())
+    }
+
+    /// Who comes with this token of a session.
+    ///
+    /// # Errors
+    /// [`Denial::Unauthenticated`] for a token that no session has.
+    pub fn authenticate_session_token(&self, text: &str) -> Result<Principal, Denial> {
+        let found = self.views.of_secret(text);
+        let session = found.filter(|session| session.token.as_ref().is_some_and(|token| token.reveal() == text));
+        let session = session.filter(|session| self.org(session.org).is_some()).ok_or(Denial::Unauthenticated)?;
+        Ok(Principal::session_token(session.org, session.id))
+    }
+
+    /// Who comes with a token that the identity provider has signed, by its claims.
+    ///
+    /// # Errors
+    /// [`Denial::Unauthenticated`] if the token names no organisation that there is, and its bearer is no operator.
+    pub fn user(&self, subject: String, org: Option<&str>, roles: UserRoles) -> Result<Principal, Denial> {
+        let kind = PrincipalKind::User { subject };
+        let org = org.and_then(|text| text.parse().ok()).filter(|org| self.org(*org).is_some());
+        match (org, roles) {
+            (org, UserRoles::Operator) => {
+                let org = org.unwrap_or(OrgId::PLATFORM);
+                Ok(Principal { org, kind, session_scope: None, capabilities: Capabilities::all() })
+            }
+            (Some(org), UserRoles::Owner) => {
+                let capabilities = Capability::ALL.into_iter().filter(|one| *one != Capability::Operate).collect();
+                Ok(Principal { org, kind, session_scope: None, capabilities })
+            }
+            (Some(org), UserRoles::Member) => {
+                let capabilities = [Capability::Read, Capability::Send, Capability::Events].into_iter().collect();
+                Ok(Principal { org, kind, session_scope: None, capabilities })
+            }
+            (None, UserRoles::Owner | UserRoles::Member) | (_, UserRoles::None) => Err(Denial::Unauthenticated),
+        }
+    }
+
     /// Permits `principal` an operation, or says why not. A denial is audited in the caller's own organisation.
     ///
     /// # Errors
@@ -116,9 +181,7 @@ impl Service {
                 let suspended = self.org(target.org).map(|org| org.suspended);
                 return match suspended {
                     None if target.org != OrgId::PLATFORM => Err(ServiceError::NotFound("organisation")),
-                    Some(true) if kind.row().mutates && principal.kind != PrincipalKind::Operator => {
-                        Err(ServiceError::Suspended)
-                    }
+                    Some(true) if kind.row().mutates && !principal.is_operator() => Err(ServiceError::Suspended),
                     _ => Ok(permit),
                 };
             }

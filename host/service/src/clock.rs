@@ -1,8 +1,7 @@
 //! The two clocks: the system's, and one that moves only when it is told to.
 
 use std::pin::Pin;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portcullis_core::{Clock, Timestamp};
@@ -13,17 +12,16 @@ use tokio::sync::watch;
 pub struct SystemClock {
     /// The latest time that was given out. A system clock that is set back stands still here until it has caught up,
     /// so that no deadline moves away and no window counts twice.
-    latest: Mutex<Timestamp>,
+    latest: AtomicU64,
 }
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else takes the time from")]
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = Timestamp::from_millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        *latest = now.max(*latest);
-        *latest
+        let now = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let latest = self.latest.fetch_max(now, Ordering::Relaxed);
+        Timestamp::from_millis(now.max(latest))
     }
 
     fn reach(&self, at: Timestamp) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -35,24 +33,30 @@ impl Clock for SystemClock {
 #[derive(Debug)]
 pub struct SteppedClock {
     time: watch::Sender<Timestamp>,
+    /// The same time in milliseconds, for those who only read it.
+    shown: AtomicU64,
 }
 
 impl SteppedClock {
     /// A clock that stands at `start`.
     #[must_use]
     pub fn new(start: Timestamp) -> Self {
-        Self { time: watch::Sender::new(start) }
+        Self { time: watch::Sender::new(start), shown: AtomicU64::new(start.as_millis()) }
     }
 
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
-        self.time.send_modify(|time| *time = time.after(by));
+        self.time.send_modify(|time| {
+            *time = time.after(by);
+            // Whoever is woken by the new time reads no older one.
+            self.shown.store(time.as_millis(), Ordering::Release);
+        });
     }
 }
 
 impl Clock for SteppedClock {
     fn now(&self) -> Timestamp {
-        *self.time.borrow()
+        Timestamp::from_millis(self.shown.load(Ordering::Acquire))
     }
 
     fn reach(&self, at: Timestamp) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

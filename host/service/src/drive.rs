@@ -4,7 +4,7 @@
 //! [`Service::run`] calls it whenever something may be due.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use portcullis_core::lifecycle::{self, Move};
@@ -35,6 +35,7 @@ impl Service {
         tokio::pin!(shutdown);
         let preloading = Arc::clone(&self);
         let timers = tokio::spawn(Arc::clone(&self).run_timers());
+        let messages = tokio::spawn(Arc::clone(&self).run_queue());
         tokio::spawn(async move { preloading.preload().await });
         let mut reconcile_at = self.now().after(RECONCILE_EVERY);
         loop {
@@ -53,6 +54,7 @@ impl Service {
             tokio::select! {
                 () = &mut shutdown => {
                     timers.abort();
+                    messages.abort();
                     return;
                 }
                 () = self.engine.ready() => {}
@@ -71,6 +73,7 @@ impl Service {
             );
         }
         self.finish_org_erasures().await;
+        self.fail_interrupted().await;
         self.reconcile(Duration::ZERO).await;
     }
 
@@ -117,7 +120,8 @@ impl Service {
     /// Does everything that is due now. Answers whether all of it could be done.
     pub async fn tick(self: &Arc<Self>) -> bool {
         let timers = self.fire_timers(self.now()).await;
-        self.tick_sessions().await && timers
+        let messages = self.send_queued().await;
+        self.tick_sessions().await && timers && messages
     }
 
     /// Does all that is due for sessions. No guest code runs here but the gates of due deletes.
@@ -161,7 +165,7 @@ impl Service {
     /// When [`Service::tick`] will have something by time alone.
     #[must_use]
     pub fn next_wake(&self) -> Option<Timestamp> {
-        [self.next_session_wake(), self.next_timer()].into_iter().flatten().min()
+        [self.next_session_wake(), self.next_timer(), self.next_queued()].into_iter().flatten().min()
     }
 
     fn next_session_wake(&self) -> Option<Timestamp> {
@@ -265,11 +269,19 @@ impl Service {
             operation: Operation::SessionDelete { session: session.id },
             due_since: Some(since),
             dry_run: false,
+            patience: now,
+            caller: None,
+            message: None,
+            turn: Mutex::default(),
         };
         let later = |reason: String| Request::Postpone { since, due: now.after(DUE_RETRY), reason };
-        let next = match self.decide(&question).await {
+        let next = match self.decide(&question).await.map_err(ServiceError::from) {
             Ok(Done { outcome: Outcome::Done | Outcome::Unchanged | Outcome::Deferred { .. }, .. }) => return true,
-            Ok(Done { outcome: Outcome::Sent(_) | Outcome::DryRun(_), .. }) | Err(ServiceError::NotFound(_)) => {
+            Ok(Done {
+                outcome: Outcome::Sent(_) | Outcome::Webhooks(_) | Outcome::Checked(_) | Outcome::DryRun(_),
+                ..
+            })
+            | Err(ServiceError::NotFound(_)) => {
                 return true;
             }
             Err(ServiceError::Vetoed { denials, .. }) => match denials.into_iter().next() {

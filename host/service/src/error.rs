@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use portcullis_core::verdict::{Prompt, Veto};
-use portcullis_core::{DecisionId, Denial, Refusal};
+use portcullis_core::{DecisionId, Denial, Refusal, Secret};
 use portcullis_engine::SendError;
 use portcullis_policy::AdmissionError;
 use portcullis_store::{CommitError, ReadError};
@@ -38,6 +38,8 @@ pub enum ServiceError {
         decision: DecisionId,
         /// What is asked.
         prompts: Vec<Prompt>,
+        /// The one-time token with which the request is to be repeated. There is none as long as nothing takes confirmations.
+        token: Option<Secret>,
     },
     /// A rate limit is used up.
     #[error("{message}")]
@@ -57,9 +59,21 @@ pub enum ServiceError {
         /// How many there may be.
         max: u32,
     },
+    /// What only organisations with an active plan have.
+    #[error("{what} needs an active subscription")]
+    Subscription {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// A name is taken.
     #[error("this name is already in use")]
     NameTaken,
+    /// An idempotency key was used before, by a caller of whom this one may know nothing.
+    #[error("this idempotency key is already in use")]
+    IdempotencyKeyTaken,
+    /// A session token is taken.
+    #[error("this token cannot be used; choose another")]
+    TokenTaken,
     /// Something about the request is not valid.
     #[error("{message}")]
     Invalid {
@@ -124,17 +138,31 @@ impl ServiceError {
             Self::ConfirmationRequired { .. } => "confirmation_required",
             Self::Limited { .. } => "rate_limited",
             Self::Quota { .. } => "quota_reached",
+            Self::Subscription { .. } => "subscription_required",
             Self::NameTaken => "name_taken",
+            Self::IdempotencyKeyTaken => "idempotency_key_taken",
+            Self::TokenTaken => "token_taken",
             Self::Invalid { .. } => "invalid",
             Self::Settings { .. } => "invalid_settings",
             Self::InUse(_) => "in_use",
             Self::Admission(error) => error.code(),
             Self::Send(SendError::NotConnected) => "not_connected",
             Self::Send(SendError::Refused) => "send_refused",
+            Self::Send(SendError::UnknownRecipient) => "unknown_recipient",
             Self::Simulator(_) => "simulator",
             Self::Busy { .. } => "busy",
             Self::Contention => "contention",
             Self::Store(_) => "store_unavailable",
+        }
+    }
+
+    /// The recorded decision that led here, if policy was asked and said no.
+    #[must_use]
+    pub fn decision(&self) -> Option<DecisionId> {
+        match self {
+            Self::Vetoed { decision, .. } | Self::ConfirmationRequired { decision, .. } => Some(*decision),
+            Self::Limited { decision, .. } => *decision,
+            _ => None,
         }
     }
 }

@@ -1,35 +1,43 @@
 //! The way of an operation: snapshot, policy, commit, publish, effects. In that order, and nowhere else.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use portcullis_core::lifecycle::Move;
 use portcullis_core::verdict::{Allowance, Limit};
 use portcullis_core::{
-    AuditEntry, AuditId, AuditOutcome, DecisionId, DomainEvent, EventBody, EventId, Intent, Operation, Permit,
-    RequestId, Session, Status, Timestamp, Verdict,
+    AuditEntry, AuditId, AuditOutcome, DecisionId, DecisionRecord, Denial, DomainEvent, EventBody, EventId, Intent,
+    Operation, Permit, RequestId, Session, Status, Timestamp, Verdict, Webhook,
 };
-use portcullis_engine::Sent;
+use portcullis_engine::NumberCheck;
 use portcullis_store::{Commit, CommitError, Expectation, Quota, QuotaKind, Write};
 
 use crate::plan::{self, Plan};
 use crate::ruling::{Case, Question, Ruling};
-use crate::{Service, ServiceError, StoreFailure, mint};
+use crate::sending::Sent;
+use crate::undecided::{Undecided, Unsettled};
+use crate::{Service, ServiceError, mint, webhooks};
 
 /// How often an operation is decided again because the session changed meanwhile.
 const TRIES: usize = 3;
 /// When to come back after finding no place.
-const BUSY_RETRY: Duration = Duration::from_secs(1);
+pub(crate) const BUSY_RETRY: Duration = Duration::from_secs(1);
 /// How long a due delete waits after a gate failed or asked for more time than it named.
 pub(crate) const DUE_RETRY: Duration = Duration::from_secs(300);
 
+/// Somebody who waits for an answer: they are gone once the other end of the channel is dropped.
+/// What was begun for them is finished all the same, but what only waits for its turn is given up.
+pub type Caller = tokio::sync::watch::Receiver<()>;
+
 /// How an operation is asked for.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Call {
     /// The request that asks.
     pub request: Option<RequestId>,
     /// Whether only the answer is wanted.
     pub dry_run: bool,
+    /// Who waits for the answer, if that can end.
+    pub caller: Option<Caller>,
 }
 
 /// An operation that was done, or did not have to be.
@@ -59,6 +67,10 @@ pub enum Outcome {
     },
     /// A message was sent.
     Sent(Sent),
+    /// Webhooks changed; these are they now.
+    Webhooks(Vec<Webhook>),
+    /// WhatsApp was asked for these phone numbers.
+    Checked(Vec<NumberCheck>),
     /// Nothing was done, because only the answer was wanted.
     DryRun(Verdict),
 }
@@ -74,8 +86,10 @@ impl Service {
         operation: Operation,
         call: Call,
     ) -> Result<Done, ServiceError> {
-        debug_assert_eq!(permit.kind(), operation.kind(), "a permit is for one kind of operation");
-        debug_assert_eq!(permit.target().session, operation.session(), "a permit is for one target");
+        // A permit is for one kind of operation on one target; whoever passes another one has a bug, and still gets nothing done.
+        if permit.kind() != operation.kind() || permit.target().session != operation.session() {
+            return Err(Denial::Hidden.into());
+        }
         let question = Question {
             decision: mint::id(DecisionId::new, self.now()),
             now: self.now(),
@@ -86,15 +100,16 @@ impl Service {
             operation,
             due_since: None,
             dry_run: call.dry_run,
+            patience: self.now().after(self.send_patience),
+            caller: call.caller,
+            message: None,
+            turn: Mutex::default(),
         };
-        let quota = self.org(question.org).map_or(0, |org| org.quotas.concurrency);
-        let _place =
-            self.places.enter(question.org, quota).map_err(|_full| ServiceError::Busy { retry_after: BUSY_RETRY })?;
-        self.decide(&question).await
+        self.ask_in_place(question).await
     }
 
     /// Decides a question until a commit holds.
-    pub(crate) async fn decide(self: &Arc<Self>, question: &Question) -> Result<Done, ServiceError> {
+    pub(crate) async fn decide(self: &Arc<Self>, question: &Question) -> Result<Done, Undecided> {
         for _ in 0..TRIES {
             let case = self.case(question)?;
             if let Some(session) = case.session.as_ref().filter(|session| is_settled(question, session)) {
@@ -110,7 +125,7 @@ impl Service {
                 if let (Verdict::Allowed(_) | Verdict::Deferred { .. }, Ok(due)) =
                     (&ruling.verdict, plan::deferral(&ruling.verdict, &question.operation))
                 {
-                    plan::plan(case.session.as_ref(), &ruling.operation, due, question)?;
+                    plan::plan(&case, &ruling.operation, due, question)?;
                 }
                 return Ok(Done { session: case.session, outcome: Outcome::DryRun(ruling.verdict), decision: None });
             }
@@ -118,16 +133,17 @@ impl Service {
                 Err(Unsettled::Conflict) => continue,
                 // A name that was made here and is taken is made anew; one that the caller chose is theirs to change.
                 Err(Unsettled::Failed(ServiceError::NameTaken)) if has_made_up_name(&question.operation) => continue,
+                Err(Unsettled::Wait(wait)) => return Err(Undecided::Wait(wait)),
                 Err(Unsettled::Failed(error)) => Err(error),
                 Ok(done) => Ok(done),
             };
             self.tell_observers(question, case, &settled);
-            return settled;
+            return settled.map_err(Undecided::Failed);
         }
-        Err(ServiceError::Contention)
+        Err(Undecided::Failed(ServiceError::Contention))
     }
 
-    fn case(&self, question: &Question) -> Result<Case, ServiceError> {
+    pub(crate) fn case(&self, question: &Question) -> Result<Case, ServiceError> {
         let epoch = self.chains.epoch();
         let snapshot = self.snapshot()?;
         let org = snapshot
@@ -160,8 +176,11 @@ impl Service {
                 let refused = AuditOutcome::Refused { code: "confirmation_required".to_owned() };
                 commit.audit.push(question.audit(refused, decision, None));
                 self.commit(commit).await?;
-                let error =
-                    ServiceError::ConfirmationRequired { decision: question.decision, prompts: prompts.clone() };
+                let error = ServiceError::ConfirmationRequired {
+                    decision: question.decision,
+                    prompts: prompts.clone(),
+                    token: None,
+                };
                 return Err(error.into());
             }
             Verdict::Deferred { allowance, .. } | Verdict::Allowed(allowance) => allowance,
@@ -170,7 +189,7 @@ impl Service {
             Ok(due) => due,
             Err(veto) => return self.veto(question, commit, vec![*veto]).await,
         };
-        let planned = match plan::plan(case.session.as_ref(), &ruling.operation, due.clone(), question) {
+        let planned = match plan::plan(case, &ruling.operation, due.clone(), question) {
             Ok(planned) => planned,
             Err(error) => return self.refuse(question, commit, error, decision).await,
         };
@@ -193,9 +212,31 @@ impl Service {
                 };
                 Ok(Done { session: extended.or_else(|| case.session.clone()), outcome, decision })
             }
-            Plan::Send(send) => self.send(question, case, commit, send, allowance, decision).await,
-            Plan::Change(moved) => {
-                let allowance = if due.is_some() { &no_allowance } else { allowance };
+            Plan::Call(outgoing) => self.call(question, case, commit, outgoing, allowance).await,
+            Plan::Webhooks(mut rows) => {
+                let touched = rows.session.take();
+                commit.writes.extend(touched.clone().map(Write::PutSession));
+                let shown = take_rows(&mut commit, rows);
+                commit.audit.push(question.audit(AuditOutcome::Done, decision, None));
+                commit.done = Some(question.operation.kind());
+                commit.limits = allowance.limits.iter().map(|limit| limit.check.clone()).collect();
+                let extended = extend(question, case, &mut commit, allowance).or_else(|| touched.map(Arc::new));
+                self.commit_limited(commit, &allowance.limits, question)
+                    .await
+                    .map_err(|error| own_quota(error, case))?;
+                if let Some(session) = &extended {
+                    self.publish(session);
+                }
+                let session = extended.or_else(|| case.session.clone());
+                Ok(Done { session, outcome: Outcome::Webhooks(shown), decision })
+            }
+            Plan::Change(moved, rows) => {
+                take_rows(&mut commit, rows);
+                // What a deferral asks for besides waits with it. A limit does not: who asks is counted when they ask,
+                // or a grace period would be a way around every quota. A delete that is put off again has been counted.
+                let limits = if question.due_since.is_none() { allowance.limits.clone() } else { Vec::new() };
+                let deferred = Allowance { limits, ..Allowance::default() };
+                let allowance = if due.is_some() { &deferred } else { allowance };
                 self.change(question, case, commit, *moved, allowance, due, decision).await
             }
         }
@@ -214,7 +255,7 @@ impl Service {
     ) -> Result<Done, Unsettled> {
         let now = question.now;
         let extras =
-            plan::extend(question.org, Some(&mut moved.session), &allowance.follow_ups, now, |id| case.plugin_of(id));
+            plan::extend(&case.org, Some(&mut moved.session), &allowance.follow_ups, now, |id| case.plugin_of(id));
         moved.events.extend(extras.events);
         commit.timers = extras.timers;
         commit.limits = allowance.limits.iter().map(|limit| limit.check.clone()).collect();
@@ -234,11 +275,12 @@ impl Service {
         };
         commit.audit.push(question.audit(outcome, decision, Some(session.id)));
         commit.events = domain_events(&session, question.now, moved.events);
-        commit.writes.push(Write::PutSession(Session::clone(&session)));
+        // The session comes before what belongs to it.
+        commit.writes.insert(0, Write::PutSession(Session::clone(&session)));
         if matches!(told, Outcome::Done) {
             commit.done = Some(question.operation.kind());
         }
-        self.commit_limited(commit, &allowance.limits, question, decision).await?;
+        self.commit_limited(commit, &allowance.limits, question).await.map_err(|error| own_quota(error, case))?;
         self.publish(&session);
         self.perform(&session, moved.effects).await;
         // Effects may have moved the session on already.
@@ -246,69 +288,7 @@ impl Service {
         Ok(Done { session: Some(session), outcome: told, decision })
     }
 
-    /// Counts and records a send, then sends.
-    async fn send(
-        self: &Arc<Self>,
-        question: &Question,
-        case: &Case,
-        mut commit: Commit,
-        send: portcullis_core::operation::SendText,
-        allowance: &Allowance,
-        decision: Option<DecisionId>,
-    ) -> Result<Done, Unsettled> {
-        let Some(session) = &case.session else { return Err(ServiceError::NotFound("session").into()) };
-        let Status::Online { attempt } = session.status else {
-            return Err(ServiceError::Send(portcullis_engine::SendError::NotConnected).into());
-        };
-        let limits = self.rate_limits(question, case).await?;
-        let Some(_sending) = self.begin_sending(session.id, limits.concurrent_limit) else {
-            return Err(self.limited(question, None, BUSY_RETRY, decision).await.into());
-        };
-        let plugin_limits = &allowance.limits;
-        let rate_checks = limits.send_checks(session.id);
-        let rate_count = rate_checks.len();
-        commit.limits = rate_checks;
-        commit.limits.extend(plugin_limits.iter().map(|limit| limit.check.clone()));
-        commit.audit.push(question.audit(AuditOutcome::Done, decision, Some(session.id)));
-        commit.done = Some(question.operation.kind());
-        let extended = extend(question, case, &mut commit, allowance);
-        match self.store.commit(commit).await {
-            Ok(_) => {
-                if let Some(session) = &extended {
-                    self.publish(session);
-                }
-            }
-            Err(CommitError::Limited { index, retry_after }) => {
-                let limit = index.checked_sub(rate_count).and_then(|index| plugin_limits.get(index));
-                return Err(self.limited(question, limit, retry_after, decision).await.into());
-            }
-            Err(error) => return Err(error.into()),
-        }
-        let text = portcullis_engine::OutgoingText { to: send.to.clone(), text: send.text, reply_to: send.reply_to };
-        let sent = match self.engine.send_text(session.id, attempt, text, question.now).await {
-            Ok(sent) => sent,
-            Err(error) => {
-                // It was counted, because it might have gone out; the audit says that it did not.
-                let error = ServiceError::Send(error);
-                let mut told = Commit::new(question.org, self.now());
-                let refused = AuditOutcome::Refused { code: error.code().to_owned() };
-                told.audit.push(question.audit(refused, decision, Some(session.id)));
-                self.commit(told).await?;
-                return Err(error.into());
-            }
-        };
-        let mut told = Commit::new(question.org, self.now());
-        let body = EventBody::MessageOut { message: sent.id.clone(), to: send.to };
-        told.events = domain_events(session, self.now(), vec![body]);
-        // The message is out: that its event could not be written must not make the caller send it again.
-        if let Err(error) = self.store.commit(told).await {
-            tracing::error!(session = %session.id, error = &error as &dyn std::error::Error, "the event of a sent message was lost");
-        }
-        let session = extended.unwrap_or_else(|| Arc::clone(session));
-        Ok(Done { session: Some(session), outcome: Outcome::Sent(sent), decision })
-    }
-
-    async fn veto(
+    pub(crate) async fn veto(
         &self,
         question: &Question,
         mut commit: Commit,
@@ -342,14 +322,18 @@ impl Service {
     }
 
     /// What a used-up limit means to the caller; audited, because a caller was told no.
-    async fn limited(
+    /// The decision would be lost with the commit that it stopped, so it is recorded here.
+    pub(crate) async fn limited(
         &self,
         question: &Question,
         limit: Option<&Limit>,
         retry_after: Duration,
-        decision: Option<DecisionId>,
+        record: Option<DecisionRecord>,
     ) -> ServiceError {
+        let decision = record.as_ref().map(|record| record.id);
         let mut commit = Commit::new(question.org, question.now);
+        // A session that was not created has no key to seal with.
+        commit.decision = record.map(|record| DecisionRecord { session: question.operation.session(), ..record });
         commit.audit.push(question.audit(AuditOutcome::Refused { code: "rate_limited".to_owned() }, decision, None));
         if let Err(error) = self.store.commit(commit).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "a refusal was not audited");
@@ -358,74 +342,51 @@ impl Service {
         ServiceError::Limited { decision: limit.and(decision), message, retry_after }
     }
 
-    async fn commit_limited(
-        &self,
-        commit: Commit,
-        limits: &[Limit],
-        question: &Question,
-        decision: Option<DecisionId>,
-    ) -> Result<(), Unsettled> {
+    async fn commit_limited(&self, commit: Commit, limits: &[Limit], question: &Question) -> Result<(), Unsettled> {
+        let record = commit.decision.clone().filter(|_| !limits.is_empty());
         match self.store.commit(commit).await {
             Ok(_) => Ok(()),
             Err(CommitError::Limited { index, retry_after }) => {
-                Err(self.limited(question, limits.get(index), retry_after, decision).await.into())
+                Err(self.limited(question, limits.get(index), retry_after, record).await.into())
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn commit(&self, commit: Commit) -> Result<(), Unsettled> {
+    pub(crate) async fn commit(&self, commit: Commit) -> Result<(), Unsettled> {
         self.store.commit(commit).await?;
         Ok(())
     }
 
     /// Makes a committed session visible, and the driver look at its deadlines.
     pub(crate) fn publish(&self, session: &Arc<Session>) {
-        self.views.publish(Arc::clone(session));
+        self.views.publish(session);
         self.stirred.notify_one();
         self.timers_stirred.notify_one();
+        self.queue.stirred.notify_one();
     }
 }
 
-/// Why an operation is not settled yet, or never will be.
-pub(crate) enum Unsettled {
-    /// What it rests on has changed; decide again.
-    Conflict,
-    /// It is over.
-    Failed(ServiceError),
-}
-
-impl From<ServiceError> for Unsettled {
-    fn from(error: ServiceError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl From<CommitError> for Unsettled {
-    fn from(error: CommitError) -> Self {
-        match error {
-            CommitError::Conflict => Self::Conflict,
-            CommitError::Quota { of, max } => Self::Failed(ServiceError::Quota { of: quota_name(of), max }),
-            CommitError::NameTaken => Self::Failed(ServiceError::NameTaken),
-            CommitError::UnknownOrg(_) => Self::Failed(ServiceError::NotFound("organisation")),
-            CommitError::UnknownSession(_) => Self::Failed(ServiceError::NotFound("session")),
-            error => Self::Failed(ServiceError::Store(StoreFailure::Commit(error))),
+/// A commit of several webhooks asks for fewer than the quota to be there before; the caller is told the quota.
+fn own_quota(error: Unsettled, case: &Case) -> Unsettled {
+    match error {
+        Unsettled::Failed(ServiceError::Quota { of: "webhooks", .. }) => {
+            ServiceError::Quota { of: "webhooks", max: case.org.quotas.webhooks }.into()
         }
+        error => error,
     }
 }
 
-/// What there can be too much of, as the caller is told.
-pub(crate) fn quota_name(of: QuotaKind) -> &'static str {
-    match of {
-        QuotaKind::Sessions => "sessions",
-        QuotaKind::Keys => "keys",
-        QuotaKind::Plugins => "plugins",
-        QuotaKind::Bindings => "bindings",
-    }
+/// Puts changes of webhooks into a commit; what the caller is shown of them is handed back.
+fn take_rows(commit: &mut Commit, rows: webhooks::Rows) -> Vec<Webhook> {
+    commit.writes.extend(rows.writes);
+    commit.expect.extend(rows.expect);
+    commit.quotas.extend(rows.quota);
+    rows.shown
 }
 
 impl Question {
-    fn audit(
+    pub(crate) fn audit(
         &self,
         outcome: AuditOutcome,
         decision: Option<DecisionId>,
@@ -447,11 +408,15 @@ impl Question {
 }
 
 /// Adds the follow-ups of an operation that leaves its session as it is; they may change the session after all.
-fn extend(question: &Question, case: &Case, commit: &mut Commit, allowance: &Allowance) -> Option<Arc<Session>> {
+pub(crate) fn extend(
+    question: &Question,
+    case: &Case,
+    commit: &mut Commit,
+    allowance: &Allowance,
+) -> Option<Arc<Session>> {
     let session = case.session.as_ref().filter(|_| !allowance.follow_ups.is_empty())?;
     let mut next = session.changed(question.now);
-    let extras =
-        plan::extend(question.org, Some(&mut next), &allowance.follow_ups, question.now, |id| case.plugin_of(id));
+    let extras = plan::extend(&case.org, Some(&mut next), &allowance.follow_ups, question.now, |id| case.plugin_of(id));
     commit.timers = extras.timers;
     let changed = next.labels != session.labels || next.rate_policy != session.rate_policy;
     commit.events = domain_events(if changed { &next } else { session }, question.now, extras.events);

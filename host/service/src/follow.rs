@@ -178,7 +178,9 @@ impl Service {
             };
             let mut commit = Commit::new(org, now);
             let mut next = current.as_ref().map(|session| session.changed(now));
-            let extras = plan::extend(org, next.as_mut(), &follow_ups, now, |_| Some(observed.plugin));
+            // An organisation that is gone has nothing left to follow up on.
+            let Some(owner) = self.org(org) else { return true };
+            let extras = plan::extend(&owner, next.as_mut(), &follow_ups, now, |_| Some(observed.plugin));
             let moved = next.filter(|next| current.as_ref().is_some_and(|current| differs(current, next)));
             commit.timers = extras.timers;
             commit.timers.extend(timer.clone());
@@ -241,7 +243,9 @@ fn outcome(ended: &Result<Done, ServiceError>) -> portcullis_policy::Outcome {
     use portcullis_policy::Outcome as Told;
     match ended {
         Ok(done) => match &done.outcome {
-            Outcome::Done | Outcome::Sent(_) | Outcome::DryRun(_) => Told::Done,
+            Outcome::Done | Outcome::Sent(_) | Outcome::Webhooks(_) | Outcome::Checked(_) | Outcome::DryRun(_) => {
+                Told::Done
+            }
             Outcome::Unchanged => Told::Unchanged,
             Outcome::Deferred { until, .. } => Told::Deferred(*until),
         },

@@ -18,6 +18,8 @@ mod error;
 mod execute;
 mod follow;
 mod keys;
+mod links;
+mod messages;
 mod mint;
 mod orgs;
 mod pacing;
@@ -26,32 +28,40 @@ mod plugins;
 mod queries;
 mod reads;
 mod ruling;
+mod sending;
 mod simulate;
+mod turns;
+mod undecided;
 mod views;
 mod wait;
+mod webhooks;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
-use portcullis_core::{Clock, Org, OrgId, SessionId, Timestamp};
+use portcullis_core::{Clock, Org, OrgId, Session, SessionId, Timestamp};
 use portcullis_engine::{Engine, Report};
 use portcullis_policy::Runtime;
 use portcullis_store::{Snapshot, Store};
 use tokio::sync::{Notify, Semaphore};
 
-pub use auth::NewKey;
+pub use auth::{KEY_PREFIX, NewKey, UserRoles};
 pub use bindings::{BindingChange, NewBinding};
 pub use clock::{SteppedClock, SystemClock};
 pub use error::{ServiceError, StoreFailure};
-pub use execute::{Call, Done, Outcome};
+pub use execute::{Call, Caller, Done, Outcome};
 pub use keys::KeyRequest;
+pub use links::Followed;
 pub use mint::random;
 pub use orgs::{NewOrg, OrgChange, QuotaChange};
 pub use plugins::Uploaded;
 /// Why a message was not sent, as the engine says it.
-pub use portcullis_engine::SendError;
+pub use portcullis_engine::{NumberCheck, SendError};
 pub use queries::Page;
+pub use sending::{Dispatched, SendCall, Sent};
 pub use simulate::SimulatorAct;
+pub use views::SessionName;
 pub use wait::Waited;
 
 /// Bounds of the service.
@@ -59,11 +69,13 @@ pub use wait::Waited;
 pub struct ServiceConfig {
     /// Operations under way at once, over all organisations.
     pub operations_in_all: u32,
+    /// How long a send waits for its rate limit before it is refused.
+    pub send_patience: Duration,
 }
 
 impl Default for ServiceConfig {
     fn default() -> Self {
-        Self { operations_in_all: 1024 }
+        Self { operations_in_all: 1024, send_patience: Duration::from_secs(10) }
     }
 }
 
@@ -75,11 +87,19 @@ pub struct Service {
     clock: Arc<dyn Clock>,
     views: views::Views,
     places: Arc<admission::Places>,
+    /// Places of what shows something for a while, which are fewer.
+    lingering: Arc<admission::Places>,
     chains: chain::Chains,
     keyring: auth::Keyring,
     orgs: RwLock<HashMap<OrgId, Arc<Org>>>,
     /// Sends under way, by session; bounds a rate policy's concurrency.
     sending: Arc<Mutex<HashMap<SessionId, u32>>>,
+    /// How long a send waits for its rate limit.
+    send_patience: Duration,
+    /// Sends that wait for a rate limit, in the order of their coming.
+    turns: turns::Turns,
+    /// Messages that wait to be sent without anybody waiting for them.
+    queue: messages::Queue,
     /// Observers at work; who finds no place is not told.
     observing: Arc<Semaphore>,
     /// Held from a check to its commit by administrative operations that rest on rows which the writer does not check for them.
@@ -106,9 +126,11 @@ impl Service {
     ) -> Result<Arc<Self>, ServiceError> {
         let snapshot = store.snapshot()?;
         let views = views::Views::default();
-        snapshot.every_session(|session| views.publish(Arc::new(session)))?;
+        snapshot.every_session(|session| views.publish(&Arc::new(session)))?;
         let keyring = auth::Keyring::default();
         snapshot.every_key(|key| keyring.put(key))?;
+        let queue = messages::Queue::default();
+        snapshot.every_open_message(|message| queue.found(&message))?;
         let mut orgs = HashMap::new();
         let mut after = None;
         loop {
@@ -124,10 +146,14 @@ impl Service {
             clock,
             views,
             places: admission::Places::new(config.operations_in_all),
+            lingering: admission::Places::new(config.operations_in_all.div_ceil(4)),
             chains: chain::Chains::default(),
             keyring,
             orgs: RwLock::new(orgs),
             sending: Arc::default(),
+            send_patience: config.send_patience,
+            turns: turns::Turns::default(),
+            queue,
             observing: Arc::new(Semaphore::new(follow::OBSERVERS_AT_ONCE)),
             administering: tokio::sync::Mutex::new(()),
             unrecorded: Mutex::default(),
@@ -152,6 +178,18 @@ impl Service {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.store.is_writable() && self.store.snapshot().is_ok()
+    }
+
+    /// How many sessions have which status, by its name; for metrics.
+    #[must_use]
+    pub fn statuses(&self) -> std::collections::BTreeMap<&'static str, u64> {
+        self.views.statuses()
+    }
+
+    /// The session with this name in an organisation.
+    #[must_use]
+    pub fn find_session(&self, org: OrgId, name: SessionName<'_>) -> Option<Arc<Session>> {
+        self.views.get(org, self.views.named(org, name)?)
     }
 
     fn snapshot(&self) -> Result<Arc<Snapshot>, ServiceError> {

@@ -53,17 +53,23 @@ pub struct QuotaChange {
     pub plugins: Option<u32>,
     /// Bindings that exist.
     pub bindings: Option<u32>,
+    /// Webhooks that exist.
+    pub webhooks: Option<u32>,
+    /// Messages that wait to be sent.
+    pub queued_messages: Option<u32>,
     /// Operations under way at once.
     pub concurrency: Option<u32>,
 }
 
 impl QuotaChange {
     fn apply(self, quotas: &mut Quotas) {
-        let Quotas { sessions, keys, plugins, bindings, concurrency } = quotas;
+        let Quotas { sessions, keys, plugins, bindings, webhooks, queued_messages, concurrency } = quotas;
         *sessions = self.sessions.unwrap_or(*sessions);
         *keys = self.keys.unwrap_or(*keys);
         *plugins = self.plugins.unwrap_or(*plugins);
         *bindings = self.bindings.unwrap_or(*bindings);
+        *webhooks = self.webhooks.unwrap_or(*webhooks);
+        *queued_messages = self.queued_messages.unwrap_or(*queued_messages);
         *concurrency = self.concurrency.unwrap_or(*concurrency);
     }
 }
@@ -235,7 +241,7 @@ pub(crate) fn admin_audit(
 pub(crate) fn admin_error(error: CommitError) -> ServiceError {
     match error {
         CommitError::Conflict => ServiceError::Contention,
-        CommitError::Quota { of, max } => ServiceError::Quota { of: crate::execute::quota_name(of), max },
+        CommitError::Quota { of, max } => ServiceError::Quota { of: crate::undecided::quota_name(of), max },
         CommitError::UnknownOrg(_) => ServiceError::NotFound("organisation"),
         CommitError::NameTaken => ServiceError::NameTaken,
         error => ServiceError::Store(StoreFailure::Commit(error)),

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use portcullis_core::rate::{built_in_policies, send_counter};
-use portcullis_core::{Hook, Mode, OrgId, RateLimits, RatePolicy, Session, SessionId, Window};
+use portcullis_core::rate::{DEFAULT_POLICY, built_in_policies, built_in_policy, send_counter};
+use portcullis_core::{Hook, Mode, Org, OrgId, RateLimits, RatePolicy, Session, SessionId, Window};
 use portcullis_policy::PaceUsage;
+use tokio::sync::Notify;
 
 use crate::reads::OrgReads;
 use crate::ruling::{Case, Question};
@@ -16,7 +17,7 @@ impl Service {
     /// A pacing plugin that fails leaves the named policy in force, which is never looser than what the session was given.
     pub(crate) async fn rate_limits(&self, question: &Question, case: &Case) -> Result<RateLimits, ServiceError> {
         let Some(session) = &case.session else { return Err(ServiceError::NotFound("session")) };
-        let named = named_policy(session).limits;
+        let named = effective_policy(session, &case.org).limits;
         let links = self.links(Hook::Pace, question, case);
         if links.is_empty() {
             return Ok(named);
@@ -46,14 +47,23 @@ impl Service {
 
     /// The named policies that sessions can choose from.
     #[must_use]
-    pub fn rate_policies(&self) -> Vec<RatePolicy> {
+    pub fn rate_policies(&self) -> &'static [RatePolicy] {
         built_in_policies()
     }
 
-    /// The limits of a session's named policy.
+    /// The named policy that is in force for a session.
     #[must_use]
-    pub fn rate_policy_of(&self, session: &Session) -> RatePolicy {
-        named_policy(session)
+    pub fn rate_policy_of(&self, session: &Session) -> &'static RatePolicy {
+        match self.org(session.org) {
+            Some(org) => effective_policy(session, &org),
+            None => named_policy(&session.rate_policy),
+        }
+    }
+
+    /// Whether an organisation has an active plan.
+    #[must_use]
+    pub fn has_active_plan(&self, org: OrgId) -> bool {
+        self.org(org).is_some_and(|org| org.plan.active)
     }
 
     /// How much of its limits a session has used: sends in the last minute and today.
@@ -69,6 +79,12 @@ impl Service {
         ))
     }
 
+    /// How many of a session's sends are under way.
+    pub(crate) fn sends_under_way(&self, session: SessionId) -> u32 {
+        let sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        sending.get(&session).copied().unwrap_or_default()
+    }
+
     /// Takes one of a session's places for sends under way; zero places means that there is no bound.
     pub(crate) fn begin_sending(&self, session: SessionId, at_most: u32) -> Option<Sending> {
         let mut sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,13 +93,14 @@ impl Service {
             return None;
         }
         *under_way += 1;
-        Some(Sending { all: Arc::clone(&self.sending), session })
+        Some(Sending { all: Arc::clone(&self.sending), freed: Arc::clone(&self.turns.freed), session })
     }
 }
 
 /// A send under way; its place is given back when this is dropped.
 pub(crate) struct Sending {
     all: Arc<Mutex<HashMap<SessionId, u32>>>,
+    freed: Arc<Notify>,
     session: SessionId,
 }
 
@@ -96,12 +113,18 @@ impl Drop for Sending {
                 sending.remove(&self.session);
             }
         }
+        drop(sending);
+        self.freed.notify_waiters();
     }
 }
 
-/// The named policy of a session. A policy that is no longer known is replaced by the strictest.
-fn named_policy(session: &Session) -> RatePolicy {
-    let mut policies = built_in_policies();
-    let index = policies.iter().position(|policy| policy.slug == session.rate_policy).unwrap_or(0);
-    policies.swap_remove(index)
+/// The policy that is in force: the one that was chosen, or the usual one once the plan that it needs is no longer active.
+fn effective_policy(session: &Session, org: &Org) -> &'static RatePolicy {
+    let chosen = named_policy(&session.rate_policy);
+    if chosen.free || org.plan.active { chosen } else { named_policy(DEFAULT_POLICY) }
+}
+
+/// The policy with this slug. One that is no longer known is replaced by the strictest.
+fn named_policy(slug: &str) -> &'static RatePolicy {
+    built_in_policy(slug).unwrap_or_else(|| &built_in_policies()[0])
 }

@@ -1,21 +1,23 @@
 //! From an allowed operation to what becomes of the session: pure, but for fresh ids.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::label::MAX_LABELS;
 use portcullis_core::lifecycle::Move;
-use portcullis_core::operation::{CreateSession, SendText, WhenPairing, WhenStopped, WhenUnpaired};
+use portcullis_core::operation::{
+    CreateSession, KeptSetting, LinkChange, Presence, SendText, WhenPairing, WhenStopped, WhenUnpaired,
+};
+use portcullis_core::session::{Settings, TEMP_LINK_LIFETIME, uuid};
 use portcullis_core::verdict::{Extension, Verdict, Veto};
 use portcullis_core::{
-    BindingId, Effect, EventBody, FollowUp, Input, Names, Operation, OrgId, PluginId, Refusal, Request, Session,
-    SessionId, Status, Step, Timestamp, rate, step,
+    BindingId, Effect, EventBody, FollowUp, Input, Intent, Names, Operation, Org, PluginId, Proxy, Refusal, Request,
+    Secret, Session, SessionId, Status, Step, TempLink, Timestamp, rate, step,
 };
 use portcullis_engine::SendError;
 use portcullis_store::{PluginTimer, TimerChange};
 
-use crate::ruling::Question;
-use crate::{ServiceError, mint};
+use crate::ruling::{Case, Question};
+use crate::{ServiceError, mint, webhooks};
 
 /// How far ahead a plugin's timer lies at least.
 const LEAST_TIMER: Duration = Duration::from_secs(1);
@@ -24,45 +26,84 @@ const LEAST_TIMER: Duration = Duration::from_secs(1);
 pub(crate) enum Plan {
     /// It is so already.
     Unchanged,
-    /// The session changes, or is new.
-    Change(Box<Move>),
-    /// Nothing of the session changes, but a message goes out.
+    /// The session changes, or is new; what is written besides is its webhooks.
+    Change(Box<Move>, webhooks::Rows),
+    /// Webhooks change.
+    Webhooks(webhooks::Rows),
+    /// Nothing of the session changes, but WhatsApp is asked for something.
+    Call(Outgoing),
+}
+
+/// What WhatsApp is asked for by an operation that leaves its session as it is.
+pub(crate) enum Outgoing {
+    /// To take a message.
     Send(SendText),
+    /// Which phone numbers it knows.
+    Check(Vec<String>),
+    /// To show what the account is doing.
+    Presence { chat: Option<String>, presence: Presence, hold: Duration },
 }
 
 /// Plans an operation that policy allows, or defers to `due`.
 pub(crate) fn plan(
-    session: Option<&Arc<Session>>,
+    case: &Case,
     operation: &Operation,
     due: Option<(Timestamp, String)>,
     question: &Question,
 ) -> Result<Plan, ServiceError> {
     let now = question.now;
+    let session = case.session.as_ref();
     let request = match (operation, session) {
-        (Operation::SessionCreate(create), _) => return create_session(create, question),
+        (Operation::SessionCreate(create), _) => return create_session(create, &case.org, question),
+        (Operation::WebhookCreate { session, webhook }, _) => {
+            return webhooks::create(*session, webhook, case, now).map(Plan::Webhooks);
+        }
+        (Operation::WebhookUpdate { webhook, change }, _) => {
+            return webhooks::update(*webhook, change, case, now).map(Plan::Webhooks);
+        }
+        (Operation::WebhookDelete { webhook }, _) => return webhooks::delete(*webhook, case).map(Plan::Webhooks),
         (_, None) => return Err(ServiceError::NotFound("session")),
+        (Operation::WebhookReplace { format, webhooks, .. }, Some(session)) => {
+            settings_open(session)?;
+            return webhooks::replace(session, *format, webhooks, case, now).map(Plan::Webhooks);
+        }
+        (Operation::SessionSettings { settings, kept, .. }, Some(session)) => {
+            return settings_open(session).map(|()| set_settings(session, settings, *kept, now));
+        }
+        (Operation::SessionProxy { proxy, .. }, Some(session)) => {
+            return settings_open(session).map(|()| set_proxy(session, proxy.as_ref(), now));
+        }
+        (Operation::SessionLink { change, .. }, Some(session)) => {
+            if matches!((change, &session.intent), (LinkChange::Rotate, Intent::Removed { .. })) {
+                return Err(Refusal::PendingDelete.into());
+            }
+            return settings_open(session).map(|()| set_link(session, *change, now));
+        }
         (Operation::SessionLabels { labels, .. }, Some(session)) => {
             return settings_open(session).map(|()| set_labels(session, labels, now));
         }
         (Operation::SessionRatePolicy { slug, .. }, Some(session)) => {
-            known_policy("policy", slug)?;
+            open_policy("policy", slug, &case.org)?;
             return settings_open(session).map(|()| set_rate_policy(session, slug, now));
         }
-        (Operation::MessageSend(send), Some(session)) => {
-            return match session.status {
-                Status::Online { .. } => Ok(Plan::Send(send.clone())),
-                _ => Err(SendError::NotConnected.into()),
-            };
+        (Operation::MessageSend(send), Some(session)) => return call(session, Outgoing::Send(send.clone())),
+        (Operation::NumberCheck { numbers, .. }, Some(session)) => {
+            return call(session, Outgoing::Check(numbers.clone()));
+        }
+        (Operation::PresenceSet { chat, presence, hold_millis, .. }, Some(session)) => {
+            let hold = Duration::from_millis(u64::from(*hold_millis));
+            return call(session, Outgoing::Presence { chat: chat.clone(), presence: *presence, hold });
         }
         (Operation::SessionStart { when_unpaired, .. }, _) => {
             Request::Start { pair: *when_unpaired == WhenUnpaired::Pair }
         }
         (Operation::SessionStop { .. }, _) => Request::Stop,
-        (Operation::SessionRestart { when_unpaired, .. }, _) => {
-            Request::Restart { pair: *when_unpaired == WhenUnpaired::Pair }
-        }
+        (Operation::SessionRestart { when_unpaired, when_stopped, .. }, _) => Request::Restart {
+            pair: *when_unpaired == WhenUnpaired::Pair,
+            connect: *when_stopped == WhenStopped::Connect,
+        },
         (Operation::SessionLogout { when_stopped, .. }, _) => {
-            Request::Logout { connect: *when_stopped == WhenStopped::ConnectToUnlink }
+            Request::Logout { connect: *when_stopped == WhenStopped::Connect }
         }
         (Operation::SessionDelete { .. }, _) => match (due, question.due_since) {
             (None, _) => Request::Delete { due: now, reason: String::new() },
@@ -78,11 +119,19 @@ pub(crate) fn plan(
     let Some(session) = session else { return Err(ServiceError::NotFound("session")) };
     Ok(match step(session, Input::Request(request), now)? {
         Step::Unchanged => Plan::Unchanged,
-        Step::Moved(moved) => Plan::Change(moved),
+        Step::Moved(moved) => Plan::Change(moved, webhooks::Rows::default()),
     })
 }
 
-fn create_session(create: &CreateSession, question: &Question) -> Result<Plan, ServiceError> {
+/// Only a session that is connected can ask WhatsApp for anything.
+fn call(session: &Session, outgoing: Outgoing) -> Result<Plan, ServiceError> {
+    match session.status {
+        Status::Online { .. } => Ok(Plan::Call(outgoing)),
+        _ => Err(SendError::NotConnected.into()),
+    }
+}
+
+fn create_session(create: &CreateSession, org: &Org, question: &Question) -> Result<Plan, ServiceError> {
     let now = question.now;
     portcullis_core::label::check(&create.labels)
         .map_err(|error| ServiceError::Invalid { field: "labels", message: error.to_string() })?;
@@ -92,12 +141,22 @@ fn create_session(create: &CreateSession, question: &Question) -> Result<Plan, S
     session.labels.clone_from(&create.labels);
     session.settings = create.settings.clone();
     if let Some(slug) = &create.rate_policy {
-        known_policy("ratePolicy", slug)?;
+        open_policy("ratePolicy", slug, org)?;
         session.rate_policy.clone_from(slug);
     }
+    session.proxy.clone_from(&create.proxy);
+    session.token = match &create.token {
+        None if create.make_token => Some(Secret::new(uuid(mint::random()).to_uppercase())),
+        chosen => chosen.clone(),
+    };
+    session.expected_phone.clone_from(&create.expected_phone);
     let mut moved = Move { session, effects: Vec::new(), events: vec![EventBody::SessionCreated] };
+    let request = match &create.pairing_phone {
+        Some(phone) => Request::PairingCode { phone: phone.clone(), switch: true },
+        None => Request::Start { pair: true },
+    };
     if create.start
-        && let Step::Moved(started) = step(&moved.session, Input::Request(Request::Start { pair: true }), now)?
+        && let Step::Moved(started) = step(&moved.session, Input::Request(request), now)?
     {
         moved.session = started.session;
         moved.effects = started.effects;
@@ -105,15 +164,18 @@ fn create_session(create: &CreateSession, question: &Question) -> Result<Plan, S
         // It is all one birth: the first generation that anybody can see is the first.
         moved.session.generation = 1;
     }
-    Ok(Plan::Change(Box::new(moved)))
+    let webhooks = webhooks::of_new(&moved.session, &create.webhooks, org, now)?;
+    Ok(Plan::Change(Box::new(moved), webhooks))
 }
 
-fn known_policy(field: &'static str, slug: &str) -> Result<(), ServiceError> {
-    let known = rate::built_in_policies();
-    if known.iter().any(|policy| policy.slug == slug) {
-        return Ok(());
+/// Whether an organisation may choose a policy: those that are not free need an active plan.
+fn open_policy(field: &'static str, slug: &str, org: &Org) -> Result<(), ServiceError> {
+    match rate::built_in_policy(slug) {
+        Some(policy) if policy.free || org.plan.active => return Ok(()),
+        Some(_) => return Err(ServiceError::Subscription { what: "this rate policy" }),
+        None => {}
     }
-    let slugs: Vec<_> = known.into_iter().map(|policy| policy.slug).collect();
+    let slugs: Vec<_> = rate::built_in_policies().iter().map(|policy| policy.slug.as_str()).collect();
     Err(ServiceError::Invalid {
         field,
         message: format!("there is no such rate policy; known are {}", slugs.join(", ")),
@@ -146,8 +208,48 @@ fn set_rate_policy(session: &Session, slug: &str, now: Timestamp) -> Plan {
     change(next, EventBody::RatePolicyChanged { slug: slug.to_owned() })
 }
 
+fn set_settings(session: &Session, settings: &Settings, kept: KeptSetting, now: Timestamp) -> Plan {
+    let current = &session.settings;
+    let settings = match kept {
+        KeptSetting::VoiceToken => Settings { voice_token: current.voice_token.clone(), ..settings.clone() },
+        KeptSetting::PresenceTyping => Settings { presence_typing: current.presence_typing, ..settings.clone() },
+    };
+    if *current == settings {
+        return Plan::Unchanged;
+    }
+    let mut next = session.changed(now);
+    next.settings = settings;
+    change(next, EventBody::SettingsChanged)
+}
+
+fn set_proxy(session: &Session, proxy: Option<&Proxy>, now: Timestamp) -> Plan {
+    if session.proxy.as_ref() == proxy {
+        return Plan::Unchanged;
+    }
+    let mut next = session.changed(now);
+    next.proxy = proxy.cloned();
+    change(next, EventBody::SettingsChanged)
+}
+
+fn set_link(session: &Session, to: LinkChange, now: Timestamp) -> Plan {
+    if to == LinkChange::Revoke && session.link.is_none() {
+        return Plan::Unchanged;
+    }
+    let mut next = session.changed(now);
+    next.link = match to {
+        LinkChange::Revoke => None,
+        LinkChange::Rotate => {
+            let token = Secret::new(format!("{:032x}{:032x}", mint::random(), mint::random()));
+            Some(TempLink { token, expires_at: now.after(TEMP_LINK_LIFETIME) })
+        }
+    };
+    // A link is a credential: that there is a new one is in the audit, and in no event.
+    Plan::Change(Box::new(Move { session: next, effects: Vec::new(), events: Vec::new() }), webhooks::Rows::default())
+}
+
 fn change(session: Session, event: EventBody) -> Plan {
-    Plan::Change(Box::new(Move { session, effects: Vec::<Effect>::new(), events: vec![event] }))
+    let moved = Move { session, effects: Vec::<Effect>::new(), events: vec![event] };
+    Plan::Change(Box::new(moved), webhooks::Rows::default())
 }
 
 /// What follow-ups come to, in the commit of the operation.
@@ -160,7 +262,7 @@ pub(crate) struct Extras {
 /// Applies follow-ups to the session that is left behind, if there is one; events and timers need none.
 /// Follow-ups of kinds that this version does not do are refused before a gate's verdict gets here, and ignored from observers and timers.
 pub(crate) fn extend(
-    org: OrgId,
+    org: &Org,
     mut session: Option<&mut Session>,
     follow_ups: &[Extension],
     now: Timestamp,
@@ -183,7 +285,7 @@ pub(crate) fn extend(
                 }
             }
             (FollowUp::SetRatePolicy { slug }, Some(session)) => {
-                if known_policy("slug", slug).is_ok() && session.rate_policy != *slug {
+                if open_policy("slug", slug, org).is_ok() && session.rate_policy != *slug {
                     session.rate_policy.clone_from(slug);
                     extras.events.push(EventBody::RatePolicyChanged { slug: slug.clone() });
                 }
@@ -198,7 +300,7 @@ pub(crate) fn extend(
                 extras.timers.extend(plugin_of(*binding).map(|plugin| {
                     // A timer that is due at once could set itself again without end.
                     let (key, at, payload) = (key.clone(), (*at).max(now.after(LEAST_TIMER)), payload.clone());
-                    TimerChange::Set(PluginTimer { org, plugin, binding: *binding, key, at, payload, session })
+                    TimerChange::Set(PluginTimer { org: org.id, plugin, binding: *binding, key, at, payload, session })
                 }));
             }
             (FollowUp::CancelTimer { key }, _) => {

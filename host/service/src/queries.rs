@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use portcullis_core::{
     Answer, ApiKey, AuditEntry, AuditId, Binding, BindingId, DecisionId, DecisionRecord, Denial, OperationKind, Org,
-    OrgId, Permit, PluginId, PluginVersion, PrincipalKind, Session, SessionId,
+    OrgId, Permit, PluginId, PluginVersion, Session, SessionId,
 };
 use serde_json::Value;
 
@@ -46,6 +46,24 @@ impl Service {
     #[must_use]
     pub fn sessions(&self, permit: &Permit, before: Option<SessionId>, limit: usize) -> Page<Arc<Session>> {
         Page::cut(self.views.newest(permit.target().org, before, limit + 1), limit)
+    }
+
+    /// Sessions of all organisations, newest first: the operator's own listing across them.
+    ///
+    /// # Errors
+    /// If the permit is for something else.
+    pub fn all_sessions(
+        &self,
+        permit: &Permit,
+        before: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Page<Arc<Session>>, ServiceError> {
+        expect(permit, OperationKind::AllSessionsRead)?;
+        let mut all = self.views.all();
+        all.retain(|session| before.is_none_or(|before| session.id < before));
+        all.sort_by_key(|session| std::cmp::Reverse(session.id));
+        all.truncate(limit + 1);
+        Ok(Page::cut(all, limit))
     }
 
     /// How many sessions an organisation has.
@@ -181,9 +199,7 @@ fn mask(permit: &Permit, record: &mut DecisionRecord) {
         let same = |answer: &&Answer| answer.owner == OrgId::PLATFORM && answer.binding.to_string() == binding;
         record.answers.iter().find(same).is_some()
     };
-    if permit.principal().kind == PrincipalKind::Operator
-        || record.answers.iter().all(|answer| answer.owner != OrgId::PLATFORM)
-    {
+    if permit.principal().is_operator() || record.answers.iter().all(|answer| answer.owner != OrgId::PLATFORM) {
         return;
     }
     let Some(mut input) = record.input.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
@@ -198,6 +214,6 @@ fn mask(permit: &Permit, record: &mut DecisionRecord) {
 }
 
 /// A permit for something else permits nothing here; whoever passes one has a bug, and still learns nothing.
-fn expect(permit: &Permit, kind: OperationKind) -> Result<(), ServiceError> {
+pub(crate) fn expect(permit: &Permit, kind: OperationKind) -> Result<(), ServiceError> {
     if permit.kind() == kind { Ok(()) } else { Err(Denial::Hidden.into()) }
 }

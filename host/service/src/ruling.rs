@@ -1,16 +1,18 @@
 //! Asking policy: the chain's answers, the second round after an amendment, and the record of it all.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use portcullis_core::verdict::{Allowance, Amendment, Veto};
 use portcullis_core::{
-    BindingId, DecisionId, DecisionRecord, FollowUp, Hook, KvAccess, Labels, Operation, Org, PluginId, Principal,
-    RequestId, Session, Timestamp, Verdict, fold,
+    BindingId, DecisionId, DecisionRecord, DeliveryId, FollowUp, Hook, KvAccess, Labels, Operation, Org, PluginId,
+    Principal, RequestId, Session, Timestamp, Verdict, fold,
 };
 use portcullis_policy::{Ask, ChainRun, Link};
 use portcullis_store::Snapshot;
 
+use crate::execute::Caller;
 use crate::reads::OrgReads;
+use crate::turns::Turn;
 use crate::{Service, ServiceError, chain};
 
 /// The code of the denial of an operation that its amendments did not settle.
@@ -20,7 +22,7 @@ const CODE_UNFIT_PATCH: &str = "patch_does_not_fit";
 /// The code of the denial of an operation with a follow-up that this version of the host does not do.
 const CODE_UNSUPPORTED_FOLLOW_UP: &str = "follow_up_unsupported";
 
-/// What is being asked, fixed once for all re-runs of one operation: its decision id, time and seed never change.
+/// What is being asked, fixed once for all re-runs of one operation: its decision id and seed never change, and its time only if it waited.
 pub(crate) struct Question {
     pub(crate) decision: DecisionId,
     pub(crate) now: Timestamp,
@@ -32,6 +34,24 @@ pub(crate) struct Question {
     /// Set if the operation was deferred and is due: since when it has been wanted.
     pub(crate) due_since: Option<Timestamp>,
     pub(crate) dry_run: bool,
+    /// Until when the asker waits for a rate limit; a time that is not after `now` means not at all.
+    pub(crate) patience: Timestamp,
+    /// Who waits for the answer; none if nobody does. An asker who is gone is not waited for any more.
+    pub(crate) caller: Option<Caller>,
+    /// The message that it carries out, if that is remembered.
+    pub(crate) message: Option<Tracked>,
+    /// Its place in the line of those who wait for the same session, from when it had to wait until it is counted.
+    pub(crate) turn: Mutex<Option<Turn>>,
+}
+
+/// A message that is remembered while it is sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Tracked {
+    pub(crate) id: DeliveryId,
+    /// The caller's idempotency key, which is taken with the message.
+    pub(crate) key: Option<String>,
+    /// When it was queued, if it was; it is a row already then.
+    pub(crate) queued_at: Option<Timestamp>,
 }
 
 /// Everything that a decision is made on, read at one point in time.

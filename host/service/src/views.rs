@@ -4,10 +4,12 @@
 //! A view is published after its commit is durable, so nobody sees what a crash could take back;
 //! publishing keeps the newer of two generations, so it does not matter which of two commits is published first.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use portcullis_core::{OrgId, Session, SessionId, Timestamp};
+use portcullis_core::{OrgId, Secret, Session, SessionId, Timestamp};
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 /// All sessions of the gateway.
@@ -19,8 +21,27 @@ pub(crate) struct Views {
 #[derive(Default)]
 struct Inner {
     sessions: HashMap<SessionId, watch::Sender<View>>,
-    by_org: HashMap<OrgId, BTreeSet<SessionId>>,
+    by_org: HashMap<OrgId, OrgViews>,
     wakes: BTreeSet<(Timestamp, SessionId)>,
+    /// Whose temporary link or token hashes to this. Looking up a hash takes a time that tells nothing of any secret.
+    by_secret: HashMap<[u8; 32], SessionId>,
+}
+
+/// The sessions of one organisation, by their names.
+#[derive(Default)]
+struct OrgViews {
+    ids: BTreeSet<SessionId>,
+    by_instance_id: HashMap<String, SessionId>,
+    by_instance_name: HashMap<String, SessionId>,
+}
+
+/// A name of a session within its organisation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionName<'a> {
+    /// 12 upper-case hexadecimal characters.
+    InstanceId(&'a str),
+    /// The name that its maker chose.
+    InstanceName(&'a str),
 }
 
 /// A session, or that it is gone.
@@ -28,41 +49,89 @@ pub(crate) type View = Option<Arc<Session>>;
 
 impl Views {
     /// Makes `session` visible unless a newer one is.
-    pub(crate) fn publish(&self, session: Arc<Session>) {
+    pub(crate) fn publish(&self, session: &Arc<Session>) {
         let mut inner = self.write();
-        let id = session.id;
-        let org = session.org;
-        let wake = session.wake_at();
+        let inner = &mut *inner;
+        let (id, org) = (session.id, session.org);
         let sender = inner.sessions.entry(id).or_insert_with(|| watch::Sender::new(None));
         let current = sender.borrow().clone();
         if current.as_ref().is_some_and(|current| current.generation >= session.generation) {
             return;
         }
-        sender.send_replace(Some(session));
-        if let Some(at) = current.and_then(|current| current.wake_at()) {
+        if let Some(at) = current.as_ref().and_then(|current| current.wake_at()) {
             inner.wakes.remove(&(at, id));
         }
-        if let Some(at) = wake {
+        if let Some(at) = session.wake_at() {
             inner.wakes.insert((at, id));
         }
-        inner.by_org.entry(org).or_default().insert(id);
+        let before = current.as_deref().map(secrets);
+        let secrets = secrets(session);
+        if before != Some(secrets) {
+            for hash in before.into_iter().flatten().flatten() {
+                forget(&mut inner.by_secret, &hash, id);
+            }
+            inner.by_secret.extend(secrets.into_iter().flatten().map(|hash| (hash, id)));
+        }
+        if current.is_none() {
+            let ours = inner.by_org.entry(org).or_default();
+            ours.ids.insert(id);
+            // Names are made with the session and never change.
+            ours.by_instance_id.insert(session.names.instance_id.clone(), id);
+            ours.by_instance_name.insert(session.names.instance_name.clone(), id);
+        }
+        sender.send_replace(Some(Arc::clone(session)));
     }
 
     /// Takes a session away for good; its watchers learn that it is gone.
     pub(crate) fn remove(&self, org: OrgId, id: SessionId) {
         let mut inner = self.write();
         if let Some(sender) = inner.sessions.remove(&id) {
-            let last = sender.send_replace(None);
-            if let Some(at) = last.and_then(|session| session.wake_at()) {
+            let Some(last) = sender.send_replace(None) else { return };
+            if let Some(at) = last.wake_at() {
                 inner.wakes.remove(&(at, id));
             }
-        }
-        if let Some(ids) = inner.by_org.get_mut(&org) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                inner.by_org.remove(&org);
+            for hash in secrets(&last).into_iter().flatten() {
+                forget(&mut inner.by_secret, &hash, id);
+            }
+            if let Some(ours) = inner.by_org.get_mut(&org) {
+                ours.ids.remove(&id);
+                forget(&mut ours.by_instance_id, &last.names.instance_id, id);
+                forget(&mut ours.by_instance_name, &last.names.instance_name, id);
+                if ours.ids.is_empty() {
+                    inner.by_org.remove(&org);
+                }
             }
         }
+    }
+
+    /// The session with this name.
+    pub(crate) fn named(&self, org: OrgId, name: SessionName<'_>) -> Option<SessionId> {
+        let inner = self.read();
+        let ours = inner.by_org.get(&org)?;
+        match name {
+            SessionName::InstanceId(id) => ours.by_instance_id.get(id),
+            SessionName::InstanceName(name) => ours.by_instance_name.get(name),
+        }
+        .copied()
+    }
+
+    /// The session whose temporary link or token this is; the caller asks which of the two, and whether it still opens anything.
+    pub(crate) fn of_secret(&self, text: &str) -> View {
+        let inner = self.read();
+        let id = inner.by_secret.get(&hash(text))?;
+        inner.sessions.get(id)?.borrow().clone()
+    }
+
+    /// How many sessions have which status, by its name.
+    pub(crate) fn statuses(&self) -> BTreeMap<&'static str, u64> {
+        let inner = self.read();
+        let mut counts = BTreeMap::new();
+        for session in inner.sessions.values() {
+            if let Some(session) = session.borrow().as_deref() {
+                *counts.entry(session.status.name()).or_default() += 1;
+            }
+        }
+        counts
     }
 
     /// The session, if it exists in this organisation.
@@ -86,8 +155,9 @@ impl Views {
     /// At most `limit` sessions of an organisation, newest first, from the one before `before` on.
     pub(crate) fn newest(&self, org: OrgId, before: Option<SessionId>, limit: usize) -> Vec<Arc<Session>> {
         let inner = self.read();
-        let Some(ids) = inner.by_org.get(&org) else { return Vec::new() };
-        ids.iter()
+        let Some(ours) = inner.by_org.get(&org) else { return Vec::new() };
+        ours.ids
+            .iter()
             .rev()
             .filter(|id| before.is_none_or(|before| **id < before))
             .filter_map(|id| inner.sessions.get(id)?.borrow().clone())
@@ -97,7 +167,7 @@ impl Views {
 
     /// How many sessions an organisation has.
     pub(crate) fn count(&self, org: OrgId) -> usize {
-        self.read().by_org.get(&org).map_or(0, BTreeSet::len)
+        self.read().by_org.get(&org).map_or(0, |ours| ours.ids.len())
     }
 
     /// Sessions that have to be looked at by `now`, earliest first.
@@ -131,6 +201,23 @@ impl Views {
     }
 }
 
+/// What led to a session leads there no more. What was free again may have gone to another session, which keeps it.
+fn forget<K: Eq + Hash>(index: &mut HashMap<K, SessionId>, key: &K, id: SessionId) {
+    if index.get(key) == Some(&id) {
+        index.remove(key);
+    }
+}
+
+/// The hashes of what opens something of a session.
+fn secrets(session: &Session) -> [Option<[u8; 32]>; 2] {
+    let hash = |secret: &Secret| hash(secret.reveal());
+    [session.token.as_ref().map(hash), session.link.as_ref().map(|link| hash(&link.token))]
+}
+
+fn hash(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
 #[cfg(test)]
 mod test {
     use std::time::Duration;
@@ -151,15 +238,37 @@ mod test {
     #[test]
     fn an_older_generation_never_replaces_a_newer_one() {
         let views = Views::default();
-        views.publish(Arc::new(session(1, 5)));
-        views.publish(Arc::new(session(1, 4)));
+        views.publish(&Arc::new(session(1, 5)));
+        views.publish(&Arc::new(session(1, 4)));
         assert_eq!(views.get(ORG, SessionId::from_bytes([1; 16])).map(|session| session.generation), Some(5));
+    }
+
+    /// The story: a session was deleted, another one was made with its token and its name, and only then was the first one's
+    /// view taken away.
+    #[test]
+    fn a_token_and_a_name_that_went_to_another_session_still_lead_to_it() {
+        let views = Views::default();
+        let (first, second) = (SessionId::from_bytes([1; 16]), SessionId::from_bytes([2; 16]));
+        for byte in [1, 2] {
+            let mut session = session(byte, 1);
+            session.token = Some(Secret::new("a-token"));
+            views.publish(&Arc::new(session));
+        }
+        let name = session(1, 1).names.instance_name;
+        let found = || {
+            let opened = views.of_secret("a-token").map(|session| session.id);
+            (opened, views.named(ORG, SessionName::InstanceName(&name)))
+        };
+        views.remove(ORG, first);
+        assert_eq!(found(), (Some(second), Some(second)));
+        views.remove(ORG, second);
+        assert_eq!(found(), (None, None));
     }
 
     #[test]
     fn another_organisation_sees_nothing() {
         let views = Views::default();
-        views.publish(Arc::new(session(1, 1)));
+        views.publish(&Arc::new(session(1, 1)));
         let stranger = OrgId::from_bytes([2; 16]);
         assert!(views.get(stranger, SessionId::from_bytes([1; 16])).is_none());
         assert!(views.watch(stranger, SessionId::from_bytes([1; 16])).is_none());
@@ -173,13 +282,13 @@ mod test {
         let attempt = waiting.last_attempt.next();
         let deadline = Timestamp::from_millis(100);
         waiting.status = Status::Starting { attempt, deadline };
-        views.publish(Arc::new(waiting.clone()));
+        views.publish(&Arc::new(waiting.clone()));
         assert_eq!(views.next_wake(), Some(deadline));
         assert_eq!(views.due(Timestamp::from_millis(99)).len(), 0);
         assert_eq!(views.due(deadline.after(Duration::from_millis(1))).len(), 1);
         waiting.generation = 2;
         waiting.status = Status::Failed { cause: FailureCause::StartTimeout };
-        views.publish(Arc::new(waiting));
+        views.publish(&Arc::new(waiting));
         assert_eq!(views.next_wake(), None);
     }
 }
