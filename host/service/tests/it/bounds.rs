@@ -10,24 +10,10 @@ use tokio::task::JoinSet;
 
 use crate::world::World;
 
-impl World {
-    async fn change_org(&self, change: OrgChange) {
-        let operator = Principal::operator();
-        let permit = self.service.permit(&operator, OperationKind::OrgUpdate, Target::org(self.org), None);
-        let permit = permit.await.unwrap();
-        self.service.update_org(&permit, change, None).await.unwrap();
-    }
-}
-
 #[tokio::test]
 async fn a_session_quota_is_exact_under_concurrency() {
     let world = Arc::new(World::new().await);
-    world
-        .change_org(OrgChange {
-            quotas: QuotaChange { sessions: Some(10), ..QuotaChange::default() },
-            ..OrgChange::default()
-        })
-        .await;
+    world.set_quotas(QuotaChange { sessions: Some(10), ..QuotaChange::default() }).await;
     let mut creating = JoinSet::new();
     for _ in 0..40 {
         let world = Arc::clone(&world);
@@ -113,12 +99,7 @@ async fn concurrent_deletes_of_one_session_are_one_deletion() {
 #[tokio::test]
 async fn an_organisation_without_places_is_told_when_to_come_back() {
     let world = World::new().await;
-    world
-        .change_org(OrgChange {
-            quotas: QuotaChange { concurrency: Some(0), ..QuotaChange::default() },
-            ..OrgChange::default()
-        })
-        .await;
+    world.set_quotas(QuotaChange { concurrency: Some(0), ..QuotaChange::default() }).await;
     let refused = world.execute(Operation::SessionCreate(CreateSession::default())).await;
     assert!(matches!(refused, Err(ServiceError::Busy { retry_after }) if retry_after > Duration::ZERO), "{refused:?}");
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use portcullis_core::operation::CreateSession;
-use portcullis_core::{FailureFold, Mode, Operation, OperationKind, Selector, SessionId};
-use portcullis_service::{NewBinding, ServiceError, Waited};
+use portcullis_core::{Operation, OperationKind, SessionId};
+use portcullis_service::{ServiceError, Waited};
+use portcullis_testing::{ANSWER, DATA, Guest};
 
-use crate::guest::{ANSWER, DATA, Guest};
 use crate::world::{START, World};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -62,21 +62,7 @@ fn clockwork() -> Vec<u8> {
 
 impl World {
     async fn bind_clockwork(&self) {
-        let permit = self.permit(OperationKind::PluginUpload, None).await;
-        let uploaded = self.service.upload_plugin(&permit, clockwork(), None).await.unwrap();
-        let permit = self.permit(OperationKind::BindingCreate, None).await;
-        let binding = NewBinding {
-            plugin: uploaded.version.plugin,
-            version: None,
-            hooks: vec![OperationKind::SessionCreate],
-            mode: Mode::Enforce,
-            settings: "{}".into(),
-            on_failure: FailureFold::Deny,
-            order: 0,
-            grants: None,
-            selector: Selector::default(),
-        };
-        self.service.create_binding(&permit, binding, None).await.unwrap();
+        self.bind(clockwork(), vec![OperationKind::SessionCreate], "{}").await;
     }
 
     fn ticks(&self) -> usize {

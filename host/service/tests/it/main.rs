@@ -3,11 +3,17 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bounds;
+mod clock;
+mod credentials;
 mod follow;
-#[path = "../../../policy/src/test/guest.rs"]
-#[expect(dead_code, reason = "the guests of the policy crate's tests do more than these tests need")]
-mod guest;
+mod guests;
+mod idempotency;
+mod plans;
+mod queued;
 mod races;
+mod rates;
 mod recovery;
 mod story;
+mod waiting;
+mod webhooks;
 mod world;

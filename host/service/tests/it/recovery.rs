@@ -38,7 +38,7 @@ async fn stopped_and_logged_out_sessions_stay_as_they_are() {
     let stopped = world.online().await;
     world.execute(Operation::SessionStop { session: stopped }).await.unwrap();
     let out = world.create().await;
-    world.execute(Operation::SessionLogout { session: out, when_stopped: WhenStopped::Refuse }).await.unwrap();
+    world.execute(Operation::SessionLogout { session: out, when_stopped: WhenStopped::Connect }).await.unwrap();
     world.crash().await;
     world.pass(HOUR).await;
     assert_eq!((world.status(stopped).await, world.status(out).await), ("stopped", "logged-out"));
@@ -75,7 +75,7 @@ async fn a_deletion_under_way_goes_on() {
 async fn a_logout_under_way_reaches_whatsapp() {
     let mut world = World::new().await;
     let session = world.online().await;
-    world.execute(Operation::SessionLogout { session, when_stopped: WhenStopped::ConnectToUnlink }).await.unwrap();
+    world.execute(Operation::SessionLogout { session, when_stopped: WhenStopped::Connect }).await.unwrap();
     world.crash().await;
     assert!(world.session(session).await.unwrap().device.is_some(), "the credentials are needed to tell WhatsApp");
     world.pass(Duration::from_secs(1)).await;

@@ -155,7 +155,7 @@ async fn a_logout_is_done_even_if_the_session_is_stopped() {
     let world = World::new().await;
     let session = world.online().await;
     world.execute(Operation::SessionStop { session }).await.unwrap();
-    let logout = Operation::SessionLogout { session, when_stopped: WhenStopped::ConnectToUnlink };
+    let logout = Operation::SessionLogout { session, when_stopped: WhenStopped::Connect };
     world.execute(logout).await.unwrap();
     world.pass(Duration::from_secs(1)).await;
     let session = world.session(session).await.unwrap();

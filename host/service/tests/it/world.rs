@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use portcullis_core::operation::{CreateSession, SendText, WhenUnpaired};
 use portcullis_core::{
-    AuditEntry, Capabilities, Capability, Clock, DecisionRecord, FailureFold, Labels, Mode, Operation, OperationKind,
-    OrgId, Permit, Principal, Selector, Session, SessionId, Target, Timestamp,
+    AuditEntry, BindingId, Capabilities, Capability, Clock, DecisionRecord, DeliveryId, FailureFold, Labels, Mode,
+    Operation, OperationKind, OrgId, OutgoingMessage, Permit, Plan, Principal, Selector, Session, SessionId, Target,
+    Timestamp,
 };
 use portcullis_engine::{Engine, Simulated};
 use portcullis_policy::{Runtime, RuntimeConfig};
 use portcullis_service::{
-    Call, Done, KeyRequest, NewBinding, NewOrg, Service, ServiceConfig, ServiceError, SimulatorAct, SteppedClock,
+    Call, Dispatched, Done, KeyRequest, NewBinding, NewOrg, OrgChange, QuotaChange, SendCall, Service, ServiceConfig,
+    ServiceError, SimulatorAct,
 };
 use portcullis_store::Store;
+
+use crate::clock::TestClock;
 
 /// The component that ships as `grace-delete`.
 pub(crate) const GRACE_DELETE: &[u8] = include_bytes!("../../../../plugins/dist/grace-delete.wasm");
@@ -21,38 +25,48 @@ pub(crate) const GRACE_DELETE: &[u8] = include_bytes!("../../../../plugins/dist/
 /// When a world begins.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-/// Everything of a gateway, and one organisation.
+/// Somebody to write to.
+pub(crate) const FRIEND: &str = "49123456789@s.whatsapp.net";
+
+/// Everything of a gateway, and one organisation. Clones are of the same gateway, for tasks beside the test.
+#[derive(Clone)]
 pub(crate) struct World {
     pub(crate) service: Arc<Service>,
-    pub(crate) clock: Arc<SteppedClock>,
+    pub(crate) clock: Arc<TestClock>,
     pub(crate) store: Store,
     pub(crate) org: OrgId,
     pub(crate) owner: Principal,
+    patience: Duration,
 }
 
 impl World {
+    /// A world in which no send waits for its rate limit: nobody steps the clock meanwhile.
     pub(crate) async fn new() -> Self {
-        let clock = Arc::new(SteppedClock::new(START));
+        Self::with_patience(Duration::ZERO).await
+    }
+
+    pub(crate) async fn with_patience(patience: Duration) -> Self {
+        let clock = Arc::new(TestClock::new(START));
         let store = Store::in_memory().unwrap();
-        let service = start(&store, &clock);
-        let operator = Principal::operator();
-        let permit = permit(&service, &operator, OperationKind::OrgCreate, Target::org(OrgId::PLATFORM)).await;
-        let org = service.create_org(&permit, NewOrg { name: "acme".into(), ..NewOrg::default() }, None).await.unwrap();
-        let permit = self::permit(&service, &operator, OperationKind::KeyCreate, Target::org(org.id)).await;
-        let key = KeyRequest {
-            name: "owner".into(),
-            capabilities: Capability::ALL[..6].iter().copied().collect::<Capabilities>(),
-            session_scope: None,
-            expires_at: None,
-        };
-        let key = service.create_key(&permit, key, None).await.unwrap();
-        let owner = service.authenticate(&key.text).unwrap();
-        Self { service, clock, store, org: org.id, owner }
+        let service = start(&store, &clock, patience);
+        let (org, owner) = found_org(&service, "acme").await;
+        Self { service, clock, store, org, owner, patience }
+    }
+
+    /// The same gateway as another organisation sees it.
+    pub(crate) async fn other_org(&self) -> Self {
+        let (org, owner) = found_org(&self.service, "other").await;
+        Self { org, owner, ..self.clone() }
+    }
+
+    /// The same gateway as somebody else of the organisation sees it.
+    pub(crate) fn seen_by(&self, owner: Principal) -> Self {
+        Self { owner, ..self.clone() }
     }
 
     /// The process dies and starts again: all that is left is the store, and the time.
     pub(crate) async fn crash(&mut self) {
-        self.service = start(&self.store, &self.clock);
+        self.service = start(&self.store, &self.clock, self.patience);
         self.service.recover().await;
     }
 
@@ -96,12 +110,17 @@ impl World {
     /// A session that is linked and connected.
     pub(crate) async fn online(&self) -> SessionId {
         let session = self.create().await;
+        self.connect(session).await;
+        session
+    }
+
+    /// Links a session, and has it connect.
+    pub(crate) async fn connect(&self, session: SessionId) {
         self.execute(Operation::SessionStart { session, when_unpaired: WhenUnpaired::Pair }).await.unwrap();
         self.settle().await;
         self.simulate(session, SimulatorAct::Scan { phone: Some("628123456789".into()) }).await;
         self.pass(Duration::from_secs(1)).await;
         assert_eq!(self.status(session).await, "online");
-        session
     }
 
     pub(crate) async fn simulate(&self, session: SessionId, act: SimulatorAct) {
@@ -111,8 +130,51 @@ impl World {
     }
 
     pub(crate) async fn send(&self, session: SessionId) -> Result<Done, ServiceError> {
-        let to = "49123456789@s.whatsapp.net".into();
-        self.execute(Operation::MessageSend(SendText { session, to, text: "hello".into(), reply_to: None })).await
+        self.execute(Operation::MessageSend(SendText::plain(session, FRIEND, "hello"))).await
+    }
+
+    pub(crate) async fn dispatch(&self, text: SendText, call: SendCall) -> Result<Dispatched, ServiceError> {
+        let permit = self.permit(OperationKind::MessageSend, Some(text.session)).await;
+        self.service.send(&permit, text, call).await
+    }
+
+    /// Sends under an idempotency key.
+    pub(crate) async fn send_once(&self, session: SessionId, key: &str) -> Result<Dispatched, ServiceError> {
+        let call = SendCall { key: Some(key.into()), ..SendCall::default() };
+        self.dispatch(SendText::plain(session, FRIEND, "hello"), call).await
+    }
+
+    /// Has a text sent later.
+    pub(crate) async fn queue(&self, session: SessionId, text: &str) -> Result<DeliveryId, ServiceError> {
+        let call = SendCall { queue: true, ..SendCall::default() };
+        match self.dispatch(SendText::plain(session, FRIEND, text), call).await? {
+            Dispatched::Queued { message, .. } => Ok(message),
+            other => panic!("not queued: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn message(&self, session: SessionId, id: DeliveryId) -> Result<OutgoingMessage, ServiceError> {
+        let permit = self.permit(OperationKind::MessageRead, Some(session)).await;
+        self.service.message(&permit, id)
+    }
+
+    pub(crate) async fn choose_policy(&self, session: SessionId, slug: &str) -> Result<Done, ServiceError> {
+        self.execute(Operation::SessionRatePolicy { session, slug: slug.into() }).await
+    }
+
+    pub(crate) async fn change_org(&self, change: OrgChange) {
+        let operator = Principal::operator();
+        let permit = permit(&self.service, &operator, OperationKind::OrgUpdate, Target::org(self.org)).await;
+        self.service.update_org(&permit, change, None).await.unwrap();
+    }
+
+    pub(crate) async fn set_quotas(&self, quotas: QuotaChange) {
+        self.change_org(OrgChange { quotas, ..OrgChange::default() }).await;
+    }
+
+    pub(crate) async fn set_plan(&self, active: bool) {
+        let plan = Plan { name: "business".into(), active };
+        self.change_org(OrgChange { plan: Some(plan), ..OrgChange::default() }).await;
     }
 
     pub(crate) async fn label(&self, session: SessionId, labels: &[(&str, &str)]) {
@@ -132,21 +194,31 @@ impl World {
 
     /// Binds `grace-delete`.
     pub(crate) async fn bind_grace(&self, grace: &str) {
+        self.bind(GRACE_DELETE.to_vec(), vec![], &format!(r#"{{"grace":"{grace}"}}"#)).await;
+    }
+
+    /// Binds a plugin of which nothing is bound yet, or a version of it.
+    pub(crate) async fn bind(&self, component: Vec<u8>, hooks: Vec<OperationKind>, settings: &str) -> BindingId {
         let permit = self.permit(OperationKind::PluginUpload, None).await;
-        let uploaded = self.service.upload_plugin(&permit, GRACE_DELETE.to_vec(), None).await.unwrap();
+        let uploaded = self.service.upload_plugin(&permit, component, None).await.unwrap();
         let permit = self.permit(OperationKind::BindingCreate, None).await;
         let binding = NewBinding {
             plugin: uploaded.version.plugin,
             version: None,
-            hooks: vec![],
+            hooks,
             mode: Mode::Enforce,
-            settings: format!(r#"{{"grace":"{grace}"}}"#),
+            settings: settings.into(),
             on_failure: FailureFold::Deny,
             order: 0,
             grants: None,
             selector: Selector::default(),
         };
-        self.service.create_binding(&permit, binding, None).await.unwrap();
+        self.service.create_binding(&permit, binding, None).await.unwrap().id
+    }
+
+    pub(crate) async fn unbind(&self, binding: BindingId) {
+        let permit = self.permit(OperationKind::BindingDelete, None).await;
+        self.service.delete_binding(&permit, binding, None).await.unwrap();
     }
 
     pub(crate) async fn audit(&self) -> Vec<AuditEntry> {
@@ -166,11 +238,29 @@ impl World {
     }
 }
 
-fn start(store: &Store, clock: &Arc<SteppedClock>) -> Arc<Service> {
+async fn found_org(service: &Arc<Service>, name: &str) -> (OrgId, Principal) {
+    let operator = Principal::operator();
+    let to_create = permit(service, &operator, OperationKind::OrgCreate, Target::org(OrgId::PLATFORM)).await;
+    let plan = Plan { name: "business".into(), active: true };
+    let new = NewOrg { name: name.into(), plan, ..NewOrg::default() };
+    let org = service.create_org(&to_create, new, None).await.unwrap();
+    let to_key = permit(service, &operator, OperationKind::KeyCreate, Target::org(org.id)).await;
+    let key = KeyRequest {
+        name: "owner".into(),
+        capabilities: Capability::ALL[..6].iter().copied().collect::<Capabilities>(),
+        session_scope: None,
+        expires_at: None,
+    };
+    let key = service.create_key(&to_key, key, None).await.unwrap();
+    (org.id, service.authenticate(&key.text).unwrap())
+}
+
+fn start(store: &Store, clock: &Arc<TestClock>, send_patience: Duration) -> Arc<Service> {
     let runtime = Arc::new(Runtime::new(RuntimeConfig::default()).unwrap());
     let engine: Arc<dyn Engine> = Arc::new(Simulated::new(Arc::new(store.clone())));
-    let clock: Arc<dyn Clock> = Arc::<SteppedClock>::clone(clock);
-    Service::open(store.clone(), runtime, engine, clock, &ServiceConfig::default()).unwrap()
+    let clock: Arc<dyn Clock> = Arc::<TestClock>::clone(clock);
+    let config = ServiceConfig { send_patience, ..ServiceConfig::default() };
+    Service::open(store.clone(), runtime, engine, clock, &config).unwrap()
 }
 
 async fn permit(service: &Service, principal: &Principal, kind: OperationKind, target: Target) -> Permit {

@@ -1,0 +1,34 @@
+//! Small plugins that the tests bind. The layouts are those of the canonical ABI for the contract's types.
+
+use portcullis_testing::{ANSWER, DATA, Guest};
+
+/// Allows everything.
+pub(crate) fn allowing() -> Vec<u8> {
+    Guest::allowing().named("allowing").build()
+}
+
+/// Denies everything, with the code and the message `no`.
+pub(crate) fn denying() -> Vec<u8> {
+    let store = |at: u32, value: u32| format!("(i32.store (i32.const {}) (i32.const {value}))", ANSWER + at);
+    let denial: String = [(8, DATA), (12, 2), (16, DATA), (20, 2)].map(|(at, value)| store(at, value)).concat();
+    let body = format!("(i32.store8 (i32.const {ANSWER}) (i32.const 1)) {denial} i32.const {ANSWER}");
+    Guest::gate(&body).data("no").named("denying").build()
+}
+
+/// Allows everything, and chooses a rate policy for the session besides.
+pub(crate) fn choosing(slug: &str) -> Vec<u8> {
+    const LIST: u32 = 1024;
+    let body = format!(
+        "(i32.store8 (i32.const {ANSWER}) (i32.const 6))
+         (i32.store (i32.const {}) (i32.const {LIST})) (i32.store (i32.const {}) (i32.const 1))
+         (i32.store8 (i32.const {LIST}) (i32.const 6))
+         (i32.store (i32.const {}) (i32.const {DATA})) (i32.store (i32.const {}) (i32.const {}))
+         i32.const {ANSWER}",
+        ANSWER + 8,
+        ANSWER + 12,
+        LIST + 8,
+        LIST + 12,
+        slug.len(),
+    );
+    Guest::gate(&body).data(slug).named("choosing").build()
+}
