@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_core::operation::SendText;
 use portcullis_core::{
-    ApiKey, AuditEntry, AuditId, Binding, BindingId, DecisionId, DecisionRecord, KeyId, Operation, Org, OrgId,
-    PluginId, PluginVersion, RatePolicy, Session, SessionId,
+    ApiKey, AuditEntry, AuditId, Binding, BindingId, DecisionId, DecisionRecord, DeliveryId, EventFormat, KeyId,
+    Operation, OperationKind, Org, OrgId, OutgoingMessage, PluginId, PluginVersion, RatePolicy, Secret, Session,
+    SessionId, Webhook, WebhookId,
 };
 use portcullis_service::{
-    BindingChange, Done, KeyRequest, NewBinding, NewKey, NewOrg, OrgChange, Page, SimulatorAct, Uploaded,
+    BindingChange, Dispatched, Done, KeyRequest, NewBinding, NewKey, NewOrg, OrgChange, Page, SimulatorAct, Uploaded,
 };
 
 /// What a request asks for.
@@ -19,15 +21,56 @@ pub(crate) enum Asked {
         operation: Operation,
         then: WaitFor,
     },
+    /// Pair by a code for this phone number; or, if a device is linked already, connect it.
+    PairOrStart {
+        session: SessionId,
+        /// Digits only.
+        phone: Secret,
+        then: WaitFor,
+    },
     /// One session.
     Session {
         session: SessionId,
     },
-    /// Sessions, newest first.
+    /// Sessions, newest first. Who is bound to one session sees that one.
     Sessions {
         before: Option<SessionId>,
         limit: usize,
     },
+    /// Sessions of all organisations, newest first.
+    AllSessions {
+        before: Option<SessionId>,
+        limit: usize,
+    },
+    /// All sessions that fit, newest first, for dialects without pages.
+    FindSessions(SessionFilter),
+    /// Whether the caller may do what the route needs; nothing else.
+    Nothing,
+    /// A text to send, once, and perhaps later.
+    Send {
+        send: SendText,
+        /// The caller's `Idempotency-Key`.
+        key: Option<String>,
+        /// Whether the answer does not wait for WhatsApp.
+        queue: bool,
+    },
+    /// What became of a message.
+    Message {
+        session: SessionId,
+        message: DeliveryId,
+    },
+    /// Webhooks: of the organisation and all its sessions, or those of one session in one format.
+    Webhooks {
+        of: Option<(SessionId, EventFormat)>,
+    },
+    /// One webhook.
+    Webhook {
+        webhook: WebhookId,
+    },
+    /// A ticket for the stream of events.
+    Ticket(TicketRequest),
+    /// The gateway's metrics.
+    Metrics,
     /// A session's rate policy and what is used of it.
     RatePolicy {
         session: SessionId,
@@ -101,6 +144,43 @@ pub(crate) enum Asked {
     },
 }
 
+impl Asked {
+    /// The kind of operation that is asked for, if it is another than its route's.
+    pub(crate) fn kind(&self) -> Option<OperationKind> {
+        match self {
+            Self::Operate { operation, .. } => Some(operation.kind()),
+            Self::PairOrStart { .. } => Some(OperationKind::SessionPairingCode),
+            _ => None,
+        }
+    }
+}
+
+/// Which sessions are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SessionFilter {
+    /// All of them.
+    All,
+    /// The one with this name within the organisation.
+    InstanceName(String),
+    /// The one with this UUID.
+    Uuid(String),
+    /// Those that are linked to, or meant for, this phone number.
+    Phone(String),
+}
+
+/// What a stream of events is to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TicketRequest {
+    /// The only session; all of the organisation otherwise.
+    pub(crate) session: Option<SessionId>,
+    /// Every organisation's, which is the operator's.
+    pub(crate) firehose: bool,
+    /// The names of events, `*` for all.
+    pub(crate) events: Vec<String>,
+    /// The last event that the client knows.
+    pub(crate) since: Option<portcullis_core::EventId>,
+}
+
 /// Where a component comes from.
 #[derive(Debug)]
 pub(crate) enum Component {
@@ -133,9 +213,22 @@ pub(crate) enum Answer {
     RatePolicy {
         session: Arc<Session>,
         current: RatePolicy,
-        policies: Vec<RatePolicy>,
+        policies: &'static [RatePolicy],
         used: (u64, u64),
+        /// Whether the organisation has an active plan, which policies that are not free need.
+        plan_active: bool,
     },
+    /// All sessions that fit.
+    Found(Vec<Arc<Session>>),
+    /// The caller may.
+    Permitted,
+    /// A message is on its way, or was asked for before under the same key.
+    Dispatched(Dispatched),
+    Message(Box<OutgoingMessage>),
+    Webhooks(Vec<Webhook>),
+    Webhook(Box<Webhook>),
+    Ticket(String),
+    Metrics(String),
     Simulated,
     OrgCreated(Arc<Org>),
     Org(Arc<Org>),
@@ -163,7 +256,8 @@ impl Answer {
     /// The decision that led to this answer, if policy was asked.
     pub(crate) fn decision(&self) -> Option<DecisionId> {
         match self {
-            Self::Operated(done) => done.decision,
+            Self::Operated(done) | Self::Dispatched(Dispatched::Done(done)) => done.decision,
+            Self::Dispatched(Dispatched::Queued { decision, .. }) => *decision,
             _ => None,
         }
     }

@@ -3,38 +3,56 @@
 use std::sync::Arc;
 
 use portcullis_core::lifecycle::FIRST_CODE_TIMEOUT;
-use portcullis_core::{OperationKind, OrgId, Permit, Principal, PrincipalKind, RequestId, Session, Status, Target};
-use portcullis_service::{Call, Done, Outcome, Page, ServiceError, Waited};
+use portcullis_core::operation::{WhenPairing, WhenUnpaired};
+use portcullis_core::{
+    Denial, Operation, OperationKind, OrgId, Permit, Principal, PrincipalKind, Refusal, RequestId, Secret, Session,
+    SessionId, Status, Target,
+};
+use portcullis_service::{Call, Caller, Done, Outcome, Page, SendCall, ServiceError, Waited};
 
 use crate::Front;
-use crate::asked::{Answer, Asked, Component, WaitFor};
+use crate::asked::{Answer, Asked, Component, SessionFilter, WaitFor};
+
+/// More sessions than any organisation has; dialects without pages list them all.
+const ALL_SESSIONS: usize = 100_000;
 
 /// Who asks, and how.
 pub(crate) struct Asking {
     pub(crate) principal: Principal,
     pub(crate) kind: OperationKind,
+    /// Whether only organisations with an active plan may ask.
+    pub(crate) paid: bool,
     /// The organisation in which to act: the caller's own, unless another is named.
     pub(crate) org: OrgId,
     pub(crate) request: RequestId,
     pub(crate) dry_run: bool,
+    /// Who waits for the answer, if that can end.
+    pub(crate) caller: Option<Caller>,
 }
 
 /// Permits and answers a question.
 pub(crate) async fn answer(front: &Arc<Front>, asking: Asking, asked: Asked) -> Result<Answer, ServiceError> {
     let service = &front.service;
     let target = target(&asking, &asked);
-    if target.org == OrgId::PLATFORM && needs_org(asking.kind) && asking.principal.kind == PrincipalKind::Operator {
+    if target.org == OrgId::PLATFORM && needs_org(asking.kind) && asking.principal.is_operator() {
         let message = "the operator names the organisation to act in: add ?org=org_… to the request".to_owned();
         return Err(ServiceError::Invalid { field: "org", message });
     }
-    let permit = service.permit(&asking.principal, asking.kind, target, Some(asking.request)).await?;
+    let kind = asked.kind().unwrap_or(asking.kind);
+    let permit = service.permit(&asking.principal, kind, target, Some(asking.request)).await?;
+    if asking.paid && !service.has_active_plan(target.org) {
+        return Err(ServiceError::Subscription { what: "this" });
+    }
     let request = Some(asking.request);
     Ok(match asked {
         Asked::Operate { operation, then } => {
-            let call = Call { request, dry_run: asking.dry_run };
+            let call = Call { request, dry_run: asking.dry_run, caller: asking.caller };
             // The pipeline's state is large; a read, which is most requests, must not carry it.
             let done = Box::pin(service.execute(&permit, operation, call)).await?;
             Box::pin(wait(front, &permit, done, then)).await
+        }
+        Asked::PairOrStart { session, phone, then } => {
+            Box::pin(pair_or_start(front, &asking, permit, session, phone, then)).await?
         }
         Asked::Session { .. } => Answer::Session(service.session(&permit)?),
         // Who is bound to one session lists that one.
@@ -43,12 +61,37 @@ pub(crate) async fn answer(front: &Arc<Front>, asking: Asking, asked: Asked) -> 
             Answer::Sessions(Page { entries, more: false })
         }
         Asked::Sessions { before, limit } => Answer::Sessions(service.sessions(&permit, before, limit)),
+        Asked::AllSessions { before, limit } => Answer::Sessions(service.all_sessions(&permit, before, limit)?),
+        Asked::FindSessions(filter) => Answer::Found(find(front, &permit, &filter)?),
+        Asked::Nothing => Answer::Permitted,
+        Asked::Send { send, key, queue } => {
+            let call = SendCall { request, dry_run: asking.dry_run, key, queue, caller: asking.caller };
+            Answer::Dispatched(Box::pin(service.send(&permit, send, call)).await?)
+        }
+        Asked::Message { message, .. } => Answer::Message(Box::new(service.message(&permit, message)?)),
+        Asked::Webhooks { of } => {
+            let mut webhooks = service.webhooks(&permit)?;
+            if let Some((_, format)) = of {
+                webhooks.retain(|webhook| webhook.spec.format == format);
+            }
+            Answer::Webhooks(webhooks)
+        }
+        Asked::Webhook { webhook } => Answer::Webhook(Box::new(service.webhook(&permit, webhook)?)),
+        Asked::Ticket(wanted) => {
+            if wanted.session.is_some() {
+                // The stream of a session that is not there would stay silent for ever.
+                service.session(&permit)?;
+            }
+            Answer::Ticket(front.tickets.issue(&permit, wanted, service.now())?)
+        }
+        Asked::Metrics => Answer::Metrics(front.meters.text(service)),
         Asked::RatePolicy { session } => {
             let found = service.session(&permit)?;
             Answer::RatePolicy {
-                current: service.rate_policy_of(&found),
+                current: service.rate_policy_of(&found).clone(),
                 policies: service.rate_policies(),
                 used: service.sends(target.org, session)?,
+                plan_active: service.has_active_plan(target.org),
                 session: found,
             }
         }
@@ -100,16 +143,25 @@ pub(crate) async fn answer(front: &Arc<Front>, asking: Asking, asked: Asked) -> 
 
 /// Whether an operation is about what only organisations have. Plugins, bindings, decisions and an audit the platform has, too.
 fn needs_org(kind: OperationKind) -> bool {
-    kind.row().hookable || matches!(kind, OperationKind::SessionRead | OperationKind::Simulate)
+    use OperationKind as Op;
+    let of_org = matches!(kind, Op::SessionRead | Op::SecretRead | Op::MessageRead | Op::WebhookRead | Op::Simulate);
+    kind.row().hookable || of_org
 }
 
 /// On what a question acts.
 fn target(asking: &Asking, asked: &Asked) -> Target {
     match asked {
         Asked::Operate { operation, .. } => Target { org: asking.org, session: operation.session() },
-        Asked::Session { session } | Asked::RatePolicy { session } | Asked::Simulate { session, .. } => {
-            Target::session(asking.org, *session)
-        }
+        Asked::Session { session }
+        | Asked::PairOrStart { session, .. }
+        | Asked::RatePolicy { session }
+        | Asked::Message { session, .. }
+        | Asked::Simulate { session, .. } => Target::session(asking.org, *session),
+        Asked::Send { send, .. } => Target::session(asking.org, send.session),
+        Asked::Webhooks { of } => Target { org: asking.org, session: of.map(|(session, _)| session) },
+        Asked::Ticket(wanted) => Target { org: asking.org, session: wanted.session },
+        Asked::FindSessions(_) => Target { org: asking.org, session: asking.principal.session_scope },
+        Asked::Metrics | Asked::AllSessions { .. } => Target::org(OrgId::PLATFORM),
         Asked::Sessions { .. } => Target { org: asking.org, session: asking.principal.session_scope },
         Asked::Org { org }
         | Asked::UpdateOrg { org, .. }
@@ -121,6 +173,8 @@ fn target(asking: &Asking, asked: &Asked) -> Target {
         Asked::CreateOrg(_) | Asked::Orgs { .. } => Target::org(OrgId::PLATFORM),
         Asked::UploadPlugin { .. }
         | Asked::Catalogue
+        | Asked::Nothing
+        | Asked::Webhook { .. }
         | Asked::Plugins
         | Asked::PluginVersions { .. }
         | Asked::DeletePlugin { .. }
@@ -132,6 +186,53 @@ fn target(asking: &Asking, asked: &Asked) -> Target {
         | Asked::Decisions { .. }
         | Asked::Decision { .. }
         | Asked::Audit { .. } => Target::org(asking.org),
+    }
+}
+
+/// All sessions that fit, as far as the caller may see them.
+fn find(front: &Front, permit: &Permit, filter: &SessionFilter) -> Result<Vec<Arc<Session>>, ServiceError> {
+    let mut found = match permit.target().session {
+        Some(_) => vec![front.service.session(permit)?],
+        None => front.service.sessions(permit, None, ALL_SESSIONS).entries,
+    };
+    found.retain(|session| match filter {
+        SessionFilter::All => true,
+        SessionFilter::InstanceName(name) => session.names.instance_name == *name,
+        SessionFilter::Uuid(uuid) => session.names.uuid == *uuid,
+        SessionFilter::Phone(phone) => {
+            let linked = session.linked_device().map(portcullis_core::Device::phone);
+            linked.or(session.expected_phone.as_deref()) == Some(phone)
+        }
+    });
+    if found.is_empty() && permit.principal().kind == PrincipalKind::SessionToken {
+        // A session's token opens no other session, whether there is one or not.
+        return Err(Denial::Unauthenticated.into());
+    }
+    Ok(found)
+}
+
+/// Begins to pair by a code, or connects what is linked already.
+async fn pair_or_start(
+    front: &Front,
+    asking: &Asking,
+    permit: Permit,
+    session: SessionId,
+    phone: Secret,
+    then: WaitFor,
+) -> Result<Answer, ServiceError> {
+    let (service, call) = (
+        &front.service,
+        Call { request: Some(asking.request), dry_run: asking.dry_run, caller: asking.caller.clone() },
+    );
+    let pair = Operation::SessionPairingCode { session, phone, when_pairing: WhenPairing::Switch };
+    match service.execute(&permit, pair, call.clone()).await {
+        Err(ServiceError::Refused(Refusal::AlreadyPaired)) => {
+            let (kind, target) = (OperationKind::SessionStart, permit.target());
+            let permit = service.permit(&asking.principal, kind, target, Some(asking.request)).await?;
+            let start = Operation::SessionStart { session, when_unpaired: WhenUnpaired::Pair };
+            Ok(wait(front, &permit, service.execute(&permit, start, call).await?, then).await)
+        }
+        done => Ok(wait(front, &permit, done?, then).await),
     }
 }
 
@@ -188,7 +289,7 @@ pub(crate) fn acting_org(principal: &Principal, named: Option<&str>) -> Result<O
     match named {
         None | Some("") => Ok(principal.org),
         Some(text) => match text.parse() {
-            Ok(org) if org == principal.org || principal.kind == PrincipalKind::Operator => Ok(org),
+            Ok(org) if org == principal.org || principal.is_operator() => Ok(org),
             _ => Err(ServiceError::NotFound("organisation")),
         },
     }

@@ -1,17 +1,24 @@
 //! Requests as they are decoded and replies as they are encoded, free of hyper's streams.
 
 use bytes::Bytes;
-use hyper::StatusCode;
 use hyper::header::HeaderValue;
+use hyper::{HeaderMap, StatusCode};
+use portcullis_core::SessionId;
+use serde_json::Value;
 
 /// A request whose body has arrived.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Incoming {
+    pub(crate) headers: HeaderMap,
     /// Path parameters by name, percent-decoded.
     pub(crate) params: Vec<(&'static str, String)>,
     /// Query parameters in order, percent-decoded.
     pub(crate) query: Vec<(String, String)>,
     pub(crate) body: Bytes,
+    /// The body as a JSON document, for dialects that look into it to see who asks; `None` if it is empty or no JSON.
+    pub(crate) document: Option<Value>,
+    /// The session that the request means, in dialects that name sessions otherwise than by their id.
+    pub(crate) session: Option<SessionId>,
 }
 
 impl Incoming {
@@ -23,6 +30,17 @@ impl Incoming {
     /// The first query parameter of this name.
     pub(crate) fn query(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A header's text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The token of an `Authorization: Bearer` header.
+    pub(crate) fn bearer(&self) -> Option<&str> {
+        let (scheme, token) = self.header("authorization")?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     }
 
     /// Whether a query parameter is set to something true.
@@ -48,10 +66,9 @@ impl Reply {
         Self { status, headers, body: Bytes::from(body) }
     }
 
-    /// A line of text.
-    pub(crate) fn text(status: StatusCode, body: &'static str) -> Self {
-        let headers = vec![("content-type", HeaderValue::from_static("text/plain; charset=utf-8"))];
-        Self { status, headers, body: Bytes::from_static(body.as_bytes()) }
+    /// A text of some type.
+    pub(crate) fn text(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Self {
+        Self { status, headers: vec![("content-type", HeaderValue::from_static(kind))], body: body.into() }
     }
 
     /// No body.

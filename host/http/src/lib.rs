@@ -11,18 +11,32 @@
 //! `dispatch` is the only module that does call the service, and knows no wire format.
 
 mod asked;
+mod cors;
 mod dialect;
 mod dispatch;
 mod exchange;
+mod handle;
+mod meters;
+mod open;
+mod openapi;
+mod page;
+mod places;
+mod qr;
+mod realtime;
 mod routes;
 mod server;
+mod stream;
+mod tickets;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use portcullis_net::Jwks;
 use portcullis_service::Service;
+use tokio::sync::watch;
 
+pub use dialect::Dialect;
 pub use routes::{RouteInfo, route_table};
 pub use server::{ServeError, serve};
 
@@ -31,6 +45,11 @@ pub use server::{ServeError, serve};
 pub struct HttpConfig {
     /// What this gateway calls itself (`gatewayId`).
     pub gateway_id: String,
+    /// Where clients and people reach the gateway, without a slash at the end; links are made from it.
+    /// The address that is listened on if there is none.
+    pub public_url: Option<String>,
+    /// Origins whose pages may call.
+    pub cors_origins: Vec<String>,
     /// The largest JSON body, in bytes.
     pub json_bytes: usize,
     /// The largest component, in bytes.
@@ -45,12 +64,16 @@ pub struct HttpConfig {
     pub drain_timeout: Duration,
     /// How many connections there may be at once.
     pub connections: usize,
+    /// How many of them may be streams.
+    pub streams: usize,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             gateway_id: "portcullis".to_owned(),
+            public_url: None,
+            cors_origins: Vec::new(),
             json_bytes: 1024 * 1024,
             component_bytes: 2 * 1024 * 1024,
             head_timeout: Duration::from_secs(10),
@@ -58,6 +81,7 @@ impl Default for HttpConfig {
             answer_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
             connections: 4096,
+            streams: 1024,
         }
     }
 }
@@ -68,6 +92,17 @@ pub struct Front {
     config: HttpConfig,
     catalogue: &'static [CatalogueEntry],
     routes: routes::Routes,
+    cors: cors::Cors,
+    /// The identity provider, if there is one.
+    users: Option<Jwks>,
+    meters: meters::Meters,
+    tickets: tickets::Tickets,
+    /// Places for streams, which hold their connections for long.
+    streams: places::StreamPlaces,
+    /// Says that the gateway ends, which streams would not notice otherwise.
+    ending: watch::Sender<bool>,
+    /// Where the gateway is reached; set once it is known where it listens.
+    public_url: OnceLock<String>,
     /// Where request ids count from.
     first_request: u128,
     requests: AtomicU64,
@@ -83,12 +118,41 @@ pub struct CatalogueEntry {
 }
 
 impl Front {
-    /// A front for `service`, offering the plugins of `catalogue`.
+    /// A front for `service`, offering the plugins of `catalogue` and letting in people whom the provider behind `users` knows.
     #[must_use]
-    pub fn new(service: Arc<Service>, config: HttpConfig, catalogue: &'static [CatalogueEntry]) -> Arc<Self> {
+    pub fn new(
+        service: Arc<Service>,
+        config: HttpConfig,
+        catalogue: &'static [CatalogueEntry],
+        users: Option<Jwks>,
+    ) -> Arc<Self> {
         let first_request = portcullis_service::random() >> 1;
         let requests = AtomicU64::new(0);
-        Arc::new(Self { service, config, catalogue, routes: routes::Routes::new(), first_request, requests })
+        let cors = cors::Cors::new(config.cors_origins.clone());
+        let (routes, meters) = (routes::Routes::new(), meters::Meters::default());
+        let public_url = config.public_url.clone().map_or_else(OnceLock::new, OnceLock::from);
+        let tickets = tickets::Tickets::default();
+        let streams = places::StreamPlaces::new(config.streams);
+        Arc::new(Self {
+            service,
+            config,
+            catalogue,
+            routes,
+            cors,
+            users,
+            meters,
+            tickets,
+            streams,
+            ending: watch::Sender::new(false),
+            public_url,
+            first_request,
+            requests,
+        })
+    }
+
+    /// Where clients and people reach the gateway, without a slash at the end.
+    fn public_url(&self) -> &str {
+        self.public_url.get().map_or("", String::as_str)
     }
 
     /// The bits of the next request's id. They have to be unique and need not be secret, so they count from a random place.

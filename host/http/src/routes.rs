@@ -5,14 +5,15 @@
 use std::collections::HashMap;
 
 use hyper::Method;
-use portcullis_core::OperationKind;
+use portcullis_core::{OperationKind, Session, Timestamp};
 
 use crate::asked::{Answer, Asked};
-use crate::dialect::{self, Problem};
+use crate::dialect::{Dialect, Fault, Problem, Refuse};
 use crate::exchange::{Incoming, Reply};
 
 /// A row of a dialect's table.
 pub(crate) struct Route {
+    pub(crate) dialect: Dialect,
     pub(crate) method: Method,
     /// The path's pattern in `matchit`'s form.
     pub(crate) path: &'static str,
@@ -22,8 +23,27 @@ pub(crate) struct Route {
     pub(crate) operation: OperationKind,
     /// How the body is bounded.
     pub(crate) body: BodyBound,
-    pub(crate) decode: fn(&Incoming) -> Result<Asked, Problem>,
-    pub(crate) encode: fn(&EncodeContext<'_>, Answer) -> Reply,
+    /// How the request names the session that it means.
+    pub(crate) session: SessionBy,
+    /// Whether only organisations with an active plan may ask.
+    pub(crate) paid: bool,
+    pub(crate) decode: Decode,
+    pub(crate) encode: Encode,
+    pub(crate) refuse: Refuse,
+}
+
+pub(crate) type Decode = fn(&Incoming) -> Result<Asked, Problem>;
+pub(crate) type Encode = fn(&EncodeContext<'_>, Answer) -> Reply;
+
+/// How a request names the session that it means. All but ids are looked up before decoding, which then finds [`Incoming::session`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum SessionBy {
+    /// By its id, which decoding reads; or it means none.
+    Id,
+    /// By its 12-character instance id; the function finds it in the request. An error says what is wrong.
+    InstanceId(fn(&Incoming) -> Result<String, Fault>),
+    /// By its name within the organisation, the path parameter `instance`.
+    InstanceName,
 }
 
 /// How a route's body is bounded.
@@ -38,11 +58,26 @@ pub(crate) struct EncodeContext<'a> {
     pub(crate) gateway_id: &'a str,
     /// Whether the engine is simulated, which everybody who looks at a session is told.
     pub(crate) simulated: bool,
+    /// Where clients reach the gateway, without a slash at the end.
+    pub(crate) public_url: &'a str,
+    pub(crate) now: Timestamp,
+    /// The session's name as the request gave it, in dialects that name sessions.
+    pub(crate) session: &'a str,
+    /// That session as it was when the request came.
+    pub(crate) found: Option<&'a Session>,
+    /// The request, for dialects whose answers repeat what was asked.
+    pub(crate) request: &'a Incoming,
+    /// Whether that session's organisation has an active plan.
+    pub(crate) plan_active: bool,
+    /// Whether the caller may see credentials, such as a QR code.
+    pub(crate) may_manage: bool,
 }
 
 /// A route, for whoever lists them: documentation and tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteInfo {
+    /// Whose table it is in.
+    pub dialect: Dialect,
     /// The method.
     pub method: String,
     /// The path, with its action.
@@ -55,11 +90,12 @@ pub struct RouteInfo {
 #[must_use]
 pub fn route_table() -> Vec<RouteInfo> {
     let info = |route: &Route| RouteInfo {
+        dialect: route.dialect,
         method: route.method.to_string(),
         path: full_path(route),
         operation: route.operation,
     };
-    dialect::router::routes().iter().map(info).collect()
+    Dialect::ALL.into_iter().flat_map(Dialect::routes).map(|route| info(&route)).collect()
 }
 
 fn full_path(route: &Route) -> String {
@@ -68,45 +104,53 @@ fn full_path(route: &Route) -> String {
 
 /// All routes, ready to be matched.
 pub(crate) struct Routes {
-    paths: matchit::Router<HashMap<&'static str, Vec<Route>>>,
+    /// Every row, in the order of the dialects' tables.
+    rows: Vec<Route>,
+    paths: matchit::Router<HashMap<&'static str, Vec<usize>>>,
 }
 
 /// What matching found.
-pub(crate) enum Matched<'r> {
+pub(crate) enum Matched {
     Route {
-        route: &'r Route,
+        /// Its place in [`Routes::rows`].
+        route: usize,
         params: Vec<(&'static str, String)>,
     },
     /// The path is there, but not with this method.
     WrongMethod {
-        allowed: Vec<&'r Method>,
+        dialect: Dialect,
+        allowed: String,
     },
     Nothing,
 }
 
 impl Routes {
     pub(crate) fn new() -> Self {
-        let mut by_path: HashMap<&'static str, HashMap<&'static str, Vec<Route>>> = HashMap::new();
-        for route in dialect::router::routes() {
-            by_path.entry(route.path).or_default().entry(route.action).or_default().push(route);
+        let mut by_path: HashMap<&'static str, HashMap<&'static str, Vec<usize>>> = HashMap::new();
+        let rows: Vec<Route> = Dialect::ALL.into_iter().flat_map(Dialect::routes).collect();
+        for (index, route) in rows.iter().enumerate() {
+            by_path.entry(route.path).or_default().entry(route.action).or_default().push(index);
         }
         let mut paths = matchit::Router::new();
         for (path, actions) in by_path {
             paths.insert(path, actions).expect("the tables of the dialects do not contradict each other");
         }
-        Self { paths }
+        Self { rows, paths }
     }
 
     /// Finds the route of a request. `path` is as it came, still percent-encoded.
-    pub(crate) fn find(&self, method: &Method, path: &str) -> Matched<'_> {
-        let (path, action) = split_action(path);
-        let Ok(found) = self.paths.at(path) else { return Matched::Nothing };
-        let Some(routes) = found.value.get(action.as_str()) else { return Matched::Nothing };
-        let Some(route) = routes.iter().find(|route| route.method == *method) else {
-            return Matched::WrongMethod { allowed: routes.iter().map(|route| &route.method).collect() };
+    pub(crate) fn find(&self, method: &Method, path: &str) -> Matched {
+        let whole = path;
+        let (path, action) = split_action(whole);
+        let acted = self.paths.at(path).ok().and_then(|found| Some((found.value.get(action.as_str())?, found.params)));
+        // A name that a caller chose may hold a colon, which then is no action's.
+        let Some((routes, params)) = acted.or_else(|| self.named(whole)) else { return Matched::Nothing };
+        let Some(route) = routes.iter().copied().find(|index| self.rows[*index].method == *method) else {
+            let allowed: Vec<_> = routes.iter().map(|index| self.rows[*index].method.as_str()).collect();
+            let dialect = routes.first().map_or(Dialect::Router, |index| self.rows[*index].dialect);
+            return Matched::WrongMethod { dialect, allowed: allowed.join(", ") };
         };
-        let params = found
-            .params
+        let params = params
             .iter()
             .filter_map(|(name, value)| {
                 let name = PARAMS.iter().copied().find(|known| *known == name)?;
@@ -115,10 +159,23 @@ impl Routes {
             .collect();
         Matched::Route { route, params }
     }
+
+    /// The row at a place that [`Routes::find`] has answered.
+    pub(crate) fn row(&self, place: usize) -> &Route {
+        &self.rows[place]
+    }
+
+    /// The routes of a path that ends in the name of a session.
+    fn named<'a, 'p>(&'a self, path: &'p str) -> Option<(&'a Vec<usize>, matchit::Params<'a, 'p>)> {
+        let found = self.paths.at(path).ok()?;
+        let routes = found.value.get("")?;
+        let by_name = routes.iter().any(|index| matches!(self.rows[*index].session, SessionBy::InstanceName));
+        by_name.then_some((routes, found.params))
+    }
 }
 
 /// The names of path parameters in the tables.
-const PARAMS: [&str; 2] = ["id", "key"];
+const PARAMS: [&str; 4] = ["id", "instance", "key", "message"];
 
 /// Splits the action off the last segment.
 fn split_action(path: &str) -> (&str, String) {
@@ -152,7 +209,7 @@ mod test {
 
     #[test]
     fn every_parameter_of_a_pattern_is_known() {
-        for route in dialect::router::routes() {
+        for route in Dialect::ALL.into_iter().flat_map(Dialect::routes) {
             for name in route.path.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
                 assert!(PARAMS.contains(&name), "{} has the unknown parameter {name}", route.path);
             }
