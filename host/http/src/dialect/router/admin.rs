@@ -3,26 +3,39 @@
 use hyper::StatusCode;
 use portcullis_core::{
     Capabilities, Capability, FailureFold, Grant, Labels, Mode, OperationKind, OrgId, Plan, PluginId, Quotas, Selector,
-    Timestamp,
+    SessionId, Timestamp,
 };
 use portcullis_service::{BindingChange, KeyRequest, NewBinding, NewOrg, OrgChange, QuotaChange};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{decode, explain, mismatch, view};
+use super::explain::DecisionView;
+use super::view::{
+    self, AuditView, BindingView, CatalogueView, KeyView, NewKeyView, OrgView, PluginVersionsView, PluginView,
+    UploadBegunView,
+};
+use super::{decode, mismatch};
 use crate::asked::{Answer, Asked, Component};
 use crate::dialect::Problem;
 use crate::exchange::{Incoming, Reply};
+use crate::openapi::schema::{
+    FailureFoldOf, GrantOf, HookOf, Id, KeyCapabilityOf, LabelsOf, Millis, ModeOf, NAME, Open, PlanOf, QuotasBody,
+};
 use crate::routes::EncodeContext;
 
 // === organisations ===
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct OrgBody {
+pub(super) struct OrgBody {
+    #[schemars(length(max = 200), regex(pattern = NAME))]
     name: String,
+    #[schemars(with = "Option<PlanOf>")]
     plan: Option<Plan>,
+    #[schemars(with = "Option<QuotasBody>")]
     quotas: Option<Quotas>,
+    #[schemars(with = "Option<LabelsOf>")]
     labels: Option<Labels>,
 }
 
@@ -36,31 +49,37 @@ pub(super) fn create_org(incoming: &Incoming) -> Result<Asked, Problem> {
     }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct OrgPatch {
+pub(super) struct OrgPatch {
+    #[schemars(length(max = 200), regex(pattern = NAME))]
     name: Option<String>,
+    #[schemars(with = "Option<PlanOf>")]
     plan: Option<Plan>,
     quotas: Option<QuotasPatch>,
+    #[schemars(with = "Option<LabelsOf>")]
     labels: Option<Labels>,
     suspended: Option<bool>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct QuotasPatch {
+pub(super) struct QuotasPatch {
     sessions: Option<u32>,
     keys: Option<u32>,
     plugins: Option<u32>,
     bindings: Option<u32>,
+    webhooks: Option<u32>,
+    queued_messages: Option<u32>,
     concurrency: Option<u32>,
 }
 
 pub(super) fn update_org(incoming: &Incoming) -> Result<Asked, Problem> {
     let org = org_id(incoming)?;
     let OrgPatch { name, plan, quotas, labels, suspended } = decode::body(incoming)?;
-    let QuotasPatch { sessions, keys, plugins, bindings, concurrency } = quotas.unwrap_or_default();
-    let quotas = QuotaChange { sessions, keys, plugins, bindings, concurrency };
+    let QuotasPatch { sessions, keys, plugins, bindings, webhooks, queued_messages, concurrency } =
+        quotas.unwrap_or_default();
+    let quotas = QuotaChange { sessions, keys, plugins, bindings, webhooks, queued_messages, concurrency };
     Ok(Asked::UpdateOrg { org, change: OrgChange { name, plan, quotas, labels, suspended } })
 }
 
@@ -82,28 +101,32 @@ fn org_id(incoming: &Incoming) -> Result<OrgId, Problem> {
 
 pub(super) fn org_created(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::OrgCreated(org) = answer else { return mismatch() };
-    Reply::json(StatusCode::CREATED, &view::org(&org))
+    Reply::json(StatusCode::CREATED, &OrgView::of(&org))
 }
 
 pub(super) fn org(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::Org(org) = answer else { return mismatch() };
-    Reply::json(StatusCode::OK, &view::org(&org))
+    Reply::json(StatusCode::OK, &OrgView::of(&org))
 }
 
 pub(super) fn orgs(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::Orgs(page) = answer else { return mismatch() };
     let next = page.entries.last().filter(|_| page.more).map(|org| org.id.to_string());
-    Reply::json(StatusCode::OK, &view::list(page.entries.iter().map(view::org).collect(), next))
+    Reply::json(StatusCode::OK, &view::list(page.entries.iter().map(OrgView::of), next))
 }
 
 // === keys ===
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct KeyBody {
+pub(super) struct KeyBody {
+    #[schemars(length(max = 200), regex(pattern = NAME))]
     name: String,
+    #[schemars(with = "Vec<KeyCapabilityOf>", length(min = 1))]
     capabilities: Vec<String>,
+    #[schemars(with = "Option<Id<SessionId>>")]
     session_id: Option<String>,
+    #[schemars(with = "Option<Millis>")]
     expires_at: Option<Timestamp>,
 }
 
@@ -134,21 +157,20 @@ pub(super) fn revoke_key(incoming: &Incoming) -> Result<Asked, Problem> {
 
 pub(super) fn key_created(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::KeyCreated(new) = answer else { return mismatch() };
-    let mut body = view::key(&new.key);
-    body["key"] = json!(new.text);
+    let body = NewKeyView::of(&new.key, &new.text);
     Reply::json(StatusCode::CREATED, &body).with("cache-control", "no-store")
 }
 
 pub(super) fn keys(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::Keys(keys) = answer else { return mismatch() };
-    Reply::json(StatusCode::OK, &view::list(keys.iter().map(view::key).collect(), None))
+    Reply::json(StatusCode::OK, &view::list(keys.iter().map(KeyView::of), None))
 }
 
 // === plugins ===
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct CatalogueBody {
+pub(super) struct CatalogueBody {
     catalog: String,
 }
 
@@ -157,7 +179,7 @@ pub(super) fn upload_plugin(incoming: &Incoming) -> Result<Asked, Problem> {
     if incoming.body.is_empty() {
         return Err(Problem::invalid("the body must be a component, or {\"catalog\": \"<name>\"}"));
     }
-    let wait = !matches!(incoming.query("wait"), Some("false" | "0"));
+    let wait = decode::flag(incoming, "wait")?.unwrap_or(true);
     let begins = incoming.body.iter().find(|byte| !byte.is_ascii_whitespace());
     let component = if begins == Some(&b'{') {
         let body: CatalogueBody = decode::body(incoming)?;
@@ -193,49 +215,52 @@ pub(super) fn uploaded(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     match answer {
         Answer::Uploaded(uploaded) => {
             let status = if uploaded.known { StatusCode::OK } else { StatusCode::CREATED };
-            Reply::json(status, &view::plugin(&uploaded.version))
+            Reply::json(status, &PluginView::of(&uploaded.version))
         }
-        Answer::UploadBegun => Reply::json(
-            StatusCode::ACCEPTED,
-            &json!({ "status": "compiling", "message": "the plugin is listed once it is admitted; a refusal is in the audit" }),
-        ),
+        Answer::UploadBegun => Reply::json(StatusCode::ACCEPTED, &UploadBegunView::COMPILING),
         _ => mismatch(),
     }
 }
 
 pub(super) fn catalogue_names(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::Catalogue(names) = answer else { return mismatch() };
-    let names = names.into_iter().map(|name| json!({ "name": name })).collect();
-    Reply::json(StatusCode::OK, &view::list(names, None))
+    Reply::json(StatusCode::OK, &view::list(names.into_iter().map(|name| CatalogueView { name }), None))
 }
 
 pub(super) fn plugins(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let (Answer::Plugins(versions) | Answer::PluginVersions(versions)) = answer else { return mismatch() };
-    Reply::json(StatusCode::OK, &view::list(versions.iter().map(view::plugin).collect(), None))
+    Reply::json(StatusCode::OK, &view::list(versions.iter().map(PluginView::of), None))
 }
 
 /// The newest version, with the numbers of all.
 pub(super) fn plugin(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::PluginVersions(versions) = answer else { return mismatch() };
-    let Some(newest) = versions.last() else { return mismatch() };
-    let mut body = view::plugin(newest);
-    body["versions"] = json!(versions.iter().map(|version| version.version).collect::<Vec<_>>());
-    Reply::json(StatusCode::OK, &body)
+    match PluginVersionsView::of(&versions) {
+        Some(body) => Reply::json(StatusCode::OK, &body),
+        None => mismatch(),
+    }
 }
 
 // === bindings ===
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct BindingBody {
+pub(super) struct BindingBody {
+    #[schemars(with = "Id<PluginId>")]
     plugin: String,
     version: Option<u32>,
+    #[schemars(with = "Option<Vec<HookOf>>")]
     hooks: Option<Vec<String>>,
+    #[schemars(with = "Option<ModeOf>")]
     mode: Option<Mode>,
+    #[schemars(with = "Option<Open>")]
     settings: Option<Value>,
+    #[schemars(with = "Option<FailureFoldOf>")]
     on_failure: Option<FailureFold>,
     order: Option<i32>,
+    #[schemars(with = "Option<Vec<GrantOf>>")]
     grants: Option<Vec<Grant>>,
+    #[schemars(with = "Option<LabelsOf>")]
     selector: Option<Labels>,
 }
 
@@ -254,16 +279,22 @@ pub(super) fn create_binding(incoming: &Incoming) -> Result<Asked, Problem> {
     })))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct BindingPatch {
+pub(super) struct BindingPatch {
     version: Option<u32>,
+    #[schemars(with = "Option<Vec<HookOf>>")]
     hooks: Option<Vec<String>>,
+    #[schemars(with = "Option<ModeOf>")]
     mode: Option<Mode>,
+    #[schemars(with = "Option<Open>")]
     settings: Option<Value>,
+    #[schemars(with = "Option<FailureFoldOf>")]
     on_failure: Option<FailureFold>,
     order: Option<i32>,
+    #[schemars(with = "Option<Vec<GrantOf>>")]
     grants: Option<Vec<Grant>>,
+    #[schemars(with = "Option<LabelsOf>")]
     selector: Option<Labels>,
 }
 
@@ -310,17 +341,17 @@ pub(super) fn delete_binding(incoming: &Incoming) -> Result<Asked, Problem> {
 
 pub(super) fn binding_created(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::BindingCreated(binding) = answer else { return mismatch() };
-    Reply::json(StatusCode::CREATED, &view::binding(&binding))
+    Reply::json(StatusCode::CREATED, &BindingView::of(&binding))
 }
 
 pub(super) fn binding(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::Binding(binding) = answer else { return mismatch() };
-    Reply::json(StatusCode::OK, &view::binding(&binding))
+    Reply::json(StatusCode::OK, &BindingView::of(&binding))
 }
 
 pub(super) fn bindings(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::Bindings(bindings) = answer else { return mismatch() };
-    Reply::json(StatusCode::OK, &view::list(bindings.iter().map(view::binding).collect(), None))
+    Reply::json(StatusCode::OK, &view::list(bindings.iter().map(BindingView::of), None))
 }
 
 // === decisions and the audit ===
@@ -341,18 +372,18 @@ pub(super) fn list_audit(incoming: &Incoming) -> Result<Asked, Problem> {
 pub(super) fn decisions(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::Decisions(page) = answer else { return mismatch() };
     let next = page.entries.last().filter(|_| page.more).map(|record| record.id.to_string());
-    Reply::json(StatusCode::OK, &view::list(page.entries.iter().map(explain::decision).collect(), next))
+    Reply::json(StatusCode::OK, &view::list(page.entries.iter().map(DecisionView::of), next))
 }
 
 pub(super) fn decision(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::Decision(record) = answer else { return mismatch() };
-    Reply::json(StatusCode::OK, &explain::decision(&record))
+    Reply::json(StatusCode::OK, &DecisionView::of(&record))
 }
 
 pub(super) fn audit(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::Audit(page) = answer else { return mismatch() };
     let next = page.entries.last().filter(|_| page.more).map(|entry| entry.id.to_string());
-    Reply::json(StatusCode::OK, &view::list(page.entries.iter().map(view::audit).collect(), next))
+    Reply::json(StatusCode::OK, &view::list(page.entries.iter().map(AuditView::of), next))
 }
 
 /// 204 for whatever was done and has nothing to show.

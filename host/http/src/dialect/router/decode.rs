@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::dialect::Problem;
 use crate::exchange::Incoming;
@@ -26,7 +27,12 @@ pub(super) fn optional_body<T: DeserializeOwned + Default>(incoming: &Incoming) 
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(bytes).map_err(|error| {
+    // Every body is an object. Serde would take an array for one, field by field.
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        return Err(Problem::malformed(&["the body must be an object".to_owned()]));
+    }
+    let parsed = serde_json::from_slice(bytes);
+    parsed.or_else(|error| with_whole_numbers(bytes, error)).map_err(|error| {
         let text = error.to_string();
         // serde_json adds the place, which helps with a syntax error and only confuses otherwise.
         let text = match error.classify() {
@@ -41,6 +47,32 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         };
         Problem::malformed(&[text])
     })
+}
+
+/// The same once more if a number is in the way that is whole but written with a fraction: `60.0` is an integer, as JSON Schema has it.
+fn with_whole_numbers<T: DeserializeOwned>(bytes: &[u8], error: serde_json::Error) -> serde_json::Result<T> {
+    if !error.is_data() || !error.to_string().contains("floating point") {
+        return Err(error);
+    }
+    let mut document: Value = serde_json::from_slice(bytes)?;
+    make_whole(&mut document);
+    serde_json::from_value(document)
+}
+
+fn make_whole(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            // Beyond this, a floating-point number does not stand for one integer any more.
+            const MOST: f64 = 9_007_199_254_740_992.0;
+            let whole = number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() <= MOST);
+            if let Some(whole) = whole.and_then(|whole| format!("{whole:.0}").parse().ok()) {
+                *number = whole;
+            }
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(make_whole),
+        Value::Object(fields) => fields.values_mut().for_each(make_whole),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// The id in the path. One that has not the form of an id names nothing, like one that is unknown.
@@ -67,10 +99,70 @@ pub(super) fn cursor<T: FromStr>(incoming: &Incoming) -> Result<Option<T>, Probl
     }
 }
 
+/// A query parameter that is true or false, if it is there.
+pub(super) fn flag(incoming: &Incoming, name: &'static str) -> Result<Option<bool>, Problem> {
+    match incoming.query(name) {
+        None => Ok(None),
+        Some("false" | "0") => Ok(Some(false)),
+        Some(_) if incoming.flag(name) => Ok(Some(true)),
+        Some(_) => Err(Problem::malformed(&[format!("{name} must be true or false")])),
+    }
+}
+
 /// A text that is bounded in length and has no control characters.
 pub(super) fn check_text(field: &'static str, text: &str, max: usize) -> Result<(), Problem> {
     if text.len() > max || text.chars().any(char::is_control) {
         return Err(Problem::invalid(format!("{field} must be at most {max} bytes without control characters")));
     }
     Ok(())
+}
+
+/// A JID of a server that WhatsApp has.
+pub(super) fn check_jid(what: &'static str, jid: &str) -> Result<(), Problem> {
+    let known = ["s.whatsapp.net", "g.us", "lid", "newsletter", "broadcast"];
+    let fits = jid.split_once('@').is_some_and(|(user, server)| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
+        !user.is_empty() && user.len() <= 64 && user.chars().all(plain) && known.contains(&server)
+    });
+    if fits {
+        Ok(())
+    } else {
+        Err(Problem::invalid(format!("{what} must be a JID such as 628123456789@s.whatsapp.net")))
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize, Default, Debug, PartialEq)]
+    struct Body {
+        #[serde(default)]
+        count: u32,
+    }
+
+    fn check(body: &str, expected: Option<u32>) {
+        let parsed: Option<Body> = parse(body.as_bytes()).ok();
+        assert_eq!(parsed.map(|body| body.count), expected, "{body}");
+    }
+
+    #[test]
+    fn a_body_is_an_object() {
+        check(r#"{"count": 7}"#, Some(7));
+        check("[7]", None);
+        check(" \n[7]", None);
+        check("7", None);
+        check("null", None);
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_with_a_fraction() {
+        check(r#"{"count": 60.0}"#, Some(60));
+        check(r#"{"count": 6e1}"#, Some(60));
+        check(r#"{"count": 60.5}"#, None);
+        check(r#"{"count": -1.0}"#, None);
+        check(r#"{"count": 1e300}"#, None);
+    }
 }

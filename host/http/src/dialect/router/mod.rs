@@ -2,32 +2,52 @@
 
 mod admin;
 mod decode;
+mod doc;
 mod explain;
+mod messages;
 mod problem;
+mod profile;
+mod realtime;
 mod sessions;
 mod view;
+mod webhooks;
 
-use hyper::{Method, StatusCode};
+use hyper::Method;
 use portcullis_core::OperationKind;
 
-use crate::asked::{Answer, Asked};
-use crate::dialect::Problem;
+use crate::dialect::{Credential, Dialect, Fault, Problem};
 use crate::exchange::{Incoming, Reply};
-use crate::routes::{BodyBound, EncodeContext, Route};
+use crate::routes::{BodyBound, Decode, Encode, Route, SessionBy};
 
-pub(crate) use problem::{encode_problem, from_service};
-
-type Decode = fn(&Incoming) -> Result<Asked, Problem>;
-type Encode = fn(&EncodeContext<'_>, Answer) -> Reply;
+pub(crate) use doc::doc;
+pub(crate) use explain::{DryRunView, verdict};
+pub(crate) use problem::{envelope, fault, refuse};
+pub(crate) use webhooks::EVENTS;
 
 /// The table.
 pub(crate) fn routes() -> Vec<Route> {
     let row = |method: Method, path: &'static str, action: &'static str, operation, decode: Decode, encode: Encode| {
         let body = if operation == OperationKind::PluginUpload { BodyBound::Component } else { BodyBound::Json };
-        Route { method, path, action, operation, body, decode, encode }
+        Route {
+            dialect: Dialect::Router,
+            method,
+            path,
+            action,
+            operation,
+            body,
+            session: SessionBy::Id,
+            paid: false,
+            decode,
+            encode,
+            refuse,
+        }
     };
     use OperationKind as Op;
     const SESSION: &str = "/api/v1/sessions/{id}";
+    const SETTINGS: &str = "/api/v1/sessions/{id}/settings";
+    const PROXY: &str = "/api/v1/sessions/{id}/proxy";
+    const LINK: &str = "/api/v1/sessions/{id}/link";
+    const WEBHOOK: &str = "/api/v1/webhooks/{id}";
     const ORG: &str = "/api/v1/orgs/{id}";
     vec![
         row(Method::POST, "/api/v1/sessions", "", Op::SessionCreate, sessions::create, sessions::created),
@@ -66,7 +86,31 @@ pub(crate) fn routes() -> Vec<Route> {
             sessions::set_rate_policy,
             sessions::session,
         ),
-        row(Method::POST, "/api/v1/sessions/{id}/messages", "", Op::MessageSend, sessions::send, sessions::sent),
+        row(Method::POST, "/api/v1/sessions/{id}/messages", "", Op::MessageSend, messages::send, messages::sent),
+        row(
+            Method::GET,
+            "/api/v1/sessions/{id}/messages/{message}",
+            "",
+            Op::MessageRead,
+            messages::get,
+            messages::message,
+        ),
+        row(Method::GET, SETTINGS, "", Op::SessionRead, profile::get, profile::settings),
+        row(Method::PUT, SETTINGS, "", Op::SessionSettings, profile::set_settings, profile::settings),
+        row(Method::GET, PROXY, "", Op::SecretRead, profile::get, profile::proxy),
+        row(Method::PUT, PROXY, "", Op::SessionProxy, profile::set_proxy, profile::proxy),
+        row(Method::DELETE, PROXY, "", Op::SessionProxy, profile::remove_proxy, profile::proxy),
+        row(Method::GET, LINK, "", Op::SecretRead, profile::get, profile::link),
+        row(Method::POST, LINK, "", Op::SessionLink, profile::make_link, profile::made_link),
+        row(Method::DELETE, LINK, "", Op::SessionLink, profile::revoke_link, profile::revoked_link),
+        row(Method::POST, "/api/v1/webhooks", "", Op::WebhookCreate, webhooks::create, webhooks::created),
+        row(Method::GET, "/api/v1/webhooks", "", Op::WebhookRead, webhooks::list, webhooks::listed),
+        row(Method::GET, WEBHOOK, "", Op::WebhookRead, webhooks::get, webhooks::webhook),
+        row(Method::PATCH, WEBHOOK, "", Op::WebhookUpdate, webhooks::update, webhooks::webhook),
+        row(Method::DELETE, WEBHOOK, "", Op::WebhookDelete, webhooks::delete, webhooks::webhook),
+        row(Method::POST, "/api/v1/realtime/ticket", "", Op::RealtimeTicket, realtime::ticket, realtime::ticketed),
+        row(Method::GET, "/metrics", "", Op::MetricsRead, realtime::metrics, realtime::metered),
+        row(Method::GET, "/api/v1/admin/sessions", "", Op::AllSessionsRead, sessions::list_all, sessions::listed),
         row(
             Method::POST,
             "/api/v1/sessions/{id}/simulator",
@@ -134,5 +178,29 @@ pub(crate) fn routes() -> Vec<Route> {
 
 /// The answer of an encoder that was handed an answer of another question: a bug of the table, found by every golden transcript.
 fn mismatch() -> Reply {
-    encode_problem(&Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal server error"))
+    Dialect::Router.fault(&Fault::Internal)
+}
+
+fn told(problem: &Problem) -> Reply {
+    Dialect::Router.problem(problem)
+}
+
+/// Whether a bearer token is one that an identity provider has signed: those have three parts.
+fn is_jwt(token: &str) -> bool {
+    token.split('.').count() == 3 && token.split('.').all(|part| !part.is_empty())
+}
+
+/// A JWT goes first, and is never tried as a key; then `X-Api-Key`, then any other bearer token.
+pub(crate) fn credential(incoming: &Incoming) -> Credential {
+    let bearer = incoming.bearer();
+    if let Some(token) = bearer.filter(|token| is_jwt(token)) {
+        return Credential::Jwt(token.to_owned());
+    }
+    let mut keys = incoming.headers.get_all("x-api-key").iter().filter(|key| !key.is_empty());
+    match (keys.next(), keys.next()) {
+        (Some(key), None) => key.to_str().map_or(Credential::None, |key| Credential::Key(key.to_owned())),
+        // There is no telling which of several keys is meant.
+        (Some(_), Some(_)) => Credential::None,
+        (None, _) => bearer.map_or(Credential::None, |token| Credential::Key(token.to_owned())),
+    }
 }

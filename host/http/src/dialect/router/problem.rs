@@ -1,39 +1,120 @@
 //! The error envelope, and what the service's errors are called in it.
 
 use hyper::StatusCode;
+use portcullis_core::{Capability, Denial};
 use portcullis_service::ServiceError;
 use serde_json::{Value, json};
 
-use crate::dialect::Problem;
+use crate::dialect::{Dialect, Fault, Problem, Told, confirmation, whole_seconds};
 use crate::exchange::Reply;
 
 /// `{"error": {"code", "message", "details"?}}`.
-pub(crate) fn encode_problem(problem: &Problem) -> Reply {
+pub(crate) fn envelope(problem: &Problem) -> Reply {
     let mut error = json!({ "code": problem.code, "message": problem.message });
     if let Some(details) = &problem.details {
         error["details"] = details.clone();
     }
-    let mut reply = Reply::json(problem.status, &json!({ "error": error }));
-    if let Some(seconds) = problem.retry_after {
-        reply = reply.with("retry-after", &seconds.to_string());
+    Reply::json(problem.status, &json!({ "error": error }))
+}
+
+/// What the server found wrong.
+pub(crate) fn fault(fault: &Fault) -> Problem {
+    let unavailable = |message: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "gateway_unavailable", message);
+    match fault {
+        Fault::Unauthenticated => Problem::unauthenticated(),
+        Fault::NoOrganisation => Problem::new(StatusCode::FORBIDDEN, "forbidden", "no active organization"),
+        Fault::NoKeys => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the identity provider does not answer")
+                .after(60)
+        }
+        Fault::NoRoute { .. } => Problem::not_found("route not found"),
+        Fault::WrongMethod { allowed, .. } => {
+            let mut problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "validation_error", "method not allowed");
+            problem.allow = Some(allowed.clone());
+            problem
+        }
+        Fault::TargetTooLong => {
+            Problem::new(StatusCode::URI_TOO_LONG, "validation_error", "the request target is too long")
+        }
+        Fault::TooLarge { max } => {
+            let message = format!("the body is larger than {max} bytes");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
+        }
+        Fault::BrokenBody => Problem::invalid("the body did not arrive whole"),
+        Fault::SlowBody => {
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "validation_error", "the body did not arrive in time")
+        }
+        Fault::Query(what) => Problem::malformed(std::slice::from_ref(what)),
+        Fault::NoSession | Fault::UnknownSession { .. } => Problem::not_found("session not found"),
+        Fault::TimedOut => unavailable("request timed out").after(1),
+        Fault::NotReady => unavailable("not ready: the store does not answer"),
+        Fault::Internal => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal server error"),
     }
-    if let Some(methods) = &problem.allow {
-        reply = reply.with("allow", methods);
+}
+
+impl Problem {
+    pub(super) fn unauthenticated() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "missing or invalid credentials")
     }
-    reply
+
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// A request whose content is wrong; `message` is the domain's own.
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "validation_error", message)
+    }
+
+    /// A request whose form is wrong.
+    pub(super) fn malformed(errors: &[String]) -> Self {
+        Self::invalid("validation failed").with_details(json!({ "errors": errors }))
+    }
+}
+
+/// What went wrong in the service, in this dialect's envelope.
+pub(crate) fn refuse(error: &ServiceError, told: &Told<'_>) -> Reply {
+    if matches!(error, ServiceError::Denied(Denial::Hidden)) {
+        // The same words as for an id that nobody has.
+        return Dialect::Router.problem(&from_service(&ServiceError::NotFound(hidden_noun(told.path))));
+    }
+    if let ServiceError::Denied(Denial::Forbidden(Capability::Operate)) = error {
+        // The dialect has words of its own for what only the operator may.
+        let message = match told.path {
+            "/api/v1/admin/sessions" => Some("super_admin required"),
+            "/api/v1/realtime/ticket" => Some("firehose requires super_admin"),
+            _ => None,
+        };
+        if let Some(message) = message {
+            return Dialect::Router.problem(&Problem::new(StatusCode::FORBIDDEN, "forbidden", message));
+        }
+    }
+    Dialect::Router.problem(&from_service(error))
+}
+
+fn hidden_noun(path: &str) -> &'static str {
+    match path.split('/').nth(3) {
+        Some("sessions") => "session",
+        Some("orgs") => "organisation",
+        Some("plugins") => "plugin",
+        Some("bindings") => "binding",
+        Some("decisions") => "decision",
+        Some("webhooks") => "webhook",
+        _ => "resource",
+    }
 }
 
 /// What went wrong in the service, in this dialect. The service's own stable code goes into `details.reason`.
-pub(crate) fn from_service(error: &ServiceError) -> Problem {
+fn from_service(error: &ServiceError) -> Problem {
     let message = error.to_string();
     let reason = error.code();
     let because = |status, code| Problem::new(status, code, message.clone()).with_details(json!({ "reason": reason }));
     match error {
         ServiceError::NotFound(_) => Problem::not_found(message),
         ServiceError::Denied(denial) => match denial {
-            portcullis_core::Denial::Unauthenticated => Problem::unauthenticated(),
-            portcullis_core::Denial::Forbidden(_) => Problem::new(StatusCode::FORBIDDEN, "forbidden", message),
-            portcullis_core::Denial::Hidden => Problem::not_found(message),
+            Denial::Unauthenticated => Problem::unauthenticated(),
+            Denial::Forbidden(_) => Problem::new(StatusCode::FORBIDDEN, "forbidden", message),
+            Denial::Hidden => Problem::not_found(message),
         },
         ServiceError::Suspended => because(StatusCode::FORBIDDEN, "forbidden"),
         ServiceError::Refused(refusal) => {
@@ -62,16 +143,20 @@ pub(crate) fn from_service(error: &ServiceError) -> Problem {
             problem.retry_after = retry_after;
             problem
         }
-        ServiceError::ConfirmationRequired { decision, prompts } => {
+        ServiceError::ConfirmationRequired { decision, prompts, token } => {
+            let prompts_of = prompts.as_slice();
             let prompts: Vec<Value> = prompts
                 .iter()
                 .map(|prompt| json!({ "plugin": prompt.plugin, "prompt": prompt.prompt, "expiresAt": prompt.expires }))
                 .collect();
-            Problem::new(StatusCode::PRECONDITION_REQUIRED, "confirmation_required", message)
-                .with_details(json!({ "decisionId": decision, "prompts": prompts }))
+            Problem::new(StatusCode::PRECONDITION_REQUIRED, "confirmation_required", message).with_details(json!({
+                "decisionId": decision,
+                "prompts": prompts,
+                "confirmation": confirmation(prompts_of, token.as_ref()),
+            }))
         }
         ServiceError::Limited { decision, retry_after, .. } => {
-            let seconds = seconds(*retry_after);
+            let seconds = whole_seconds(*retry_after);
             let mut details = json!({ "retryAfterSeconds": seconds });
             if let Some(decision) = decision {
                 details["decisionId"] = json!(decision);
@@ -82,7 +167,11 @@ pub(crate) fn from_service(error: &ServiceError) -> Problem {
             problem
         }
         ServiceError::Quota { .. } => because(StatusCode::FORBIDDEN, "forbidden"),
-        ServiceError::NameTaken | ServiceError::InUse(_) => because(StatusCode::CONFLICT, "conflict"),
+        ServiceError::Subscription { .. } => because(StatusCode::FORBIDDEN, "forbidden"),
+        ServiceError::NameTaken
+        | ServiceError::TokenTaken
+        | ServiceError::IdempotencyKeyTaken
+        | ServiceError::InUse(_) => because(StatusCode::CONFLICT, "conflict"),
         ServiceError::Invalid { field, .. } => Problem::invalid(message).with_details(json!({ "field": field })),
         ServiceError::Settings { problems } => {
             let problems: Vec<Value> =
@@ -94,13 +183,13 @@ pub(crate) fn from_service(error: &ServiceError) -> Problem {
         ServiceError::Send(portcullis_service::SendError::NotConnected) => {
             Problem::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", message)
         }
-        ServiceError::Send(portcullis_service::SendError::Refused) => {
-            because(StatusCode::BAD_REQUEST, "validation_error")
-        }
+        ServiceError::Send(
+            portcullis_service::SendError::Refused | portcullis_service::SendError::UnknownRecipient,
+        ) => because(StatusCode::BAD_REQUEST, "validation_error"),
         ServiceError::Simulator(_) => because(StatusCode::CONFLICT, "conflict"),
         ServiceError::Busy { retry_after } => {
             let mut problem = because(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
-            problem.retry_after = Some(seconds(*retry_after));
+            problem.retry_after = Some(whole_seconds(*retry_after));
             problem
         }
         ServiceError::Contention | ServiceError::Store(_) => {
@@ -124,9 +213,4 @@ fn admission(reason: &'static str, message: String) -> Problem {
         problem.retry_after = Some(5);
     }
     problem
-}
-
-/// Whole seconds, rounded up: who comes back then does not come too early.
-fn seconds(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
 }

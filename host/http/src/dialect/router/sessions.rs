@@ -3,37 +3,42 @@
 use std::time::Duration;
 
 use hyper::StatusCode;
-use portcullis_core::operation::{CreateSession, SendText, WhenPairing, WhenStopped, WhenUnpaired};
-use portcullis_core::session::{PairingMethod, Settings};
+use portcullis_core::operation::{CreateSession, WhenPairing, WhenStopped, WhenUnpaired};
+use portcullis_core::session::{PairingCode, PairingMethod, Settings};
 use portcullis_core::{Labels, Operation, Secret, Session, SessionId, Status};
 use portcullis_service::{Outcome, SimulatorAct};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
-use super::view::{self, SessionView};
-use super::{decode, encode_problem, explain, mismatch};
+use super::view::{self, CodeView, MeView, RatePolicyView, SessionView};
+use super::{decode, mismatch, told};
 use crate::asked::{Answer, Asked, WaitFor};
-use crate::dialect::Problem;
+use crate::dialect::{self, Problem};
 use crate::exchange::{Incoming, Reply};
+use crate::openapi::schema::{JID, LabelsOf, PHONE, PLAIN, PolicyOf};
+use crate::qr;
 use crate::routes::EncodeContext;
 
+/// More sessions than any organisation has.
+const ALL: usize = 100_000;
 /// The longest display name, in bytes.
 const MAX_LABEL: usize = 200;
-/// The longest text of a message, in characters.
-const MAX_TEXT: usize = 4096;
 /// How long a request for a code waits for the first one.
 const CODE_WAIT: Duration = Duration::from_secs(5);
 /// How long a delete waits for its receipt.
 const DELETE_WAIT: Duration = Duration::from_secs(20);
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct CreateBody {
+pub(super) struct CreateBody {
+    #[schemars(length(max = MAX_LABEL), regex(pattern = PLAIN))]
     label: Option<String>,
     start: Option<bool>,
     auto_read: Option<bool>,
     presence_typing: Option<bool>,
+    #[schemars(with = "Option<LabelsOf>")]
     labels: Option<Labels>,
+    #[schemars(with = "Option<PolicyOf>")]
     rate_policy: Option<String>,
 }
 
@@ -50,15 +55,26 @@ pub(super) fn create(incoming: &Incoming) -> Result<Asked, Problem> {
         settings: Settings {
             auto_read: body.auto_read.unwrap_or(usual.auto_read),
             presence_typing: body.presence_typing.unwrap_or(usual.presence_typing),
+            ..usual
         },
         rate_policy: body.rate_policy,
         start: body.start.unwrap_or(false),
+        ..CreateSession::default()
     });
     Ok(Asked::Operate { operation, then: WaitFor::Nothing })
 }
 
 pub(super) fn list(incoming: &Incoming) -> Result<Asked, Problem> {
+    // Clients of the dialect know no pages of sessions; who asks for pages gets them.
+    if incoming.query("limit").is_none() && incoming.query("cursor").is_none() {
+        return Ok(Asked::Sessions { before: None, limit: ALL });
+    }
     Ok(Asked::Sessions { before: decode::cursor(incoming)?, limit: decode::limit(incoming) })
+}
+
+/// The operator's own listing across organisations.
+pub(super) fn list_all(incoming: &Incoming) -> Result<Asked, Problem> {
+    Ok(Asked::AllSessions { before: decode::cursor(incoming)?, limit: decode::limit(incoming) })
 }
 
 pub(super) fn get(incoming: &Incoming) -> Result<Asked, Problem> {
@@ -79,25 +95,36 @@ pub(super) fn stop(incoming: &Incoming) -> Result<Asked, Problem> {
 }
 
 pub(super) fn restart(incoming: &Incoming) -> Result<Asked, Problem> {
-    operate(Operation::SessionRestart { session: session_id(incoming)?, when_unpaired: WhenUnpaired::Refuse })
+    operate(Operation::SessionRestart {
+        session: session_id(incoming)?,
+        when_unpaired: WhenUnpaired::Refuse,
+        when_stopped: WhenStopped::Connect,
+    })
 }
 
 pub(super) fn logout(incoming: &Incoming) -> Result<Asked, Problem> {
-    operate(Operation::SessionLogout { session: session_id(incoming)?, when_stopped: WhenStopped::ConnectToUnlink })
+    operate(Operation::SessionLogout { session: session_id(incoming)?, when_stopped: WhenStopped::Connect })
 }
 
 pub(super) fn restore(incoming: &Incoming) -> Result<Asked, Problem> {
     operate(Operation::SessionRestore { session: session_id(incoming)? })
 }
 
+/// The forms in which a QR code can be had.
+pub(super) const QR_FORMATS: [&str; 4] = ["raw", "png", "svg", "data-url"];
+
 pub(super) fn qr(incoming: &Incoming) -> Result<Asked, Problem> {
+    if incoming.query("format").is_some_and(|format| !QR_FORMATS.contains(&format)) {
+        return Err(Problem::malformed(&[format!("format must be one of {}", QR_FORMATS.join(", "))]));
+    }
     let operation = Operation::SessionQr { session: session_id(incoming)? };
     Ok(Asked::Operate { operation, then: WaitFor::PairingCode(CODE_WAIT) })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct PairingCodeBody {
+pub(super) struct PairingCodeBody {
+    #[schemars(required, regex(pattern = PHONE))]
     phone: Option<String>,
 }
 
@@ -134,9 +161,10 @@ pub(super) fn rate_policy(incoming: &Incoming) -> Result<Asked, Problem> {
     Ok(Asked::RatePolicy { session: session_id(incoming)? })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RatePolicyBody {
+pub(super) struct RatePolicyBody {
+    #[schemars(with = "PolicyOf")]
     policy: String,
 }
 
@@ -147,71 +175,10 @@ pub(super) fn set_rate_policy(incoming: &Incoming) -> Result<Asked, Problem> {
     operate(Operation::SessionRatePolicy { session, slug: body.policy })
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct MessageBody {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    to: Option<String>,
-    text: Option<String>,
-    reply_to: Option<String>,
-}
-
-/// The other kinds of message that the dialect knows.
-const OTHER_KINDS: [&str; 9] =
-    ["poll", "location", "contact", "image", "video", "audio", "document", "sticker", "album"];
-
-pub(super) fn send(incoming: &Incoming) -> Result<Asked, Problem> {
-    let session = session_id(incoming)?;
-    let kind: Value = decode::body(incoming)?;
-    let kind = kind.get("type").and_then(Value::as_str).unwrap_or_default();
-    // The kind comes first: the other kinds have fields that a text has not.
-    match kind {
-        "text" => {}
-        "" => return Err(Problem::invalid("send type is required")),
-        known if OTHER_KINDS.contains(&known) => {
-            return Err(not_implemented(format!("messages of type '{known}' are not implemented")));
-        }
-        unknown => return Err(Problem::invalid(format!("unknown send type {unknown:?}"))),
-    }
-    if incoming.flag("async") {
-        return Err(not_implemented("asynchronous sends are not implemented".to_owned()));
-    }
-    let body: MessageBody = decode::body(incoming)?;
-    debug_assert_eq!(body.kind.as_deref(), Some("text"), "the kind was looked at above");
-    let to = body.to.filter(|to| !to.is_empty()).ok_or_else(|| Problem::invalid("recipient 'to' is required"))?;
-    let text = body.text.filter(|text| !text.is_empty());
-    let text = text.ok_or_else(|| Problem::invalid("text is required for type 'text'"))?;
-    if text.chars().count() > MAX_TEXT {
-        return Err(Problem::invalid(format!("text must be at most {MAX_TEXT} characters")));
-    }
-    check_jid("recipient 'to'", &to)?;
-    if let Some(id) = &body.reply_to {
-        decode::check_text("replyTo", id, 128)?;
-    }
-    operate(Operation::MessageSend(SendText { session, to, text, reply_to: body.reply_to }))
-}
-
-fn not_implemented(message: String) -> Problem {
-    Problem::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", message)
-}
-
-fn check_jid(what: &'static str, jid: &str) -> Result<(), Problem> {
-    let known = ["s.whatsapp.net", "g.us", "lid", "newsletter", "broadcast"];
-    let fits = jid.split_once('@').is_some_and(|(user, server)| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
-        !user.is_empty() && user.len() <= 64 && user.chars().all(plain) && known.contains(&server)
-    });
-    if fits {
-        Ok(())
-    } else {
-        Err(Problem::invalid(format!("{what} must be a JID such as 628123456789@s.whatsapp.net")))
-    }
-}
-
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, JsonSchema, Default)]
 #[serde(deny_unknown_fields)]
-struct ScanBody {
+pub(super) struct ScanBody {
+    #[schemars(regex(pattern = PHONE))]
     phone: Option<String>,
 }
 
@@ -225,9 +192,9 @@ pub(super) fn simulate_unlink(incoming: &Incoming) -> Result<Asked, Problem> {
     simulate(incoming, SimulatorAct::Unlink)
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, JsonSchema, Default)]
 #[serde(deny_unknown_fields)]
-struct DisconnectBody {
+pub(super) struct DisconnectBody {
     seconds: Option<u32>,
 }
 
@@ -237,22 +204,24 @@ pub(super) fn simulate_disconnect(incoming: &Incoming) -> Result<Asked, Problem>
     simulate(incoming, SimulatorAct::Disconnect { outage })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ReceiveBody {
+pub(super) struct ReceiveBody {
+    #[schemars(regex(pattern = JID))]
     from: String,
     text: String,
 }
 
 pub(super) fn simulate_receive(incoming: &Incoming) -> Result<Asked, Problem> {
     let body: ReceiveBody = decode::body(incoming)?;
-    check_jid("sender 'from'", &body.from)?;
+    decode::check_jid("sender 'from'", &body.from)?;
     simulate(incoming, SimulatorAct::Receive { from: body.from, text: body.text })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct LimitBody {
+pub(super) struct LimitBody {
+    #[schemars(length(max = 64), regex(pattern = PLAIN))]
     code: String,
 }
 
@@ -270,7 +239,7 @@ fn operate(operation: Operation) -> Result<Asked, Problem> {
     Ok(Asked::Operate { operation, then: WaitFor::Nothing })
 }
 
-fn session_id(incoming: &Incoming) -> Result<SessionId, Problem> {
+pub(super) fn session_id(incoming: &Incoming) -> Result<SessionId, Problem> {
     decode::path_id(incoming, "id", "session")
 }
 
@@ -302,7 +271,7 @@ pub(super) fn session(context: &EncodeContext<'_>, answer: Answer) -> Reply {
 pub(super) fn listed(context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::Sessions(page) = answer else { return mismatch() };
     let next = page.entries.last().filter(|_| page.more).map(|session| session.id.to_string());
-    let data = page.entries.iter().map(|session| json!(SessionView::of(session, context))).collect();
+    let data = page.entries.iter().map(|session| SessionView::of(session, context));
     Reply::json(StatusCode::OK, &view::list(data, next))
 }
 
@@ -321,35 +290,38 @@ pub(super) fn deleted(context: &EncodeContext<'_>, answer: Answer) -> Reply {
 
 pub(super) fn me(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::Session(session) = answer else { return mismatch() };
-    let Some(device) = session.linked_device() else {
-        return encode_problem(&Problem::not_found("session is not paired"));
-    };
-    let mut body = json!({
-        "sessionId": session.id,
-        "status": view::status(&session),
-        "waJid": device.jid,
-        "phoneNumber": device.phone(),
-        "connected": matches!(session.status, Status::Online { .. }),
-    });
-    view::set(&mut body, "waLid", device.lid.as_deref());
-    Reply::json(StatusCode::OK, &body)
+    match MeView::of(&session) {
+        Some(body) => Reply::json(StatusCode::OK, &body),
+        None => told(&Problem::not_found("session is not paired")),
+    }
 }
 
-pub(super) fn qr_code(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
-    code(answer, PairingMethod::Qr, |code| json!({ "code": code.text, "expiresAt": code.expires_at }))
-        .unwrap_or_else(|| encode_problem(&Problem::not_found("qr code not ready yet; subscribe to events (auth.qr)")))
+pub(super) fn qr_code(context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    code(answer, PairingMethod::Qr, |code| picture(context.request.query("format").unwrap_or_default(), code))
+        .unwrap_or_else(|| told(&Problem::not_found("qr code not ready yet; subscribe to events (auth.qr)")))
 }
 
 pub(super) fn typed_code(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
-    code(answer, PairingMethod::Code, |code| json!({ "code": code.text, "expiresAt": code.expires_at }))
-        .unwrap_or_else(|| encode_problem(&Problem::not_found("pairing code not ready yet")))
+    code(answer, PairingMethod::Code, |code| Reply::json(StatusCode::OK, &CodeView::of(code, None)))
+        .unwrap_or_else(|| told(&Problem::not_found("pairing code not ready yet")))
 }
 
-fn code(
-    answer: Answer,
-    wanted: PairingMethod,
-    show: impl Fn(&portcullis_core::session::PairingCode) -> Value,
-) -> Option<Reply> {
+/// A QR code in the form that was asked for.
+fn picture(format: &str, code: &PairingCode) -> Reply {
+    let text = code.text.reveal();
+    let drawn = match format {
+        "png" => qr::png(text).map(|bytes| Reply::text(StatusCode::OK, "image/png", bytes)),
+        "svg" => qr::svg(text).map(|svg| Reply::text(StatusCode::OK, "image/svg+xml", svg)),
+        "data-url" => qr::data_url(text).map(|image| Reply::json(StatusCode::OK, &CodeView::of(code, Some(image)))),
+        _ => return Reply::json(StatusCode::OK, &CodeView::of(code, None)),
+    };
+    drawn.unwrap_or_else(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "a QR code could not be drawn");
+        mismatch()
+    })
+}
+
+fn code(answer: Answer, wanted: PairingMethod, show: impl Fn(&PairingCode) -> Reply) -> Option<Reply> {
     let Answer::Operated(done) = answer else { return Some(mismatch()) };
     if let Outcome::DryRun(verdict) = &done.outcome {
         return Some(dry_run(verdict));
@@ -358,40 +330,17 @@ fn code(
     match &session.status {
         Status::Pairing { method, code: Some(code), .. } if *method == wanted => {
             // A code is a credential: no cache may keep it.
-            Some(Reply::json(StatusCode::OK, &show(code)).with("cache-control", "no-store"))
+            Some(show(code).with("cache-control", "no-store"))
         }
         _ => None,
     }
 }
 
 pub(super) fn rate_policy_of(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
-    let Answer::RatePolicy { session, current, policies, used } = answer else { return mismatch() };
-    let policies: Vec<_> = policies
-        .iter()
-        .map(|policy| json!({ "slug": policy.slug, "name": policy.name, "free": policy.free, "limits": view::limits(&policy.limits) }))
-        .collect();
-    let body = json!({
-        "sessionId": session.id,
-        "policy": current.slug,
-        "limits": view::limits(&current.limits),
-        "used": { "lastMinute": used.0, "today": used.1 },
-        "policies": policies,
-    });
-    Reply::json(StatusCode::OK, &body)
-}
-
-pub(super) fn sent(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
-    let Answer::Operated(done) = answer else { return mismatch() };
-    match &done.outcome {
-        Outcome::DryRun(verdict) => dry_run(verdict),
-        Outcome::Sent(sent) => Reply::json(
-            StatusCode::OK,
-            &json!({ "mode": "sync", "waMessageId": sent.id, "status": "sent", "timestamp": sent.at }),
-        ),
-        _ => mismatch(),
-    }
+    let Answer::RatePolicy { session, current, policies, used, plan_active: _ } = answer else { return mismatch() };
+    Reply::json(StatusCode::OK, &RatePolicyView::of(session.id, &current, policies, used))
 }
 
 fn dry_run(verdict: &portcullis_core::Verdict) -> Reply {
-    Reply::json(StatusCode::OK, &json!({ "dry_run": true, "verdict": explain::verdict(verdict) }))
+    Reply::json(StatusCode::OK, &dialect::dry_run(verdict))
 }

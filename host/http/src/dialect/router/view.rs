@@ -1,27 +1,46 @@
 //! Things as this dialect shows them. Times are milliseconds since the epoch; what is unset is left out.
+//!
+//! Every view is a type, from which both the wire and the schema in the description of the API are made.
+
+mod admin;
+mod message;
+mod profile;
+mod webhook;
 
 use portcullis_core::session::PairingMethod;
-use portcullis_core::{
-    ApiKey, AuditEntry, AuditOutcome, Binding, Grant, Intent, Labels, OperationKind, Org, PluginVersion, RateLimits,
-    Session, Status, Timestamp,
-};
+use portcullis_core::{Intent, Labels, OrgId, RateLimits, RatePolicy, Session, SessionId, Status, Timestamp};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
 
+use crate::openapi::schema::{Id, LabelsOf, Millis};
 use crate::routes::EncodeContext;
 
+pub(super) use admin::{
+    AuditView, BindingView, CatalogueView, KeyView, NewKeyView, OrgView, PluginVersionsView, PluginView,
+    UploadBegunView,
+};
+pub(super) use message::{MessageView, SentView};
+pub(super) use profile::{LinkView, MadeLinkView, ProxyView, SessionProxyView, SettingsView};
+pub(super) use webhook::{TicketView, WebhookView};
+
 /// A session (`WASession`), with what Portcullis adds.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Session")]
 pub(super) struct SessionView<'a> {
-    id: portcullis_core::SessionId,
-    organization_id: portcullis_core::OrgId,
+    #[schemars(with = "Id<SessionId>")]
+    id: SessionId,
+    #[schemars(with = "Id<OrgId>")]
+    organization_id: OrgId,
     gateway_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     simulated: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<&'a str>,
-    status: &'static str,
+    /// The names under which the other dialects know it.
+    instance_id: &'a str,
+    instance_name: &'a str,
+    status: StatusWord,
     #[serde(skip_serializing_if = "Option::is_none")]
     wa_jid: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,6 +53,7 @@ pub(super) struct SessionView<'a> {
     rate_per_min: u32,
     rate_per_hour: u32,
     rate_policy: &'a str,
+    #[schemars(with = "LabelsOf")]
     labels: &'a Labels,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<&'static str>,
@@ -42,13 +62,17 @@ pub(super) struct SessionView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     account_limit: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Millis>")]
     delete_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     delete_reason: Option<&'a str>,
     generation: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Millis>")]
     last_connected_at: Option<Timestamp>,
+    #[schemars(with = "Millis")]
     created_at: Timestamp,
+    #[schemars(with = "Millis")]
     updated_at: Timestamp,
 }
 
@@ -62,6 +86,8 @@ impl<'a> SessionView<'a> {
             gateway_id: context.gateway_id,
             simulated: context.simulated.then_some(true),
             label: session.display_name.as_deref(),
+            instance_id: &session.names.instance_id,
+            instance_name: &session.names.instance_name,
             status: status(session),
             wa_jid: device.map(|device| device.jid.as_str()),
             wa_lid: device.and_then(|device| device.lid.as_deref()),
@@ -89,154 +115,193 @@ impl<'a> SessionView<'a> {
     }
 }
 
-/// The numbers of the named policies do not change while the gateway runs.
 fn named_limits(slug: &str) -> Option<RateLimits> {
-    static POLICIES: std::sync::LazyLock<Vec<portcullis_core::RatePolicy>> =
-        std::sync::LazyLock::new(portcullis_core::rate::built_in_policies);
-    POLICIES.iter().find(|policy| policy.slug == slug).map(|policy| policy.limits)
+    portcullis_core::rate::built_in_policy(slug).map(|policy| policy.limits)
+}
+
+/// The dialect's words for a session's status.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "SessionStatus")]
+pub(super) enum StatusWord {
+    /// Not connected.
+    Stopped,
+    /// Connecting, or being linked.
+    Starting,
+    /// A code waits to be scanned or typed.
+    ScanQrCode,
+    /// Connected, but for short losses of the connection.
+    Working,
+    /// Not connected, and it will not be by itself.
+    Failed,
+    /// Its device was unlinked.
+    LoggedOut,
 }
 
 /// The dialect's word for a session's status. Whoever waits to be deleted is stopped; a short loss of connection is still working.
-pub(super) fn status(session: &Session) -> &'static str {
+fn status(session: &Session) -> StatusWord {
     if matches!(session.intent, Intent::Removed { .. }) {
-        return "stopped";
+        return StatusWord::Stopped;
     }
     match session.status {
-        Status::Stopped | Status::Removing { .. } => "stopped",
-        Status::Starting { .. } => "starting",
-        Status::Pairing { .. } => "scan_qr_code",
-        Status::Online { .. } | Status::Reconnecting { .. } => "working",
-        Status::LoggedOut { .. } => "logged_out",
-        Status::Failed { .. } => "failed",
+        Status::Stopped | Status::Removing { .. } => StatusWord::Stopped,
+        Status::Starting { .. } => StatusWord::Starting,
+        Status::Pairing { .. } => StatusWord::ScanQrCode,
+        Status::Online { .. } | Status::Reconnecting { .. } => StatusWord::Working,
+        Status::LoggedOut { .. } => StatusWord::LoggedOut,
+        Status::Failed { .. } => StatusWord::Failed,
     }
 }
 
-/// A list: `{"data": […], "nextCursor"?}`.
-pub(super) fn list(data: Vec<Value>, next: Option<String>) -> Value {
-    let mut list = json!({});
-    list["data"] = Value::Array(data);
-    set(&mut list, "nextCursor", next);
-    list
+/// A page of things.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ListOf{T}")]
+pub(super) struct List<T> {
+    data: Vec<T>,
+    /// What to pass as `cursor` to get the next page; left out at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
 }
 
-pub(super) fn limits(limits: &RateLimits) -> Value {
-    json!({
-        "sendMessagePerMinute": limits.send_message_per_minute,
-        "sendMessageDailyCap": limits.send_message_daily_cap,
-        "accountProtectionSeconds": limits.account_protection_seconds,
-        "concurrentLimit": limits.concurrent_limit,
-        "groupReqPerMinute": limits.group_req_per_minute,
-        "groupDailyCap": limits.group_daily_cap,
-        "checkReqPerMinute": limits.check_req_per_minute,
-        "checkDailyCap": limits.check_daily_cap,
-    })
+/// Things in the form of a list.
+pub(super) fn list<T>(data: impl IntoIterator<Item = T>, next: Option<String>) -> List<T> {
+    List { data: data.into_iter().collect(), next_cursor: next }
 }
 
-pub(super) fn org(org: &Org) -> Value {
-    json!({
-        "id": org.id,
-        "name": org.name,
-        "plan": org.plan,
-        "quotas": org.quotas,
-        "labels": org.labels,
-        "suspended": org.suspended,
-        "createdAt": org.created_at,
-        "updatedAt": org.updated_at,
-    })
+/// The account that a session is linked to.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "LinkedAccount")]
+pub(super) struct MeView<'a> {
+    #[schemars(with = "Id<SessionId>")]
+    session_id: SessionId,
+    status: StatusWord,
+    wa_jid: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wa_lid: Option<&'a str>,
+    phone_number: &'a str,
+    connected: bool,
 }
 
-pub(super) fn key(key: &ApiKey) -> Value {
-    let mut view = json!({
-        "id": key.id,
-        "organizationId": key.org,
-        "name": key.name,
-        "capabilities": key.capabilities,
-        "createdAt": key.created_at,
-    });
-    set(&mut view, "sessionId", key.session_scope);
-    set(&mut view, "expiresAt", key.expires_at);
-    set(&mut view, "revokedAt", key.revoked_at);
-    view
+impl<'a> MeView<'a> {
+    /// None if the session is not linked.
+    pub(super) fn of(session: &'a Session) -> Option<Self> {
+        let device = session.linked_device()?;
+        Some(Self {
+            session_id: session.id,
+            status: status(session),
+            wa_jid: &device.jid,
+            wa_lid: device.lid.as_deref(),
+            phone_number: device.phone(),
+            connected: matches!(session.status, Status::Online { .. }),
+        })
+    }
 }
 
-pub(super) fn plugin(version: &PluginVersion) -> Value {
-    let hooks: Vec<_> = version.hooks.iter().map(|kind| kind.name()).collect();
-    let wants: Vec<_> = version.wants.iter().map(|grant: &Grant| grant.name()).collect();
-    let schema = version.settings_schema.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let mut describe = json!({
-        "name": version.name,
-        "version": version.declared_version,
-        "description": version.description,
-        "exports": version.exports,
-        "hooks": hooks,
-        "wants": wants,
-        "contract": version.contract,
-    });
-    set(&mut describe, "settingsSchema", schema);
-    json!({
-        "id": version.plugin,
-        "version": version.version,
-        "digest": format!("sha256:{}", hex(&version.digest)),
-        "size": version.size,
-        "uploadedAt": version.uploaded_at,
-        "describe": describe,
-    })
+/// A code to scan or to type.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "PairingCode")]
+pub(super) struct CodeView<'a> {
+    code: &'a str,
+    #[schemars(with = "Millis")]
+    expires_at: Timestamp,
+    /// The QR code as a `data:` URL, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<String>,
 }
 
-pub(super) fn binding(binding: &Binding) -> Value {
-    let hooks: Vec<_> = binding.hooks.iter().map(|kind: &OperationKind| kind.name()).collect();
-    json!({
-        "id": binding.id,
-        "plugin": binding.plugin,
-        "version": binding.version,
-        "hooks": hooks,
-        "mode": binding.mode,
-        "settings": serde_json::from_str::<Value>(&binding.settings).unwrap_or(Value::Null),
-        "onFailure": binding.on_failure,
-        "order": binding.order,
-        "grants": binding.grants,
-        "selector": binding.selector,
-        "createdAt": binding.created_at,
-        "updatedAt": binding.updated_at,
-    })
+impl<'a> CodeView<'a> {
+    pub(super) fn of(code: &'a portcullis_core::session::PairingCode, image: Option<String>) -> Self {
+        Self { code: code.text.reveal(), expires_at: code.expires_at, image }
+    }
 }
 
-pub(super) fn audit(entry: &AuditEntry) -> Value {
-    let mut view = json!({
-        "id": entry.id,
-        "at": entry.at,
-        "actor": entry.actor,
-        "operation": entry.operation.name(),
-        "outcome": entry.outcome.name(),
-    });
-    match &entry.outcome {
-        AuditOutcome::Deferred { until } => view["until"] = json!(until),
-        AuditOutcome::Vetoed { code } | AuditOutcome::Refused { code } | AuditOutcome::Denied { code } => {
-            view["code"] = json!(code);
+/// The limits under a rate policy; zero means unlimited.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "RateLimits")]
+struct LimitsView {
+    send_message_per_minute: u32,
+    send_message_daily_cap: u32,
+    account_protection_seconds: u32,
+    concurrent_limit: u32,
+    group_req_per_minute: u32,
+    group_daily_cap: u32,
+    check_req_per_minute: u32,
+    check_daily_cap: u32,
+}
+
+impl LimitsView {
+    fn of(limits: &RateLimits) -> Self {
+        Self {
+            send_message_per_minute: limits.send_message_per_minute,
+            send_message_daily_cap: limits.send_message_daily_cap,
+            account_protection_seconds: limits.account_protection_seconds,
+            concurrent_limit: limits.concurrent_limit,
+            group_req_per_minute: limits.group_req_per_minute,
+            group_daily_cap: limits.group_daily_cap,
+            check_req_per_minute: limits.check_req_per_minute,
+            check_daily_cap: limits.check_daily_cap,
         }
-        AuditOutcome::Erased { since, slot_digest } => {
-            view["since"] = json!(since);
-            view["slotDigest"] = json!(slot_digest);
+    }
+}
+
+/// A named rate policy.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RatePolicy")]
+struct PolicyView<'a> {
+    slug: &'a str,
+    name: &'a str,
+    /// Whether organisations without an active plan may use it.
+    free: bool,
+    limits: LimitsView,
+}
+
+/// A session's rate policy, what is used of it, and the others that there are.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "SessionRatePolicy")]
+pub(super) struct RatePolicyView<'a> {
+    #[schemars(with = "Id<SessionId>")]
+    session_id: SessionId,
+    policy: &'a str,
+    limits: LimitsView,
+    used: UsedView,
+    policies: Vec<PolicyView<'a>>,
+}
+
+/// Sends that count now.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "RateUse")]
+struct UsedView {
+    last_minute: u64,
+    today: u64,
+}
+
+impl<'a> RatePolicyView<'a> {
+    pub(super) fn of(session: SessionId, current: &'a RatePolicy, all: &'a [RatePolicy], used: (u64, u64)) -> Self {
+        let policies = all.iter().map(|policy| PolicyView {
+            slug: &policy.slug,
+            name: &policy.name,
+            free: policy.free,
+            limits: LimitsView::of(&policy.limits),
+        });
+        Self {
+            session_id: session,
+            policy: &current.slug,
+            limits: LimitsView::of(&current.limits),
+            used: UsedView { last_minute: used.0, today: used.1 },
+            policies: policies.collect(),
         }
-        AuditOutcome::Done | AuditOutcome::Unchanged => {}
-    }
-    set(&mut view, "sessionId", entry.session);
-    set(&mut view, "subject", entry.subject.as_deref());
-    set(&mut view, "requestId", entry.request);
-    set(&mut view, "decisionId", entry.decision);
-    view
-}
-
-/// Sets a field unless there is nothing to set.
-pub(super) fn set(view: &mut Value, field: &str, value: Option<impl Serialize>) {
-    if let Some(value) = value {
-        view[field] = json!(value);
     }
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(super) fn sha256(digest: &[u8; 32]) -> String {
     use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+    digest.iter().fold("sha256:".to_owned(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })

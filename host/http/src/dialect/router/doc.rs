@@ -1,0 +1,188 @@
+//! What the description of the API says of each route of this dialect, in the terms of the types that it sends and receives.
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::admin::{BindingBody, BindingPatch, CatalogueBody, KeyBody, OrgBody, OrgPatch};
+use super::explain::DecisionView;
+use super::messages::MessageBody;
+use super::profile::{ProxyBody, SettingsBody};
+use super::realtime::TicketBody;
+use super::sessions::{
+    CreateBody, DisconnectBody, LimitBody, PairingCodeBody, QR_FORMATS, RatePolicyBody, ReceiveBody, ScanBody,
+};
+use super::view::{
+    AuditView, BindingView, CatalogueView, CodeView, KeyView, LinkView, List, MadeLinkView, MeView, MessageView,
+    NewKeyView, OrgView, PluginVersionsView, PluginView, RatePolicyView, SentView, SessionProxyView, SessionView,
+    SettingsView, TicketView, UploadBegunView, WebhookView,
+};
+use super::webhooks::{WebhookBody, WebhookPatch};
+use crate::openapi::schema::LabelsOf;
+use crate::openapi::{Doc, schema};
+use crate::routes::Route;
+
+const SESSION: &str = "The session.";
+
+/// What is said of a route besides what its row says.
+pub(crate) fn doc(route: &Route) -> Option<Doc> {
+    let path = route.path.trim_start_matches("/api/v1/");
+    of_session(route, path).or_else(|| of_resource(route, path))
+}
+
+/// Sessions and what is below them.
+fn of_session(route: &Route, path: &str) -> Option<Doc> {
+    Some(match (&route.method, path, route.action) {
+        (&Method::POST, "sessions", _) => Doc::answers::<SessionView<'_>>(201, "The new session.")
+            .takes::<CreateBody>()
+            .makes("id")
+            .says("With `start`, pairing by QR code begins at once."),
+        (&Method::GET, "sessions", _) => {
+            paged(Doc::answers::<List<SessionView<'_>>>(200, "Sessions, newest first."), "sess_")
+        }
+        (&Method::GET, "admin/sessions", _) => {
+            let doc = Doc::answers::<List<SessionView<'_>>>(200, "Sessions of all organisations, newest first.");
+            paged(doc, "sess_")
+        }
+        (&Method::DELETE, "sessions/{id}", _) => Doc::is_done(204, "It is gone.")
+            .also::<SessionView<'_>>(202, "The session, which waits to be deleted or is being deleted."),
+        (&Method::GET, "sessions/{id}", _) => Doc::answers::<SessionView<'_>>(200, SESSION),
+        (&Method::POST, "sessions/{id}", _) => Doc::answers::<SessionView<'_>>(200, "The session afterwards."),
+        (_, "sessions/{id}/me", _) => Doc::answers::<MeView<'_>>(200, "The account that it is linked to.")
+            .says("A session that is not linked has no account: 404."),
+        (_, "sessions/{id}/qr", _) => Doc::answers::<CodeView<'_>>(200, "The QR code.")
+            .content(200, "", "image/png", |_| json_schema(json!({})))
+            .content(200, "", "image/svg+xml", |_| json_schema(json!({ "type": "string" })))
+            .query("format", "The form of the code.", json!({ "type": "string", "enum": QR_FORMATS, "default": "raw" }))
+            .says("Begins to pair if need be, and waits a moment for the first code."),
+        (_, "sessions/{id}/pairing-code", _) => {
+            Doc::answers::<CodeView<'_>>(200, "The code to type on the phone.").takes::<PairingCodeBody>()
+        }
+        (_, "sessions/{id}/labels", _) => Doc::answers::<SessionView<'_>>(200, SESSION).takes::<LabelsOf>(),
+        (&Method::GET, "sessions/{id}/rate-policy", _) => {
+            Doc::answers::<RatePolicyView<'_>>(200, "The policy, what is used of it, and the others that there are.")
+        }
+        (_, "sessions/{id}/rate-policy", _) => Doc::answers::<SessionView<'_>>(200, SESSION).takes::<RatePolicyBody>(),
+        (&Method::POST, "sessions/{id}/messages", _) => {
+            Doc::answers::<SentView<'_>>(200, "What became of the message.")
+                .also::<SentView<'_>>(202, "The message waits for its turn.")
+                .takes::<MessageBody>()
+                .query("async", "Whether not to wait for WhatsApp.", json!({ "type": "boolean", "default": false }))
+                .header(
+                    "Idempotency-Key",
+                    "Under one key a message is sent once, however often it is asked for.",
+                    json!({ "type": "string", "pattern": "^[ -~]{1,255}$" }),
+                )
+                .fails(&[501])
+                .makes("outboxId")
+                .says("Only texts can be sent.")
+        }
+        (_, "sessions/{id}/messages/{message}", _) => {
+            Doc::answers::<MessageView<'_>>(200, "What became of the message.")
+        }
+        (&Method::PUT, "sessions/{id}/settings", _) => {
+            Doc::answers::<SettingsView<'_>>(200, "The settings.").takes::<SettingsBody>()
+        }
+        (_, "sessions/{id}/settings", _) => Doc::answers::<SettingsView<'_>>(200, "The settings."),
+        (&Method::PUT, "sessions/{id}/proxy", _) => {
+            Doc::answers::<SessionProxyView<'_>>(200, "The proxy.").takes::<ProxyBody>()
+        }
+        (_, "sessions/{id}/proxy", _) => Doc::answers::<SessionProxyView<'_>>(200, "The proxy, if there is one."),
+        (&Method::GET, "sessions/{id}/link", _) => Doc::answers::<LinkView>(200, "The link, if there is one."),
+        (&Method::POST, "sessions/{id}/link", _) => Doc::answers::<MadeLinkView>(201, "The new link."),
+        (_, "sessions/{id}/link", _) => Doc::is_done(204, "There is no link any more."),
+        (_, "sessions/{id}/simulator", action) => {
+            let doc = Doc::is_done(204, "It was done.").fails(&[409]);
+            match action {
+                "scan" => doc.may_take::<ScanBody>().says("The phone scans the code, or types it."),
+                "unlink" => doc.says("The phone unlinks the device."),
+                "disconnect" => doc.may_take::<DisconnectBody>().says("The network fails for a while."),
+                "receive" => doc.takes::<ReceiveBody>().says("Somebody writes."),
+                _ => doc.takes::<LimitBody>().says("WhatsApp limits the account."),
+            }
+        }
+        _ => return None,
+    })
+}
+
+/// Everything else.
+fn of_resource(route: &Route, path: &str) -> Option<Doc> {
+    Some(match (&route.method, path) {
+        (&Method::POST, "webhooks") => {
+            Doc::answers::<WebhookView<'_>>(201, "The new webhook.").takes::<WebhookBody>().makes("id")
+        }
+        (&Method::GET, "webhooks") => Doc::answers::<List<WebhookView<'_>>>(200, "All webhooks."),
+        (&Method::GET, "webhooks/{id}") => Doc::answers::<WebhookView<'_>>(200, "The webhook."),
+        (&Method::PATCH, "webhooks/{id}") => Doc::answers::<WebhookView<'_>>(200, "The webhook.")
+            .takes::<WebhookPatch>()
+            .says("What is left out stays as it is, but for `sessionId`, which is taken away."),
+        (_, "webhooks/{id}") => Doc::is_done(204, "It is gone."),
+        (_, "realtime/ticket") => {
+            Doc::answers::<TicketView<'_>>(201, "The ticket, for one use.").may_take::<TicketBody>()
+        }
+        (_, "/metrics") => {
+            Doc::default().content(200, "The metrics.", "text/plain", |_| json_schema(json!({ "type": "string" })))
+        }
+        (&Method::POST, "orgs") => {
+            Doc::answers::<OrgView<'_>>(201, "The new organisation.").takes::<OrgBody>().makes("id")
+        }
+        (&Method::GET, "orgs") => paged(Doc::answers::<List<OrgView<'_>>>(200, "Organisations, oldest first."), "org_"),
+        (&Method::PATCH, "orgs/{id}") => {
+            Doc::answers::<OrgView<'_>>(200, "The organisation.").takes::<OrgPatch>().fails(&[409])
+        }
+        (&Method::DELETE, "orgs/{id}") => Doc::is_done(204, "It is erased, with everything it owned.").fails(&[409]),
+        (_, "orgs/{id}") => Doc::answers::<OrgView<'_>>(200, "The organisation."),
+        (&Method::POST, "orgs/{id}/keys") => {
+            Doc::answers::<NewKeyView<'_>>(201, "The new key, shown this once.").takes::<KeyBody>().makes("id")
+        }
+        (_, "orgs/{id}/keys") => Doc::answers::<List<KeyView<'_>>>(200, "All keys, revoked ones as well."),
+        (_, "orgs/{id}/keys/{key}") => Doc::is_done(204, "It is revoked."),
+        (&Method::POST, "plugins") => Doc::answers::<PluginView<'_>>(201, "The new version.")
+            .also::<PluginView<'_>>(200, "The bytes are known: the version that they are.")
+            .also::<UploadBegunView>(202, "The upload goes on by itself.")
+            .takes::<CatalogueBody>()
+            .takes_content(true, "application/wasm", |_| json_schema(json!({})))
+            .query(
+                "wait",
+                "Whether to wait until the component is admitted.",
+                json!({ "type": "boolean", "default": true }),
+            )
+            .fails(&[422])
+            .says("Takes a component, or the name of a plugin that ships with the gateway."),
+        (_, "plugins/catalog") => Doc::answers::<List<CatalogueView>>(200, "The plugins that ship with the gateway."),
+        (&Method::DELETE, "plugins/{id}") => Doc::is_done(204, "It is gone.").fails(&[409]),
+        (_, "plugins/{id}") => Doc::answers::<PluginVersionsView<'_>>(200, "The newest version."),
+        (_, "plugins") => Doc::answers::<List<PluginView<'_>>>(200, "The newest version of every plugin."),
+        (_, "plugins/{id}/versions") => Doc::answers::<List<PluginView<'_>>>(200, "Every version."),
+        (&Method::POST, "bindings") => Doc::answers::<BindingView<'_>>(201, "The new binding.")
+            .takes::<BindingBody>()
+            .fails(&[409, 422])
+            .makes("id"),
+        (&Method::PATCH, "bindings/{id}") => Doc::answers::<BindingView<'_>>(200, "The binding.")
+            .takes::<BindingPatch>()
+            .fails(&[409, 422])
+            .says("The next operation sees the change."),
+        (&Method::DELETE, "bindings/{id}") => Doc::is_done(204, "It is gone."),
+        (_, "bindings") => Doc::answers::<List<BindingView<'_>>>(200, "All bindings."),
+        (_, "bindings/{id}") => Doc::answers::<BindingView<'_>>(200, "The binding."),
+        (_, "decisions") => paged(Doc::answers::<List<DecisionView<'_>>>(200, "Decisions, newest first."), "dec_")
+            .query("session", "The only session.", json!({ "$ref": "#/components/schemas/SessionId" })),
+        (_, "decisions/{id}") => Doc::answers::<DecisionView<'_>>(200, "The decision."),
+        (_, "audit") => paged(Doc::answers::<List<AuditView<'_>>>(200, "Lines of the audit, newest first."), "aud_"),
+        _ => return None,
+    })
+}
+
+/// A list that comes in pages.
+fn paged(doc: Doc, prefix: &str) -> Doc {
+    let limit = json!({ "type": "integer", "minimum": 1, "maximum": 200, "default": 50 });
+    let cursor = json!({ "type": "string", "pattern": schema::id_pattern(prefix) });
+    doc.query("limit", "How many entries a page has at most; garbage asks for the default.", limit).query(
+        "cursor",
+        "Where the page begins: the `nextCursor` of the one before.",
+        cursor,
+    )
+}
+
+fn json_schema(schema: Value) -> schemars::Schema {
+    schemars::Schema::try_from(schema).unwrap_or_default()
+}
