@@ -1,0 +1,345 @@
+//! Schemas of words that the core has: ids, times, labels and closed lists.
+//!
+//! The core knows no schemas, so each word has a marker here, which a field names with `#[schemars(with = "…")]`.
+//! What a marker says comes from the core's own constants, so that the two cannot drift.
+
+use std::borrow::Cow;
+use std::marker::PhantomData;
+
+use portcullis_core::{Capability, FailureFold, Grant, Mode, OperationKind, Quotas, Timestamp, label, rate, webhook};
+use schemars::generate::{SchemaGenerator, SchemaSettings};
+use schemars::transform::{Transform, transform_subschemas};
+use schemars::{JsonSchema, Schema, json_schema};
+use serde_json::{Map, Value, json};
+
+/// How a place in the document gets its schema.
+pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// The schema of a type: a reference, and the type among the components.
+pub(crate) fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+/// A text without control characters.
+pub(crate) const PLAIN: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
+/// A name: a text without control characters that is not blank.
+pub(crate) const NAME: &str =
+    "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$";
+/// A phone number: 7 to 15 digits with the country code; a leading plus is forgiven.
+pub(crate) const PHONE: &str = "^\\+?[0-9]{7,15}$";
+/// A JID of a server that WhatsApp has.
+pub(crate) const JID: &str = "^[A-Za-z0-9._:-]{1,64}@(s\\.whatsapp\\.net|g\\.us|lid|newsletter|broadcast)$";
+/// A URL that a webhook can have; of those that it can have, the plain ones.
+pub(crate) const URL: &str =
+    "^https?://[A-Za-z0-9]([A-Za-z0-9.-]{0,200}[A-Za-z0-9])?(:[0-9]{1,4})?(/[A-Za-z0-9._~/?=&-]*)?$";
+/// The 26 characters after an id's prefix.
+const ULID: &str = "[0-7][0-9A-HJKMNP-TV-Z]{25}";
+
+/// Generators for what is received and for what is sent, whose components become one list.
+pub(super) struct Generators {
+    pub(super) received: SchemaGenerator,
+    pub(super) sent: SchemaGenerator,
+}
+
+impl Generators {
+    pub(super) fn new() -> Self {
+        let settings = || {
+            let mut settings = SchemaSettings::draft2020_12();
+            settings.definitions_path = "/components/schemas".into();
+            settings.meta_schema = None;
+            settings
+        };
+        Self {
+            received: settings().for_deserialize().into_generator(),
+            sent: settings().for_serialize().into_generator(),
+        }
+    }
+
+    /// The components that were referred to. A type that is received and sent has one schema, or two names.
+    pub(super) fn components(mut self) -> Map<String, Value> {
+        let mut components = Map::new();
+        for (name, mut schema) in self.received.take_definitions(true) {
+            precise(&mut schema, false);
+            components.insert(name, schema);
+        }
+        for (name, mut schema) in self.sent.take_definitions(true) {
+            precise(&mut schema, true);
+            let other = components.insert(name.clone(), schema.clone());
+            debug_assert!(other.is_none_or(|other| other == schema), "{name} is two schemas");
+        }
+        components
+    }
+}
+
+/// Says what the derived schemas leave open: the bounds of numbers, and that what is unset is left out and never null.
+fn precise(schema: &mut Value, sent: bool) {
+    if let Ok(schema) = <&mut Schema>::try_from(schema) {
+        Precise { sent }.transform(schema);
+    }
+}
+
+struct Precise {
+    sent: bool,
+}
+
+impl Transform for Precise {
+    fn transform(&mut self, schema: &mut Schema) {
+        bound_number(schema);
+        if self.sent {
+            never_null(schema);
+        }
+        transform_subschemas(self, schema);
+    }
+}
+
+fn bound_number(schema: &mut Schema) {
+    let bounds = match schema.get("format").and_then(Value::as_str) {
+        Some("uint8") => (json!(0), json!(u8::MAX)),
+        Some("uint32") => (json!(0), json!(u32::MAX)),
+        Some("int32") => (json!(i32::MIN), json!(i32::MAX)),
+        Some("uint64") => (json!(0), json!(u64::MAX)),
+        _ => return,
+    };
+    // These formats are in no registry, and the bounds say the same.
+    schema.remove("format");
+    let object = schema.ensure_object();
+    object.entry("minimum").or_insert(bounds.0);
+    object.entry("maximum").or_insert(bounds.1);
+}
+
+fn never_null(schema: &mut Schema) {
+    let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+    let Some(Value::Object(properties)) = schema.get_mut("properties") else { return };
+    for (name, property) in properties {
+        let Value::Object(property) = property else { continue };
+        if required.iter().any(|required| required == name) {
+            continue;
+        }
+        if let Some(Value::Array(types)) = property.get_mut("type") {
+            types.retain(|kind| kind != "null");
+            if let [only] = types.as_slice() {
+                let only = only.clone();
+                property.insert("type".to_owned(), only);
+            }
+        }
+        if let Some(Value::Array(choices)) = property.get_mut("anyOf") {
+            choices.retain(|choice| choice.get("type").is_none_or(|kind| kind != "null"));
+            if let [only] = choices.as_slice()
+                && let Value::Object(only) = only.clone()
+            {
+                property.remove("anyOf");
+                property.extend(only);
+            }
+        }
+    }
+}
+
+/// An id of the core.
+pub(crate) struct Id<T>(PhantomData<T>);
+
+macro_rules! ids {
+    ($($id:ident $what:literal;)*) => {$(
+        impl JsonSchema for Id<portcullis_core::$id> {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($id).into()
+            }
+
+            fn json_schema(_generator: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "type": "string",
+                    "description": $what,
+                    "pattern": format!("^{}{ULID}$", portcullis_core::$id::PREFIX),
+                })
+            }
+        }
+    )*};
+}
+
+ids! {
+    OrgId "The id of an organisation.";
+    SessionId "The id of a session.";
+    PluginId "The id of a plugin, which its versions share.";
+    BindingId "The id of a binding.";
+    KeyId "The id of an API key.";
+    RequestId "The id of a request.";
+    DecisionId "The id of a recorded decision.";
+    EventId "The id of an event.";
+    DeliveryId "The id of a message or an event on its way.";
+    AuditId "The id of a line of the audit.";
+    WebhookId "The id of a webhook.";
+}
+
+/// The pattern of a path parameter or a cursor that is an id.
+pub(crate) fn id_pattern(prefix: &str) -> String {
+    format!("^{prefix}{ULID}$")
+}
+
+macro_rules! markers {
+    ($($(#[$doc:meta])* $name:ident $component:literal $schema:expr;)*) => {$(
+        $(#[$doc])*
+        pub(crate) struct $name;
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                $component.into()
+            }
+
+            fn json_schema(_generator: &mut SchemaGenerator) -> Schema {
+                let schema: Value = $schema;
+                schema.try_into().expect("a marker's schema is an object")
+            }
+        }
+    )*};
+}
+
+markers! {
+    /// A point in time.
+    Millis "Timestamp" json!({
+        "type": "integer",
+        "format": "int64",
+        "minimum": 0,
+        "maximum": Timestamp::MAX.as_millis(),
+        "description": "Milliseconds since the Unix epoch.",
+    });
+    /// Labels, of whatever has them.
+    LabelsOf "Labels" json!({
+        "type": "object",
+        "description": "Labels by their keys.",
+        "maxProperties": label::MAX_LABELS,
+        "propertyNames": { "pattern": "^[a-zA-Z0-9._/-]+$", "maxLength": label::MAX_KEY },
+        "additionalProperties": { "type": "string", "maxLength": label::MAX_VALUE, "pattern": PLAIN },
+    });
+    /// What a caller may be capable of. A key can hold all but `operate`.
+    CapabilityOf "Capability" json!({ "type": "string", "enum": Capability::ALL.map(Capability::name) });
+    /// What a key can be capable of.
+    KeyCapabilityOf "KeyCapability" json!({
+        "type": "string",
+        "enum": Capability::ALL.into_iter().filter(|one| *one != Capability::Operate).map(Capability::name).collect::<Vec<_>>(),
+    });
+    /// A grant of a plugin's.
+    GrantOf "Grant" json!({ "type": "string", "enum": Grant::ALL.map(Grant::name) });
+    /// Whether a binding's answers count.
+    ModeOf "Mode" json!({ "type": "string", "enum": [Mode::Enforce, Mode::Monitor, Mode::Off] });
+    /// What stands for an answer that did not come.
+    FailureFoldOf "FailureFold" json!({ "type": "string", "enum": [FailureFold::Deny, FailureFold::Allow] });
+    /// An operation by its name.
+    OperationOf "Operation" json!({
+        "type": "string",
+        "enum": OperationKind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>(),
+    });
+    /// An operation that policy is asked about, by its name.
+    HookOf "HookableOperation" json!({
+        "type": "string",
+        "enum": OperationKind::ALL.iter().filter(|kind| kind.row().hookable).map(|kind| kind.name()).collect::<Vec<_>>(),
+    });
+    /// Who did something.
+    ActorOf "Actor" json!({
+        "type": "object",
+        "description": "Who did it.",
+        "required": ["kind"],
+        "properties": {
+            "kind": {
+                "type": "string",
+                "enum": ["api-key", "user", "operator", "plugin", "session-token", "link", "system"],
+            },
+            "id": { "type": "string", "description": "The id of the key or the plugin." },
+            "subject": { "type": "string", "description": "The subject of the user's token." },
+            "depth": { "type": "integer", "description": "How many plugin requests lie in between." },
+        },
+    });
+    /// The kind of message that can be sent.
+    TextKind "MessageKind" json!({ "type": "string", "enum": ["text"] });
+    /// An event by its name, or all of them.
+    EventOf "EventName" json!({
+        "type": "string",
+        "enum": std::iter::once("*").chain(crate::dialect::router::EVENTS).collect::<Vec<_>>(),
+    });
+    /// Whose events a stream tells.
+    ScopeOf "RealtimeScope" json!({ "type": "string", "enum": ["organization", "session", "firehose"] });
+    /// A rate policy by its name.
+    PolicyOf "RatePolicyName" json!({
+        "type": "string",
+        "enum": rate::built_in_policies().iter().map(|policy| policy.slug.as_str()).collect::<Vec<_>>(),
+    });
+    /// How the waits between tries grow.
+    GrowthOf "RetryGrowth" json!({ "type": "string", "enum": ["exponential", "linear", "constant"] });
+    /// Headers that a webhook sends besides.
+    HeadersOf "CustomHeaders" json!({
+        "type": "object",
+        "description": "Headers that every delivery carries besides, by their names.",
+        "maxProperties": webhook::MAX_HEADERS,
+        "propertyNames": { "pattern": "^[A-Za-z0-9_-]{1,64}$" },
+        "additionalProperties": { "type": "string", "pattern": "^[ -~]*$", "maxLength": 1024 },
+    });
+    /// Where a proxy is: a name, or an address.
+    HostOf "ProxyHost" json!({
+        "type": "string",
+        "maxLength": 253,
+        "anyOf": [{ "pattern": "^[A-Za-z0-9._-]+$" }, { "format": "ipv6" }],
+    });
+    /// How a proxy is spoken to.
+    ProtocolOf "ProxyProtocol" json!({ "type": "string", "enum": ["http", "https", "socks5"] });
+    /// A SHA-256 digest.
+    DigestOf "Digest" json!({ "type": "string", "pattern": "^sha256:[0-9a-f]{64}$" });
+    /// What an organisation has subscribed to.
+    PlanOf "Plan" json!({
+        "type": "object",
+        "description": "What the organisation has subscribed to.",
+        "required": ["active", "name"],
+        "properties": { "name": { "type": "string", "pattern": NAME, "maxLength": 200 }, "active": { "type": "boolean" } },
+        "additionalProperties": false,
+    });
+    /// How much an organisation may use.
+    QuotasOf "Quotas" quotas(true);
+    /// The same as it is asked for; what is left out has its default.
+    QuotasBody "QuotasBody" quotas(false);
+    /// A JSON object that this dialect does not look into.
+    Open "OpenObject" json!({ "type": "object", "additionalProperties": true });
+    /// Anything.
+    AnyValue "AnyValue" json!({ "description": "Any JSON value." });
+}
+
+fn quotas(all: bool) -> Value {
+    // The core's own form has every quota, by the name that it has on the wire.
+    let Ok(Value::Object(usual)) = serde_json::to_value(Quotas::default()) else { return json!({}) };
+    let names: Vec<_> = usual.keys().cloned().collect();
+    let bound = |(name, usual): (String, Value)| {
+        (name, json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX, "default": usual }))
+    };
+    let properties: Map<String, Value> = usual.into_iter().map(bound).collect();
+    let required = if all { names } else { Vec::new() };
+    json!({
+        "type": "object",
+        "description": "How much the organisation may use.",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+#[cfg(test)]
+mod test {
+    use portcullis_core::{PluginId, PrincipalKind};
+
+    use super::*;
+
+    fn schema<T: JsonSchema>() -> Value {
+        T::json_schema(&mut SchemaSettings::draft2020_12().into_generator()).to_value()
+    }
+
+    #[test]
+    fn every_kind_of_actor_is_listed() {
+        let kinds = schema::<ActorOf>()["properties"]["kind"]["enum"].clone();
+        let plugin = PrincipalKind::Plugin { id: PluginId::from_bytes([0; 16]), depth: 0 };
+        let user = PrincipalKind::User { subject: String::new() };
+        for kind in [plugin, user, PrincipalKind::Operator, PrincipalKind::Link, PrincipalKind::System] {
+            assert!(kinds.as_array().unwrap().contains(&json!(kind.name())), "{kind} is missing");
+        }
+    }
+
+    #[test]
+    fn words_are_spelled_as_the_core_spells_them() {
+        assert_eq!(schema::<ModeOf>()["enum"], json!(["enforce", "monitor", "off"]));
+        assert_eq!(schema::<FailureFoldOf>()["enum"], json!(["deny", "allow"]));
+    }
+}
