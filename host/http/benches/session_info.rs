@@ -1,7 +1,8 @@
-//! What the front adds to hyper: `GET /api/v1/sessions/{id}` over HTTP/1.1 keep-alive, against a bare hyper server that answers the same bytes.
+//! What the front adds to hyper: a session's info in each dialect over HTTP/1.1 keep-alive, against a bare hyper server that answers the same bytes.
 //!
 //! Both sides run in this process with the same number of connections and the same client, which only counts bytes.
-//! Prints `ratio get-session/bare = x.xx`; the goal is at least 0.7 of the throughput.
+//! Prints `ratio <dialect>/bare = x.xx` of the throughput for each dialect (the goal is at least 0.7),
+//! and the median and the 99th percentile of the time of one answer at 64 connections, for both sides.
 
 #![expect(clippy::print_stdout, reason = "the ratio is what the benchmark is for")]
 
@@ -27,49 +28,64 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// How many connections ask at once.
 const CONNECTIONS: usize = 16;
+/// How many connections ask at once where the times of single answers are looked at.
+const CROWD: usize = 64;
 /// How many requests each connection makes in one turn.
 const REQUESTS: usize = 500;
 /// How many turns each side takes.
-const TURNS: usize = 21;
+const TURNS: usize = 11;
 
 fn main() {
     let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let (gateway, request) = tokio.block_on(start_gateway());
-    let answer = tokio.block_on(one_answer(gateway, &request));
-    let bare = tokio.block_on(start_bare(&answer));
-    let bare_answer = tokio.block_on(one_answer(bare, &request));
-    assert_eq!(answer.len(), bare_answer.len(), "both sides answer as many bytes");
-
-    let mut criterion = Criterion::default().configure_from_args().measurement_time(Duration::from_secs(5));
-    for (name, address) in [("http/bare", bare), ("http/get-session", gateway)] {
-        criterion.bench_function(name, |bencher| {
-            bencher.iter_custom(|iterations| {
-                let each = usize::try_from(iterations).unwrap_or(usize::MAX).div_ceil(CONNECTIONS);
-                let taken = tokio.block_on(turn(address, &request, answer.len(), each));
-                taken.mul_f64(iterations as f64 / (each * CONNECTIONS) as f64)
+    let (gateway, requests) = tokio.block_on(start_gateway());
+    let mut criterion = Criterion::default().configure_from_args().measurement_time(Duration::from_secs(3));
+    for (dialect, request) in &requests {
+        let answer = tokio.block_on(one_answer(gateway, request));
+        let bare = tokio.block_on(start_bare(&answer));
+        let bare_answer = tokio.block_on(one_answer(bare, request));
+        assert_eq!(answer.len(), bare_answer.len(), "both sides answer as many bytes");
+        for (side, address) in [("bare", bare), ("gateway", gateway)] {
+            criterion.bench_function(&format!("session-info/{dialect}/{side}"), |bencher| {
+                bencher.iter_custom(|iterations| {
+                    let each = usize::try_from(iterations).unwrap_or(usize::MAX).div_ceil(CONNECTIONS);
+                    let taken = tokio.block_on(turn(address, request, answer.len(), CONNECTIONS, each)).whole;
+                    taken.mul_f64(iterations as f64 / (each * CONNECTIONS) as f64)
+                });
             });
-        });
+        }
+        compare(&tokio, dialect, [bare, gateway], request, answer.len());
     }
+}
 
-    // In turns, so that a noisy neighbour disturbs both sides alike.
-    let (mut bare_times, mut gateway_times) = (Vec::new(), Vec::new());
+/// Both sides in turns, so that a noisy neighbour disturbs them alike.
+fn compare(tokio: &tokio::runtime::Runtime, dialect: &str, sides: [SocketAddr; 2], request: &[u8], length: usize) {
+    let mut whole = [Vec::new(), Vec::new()];
+    let mut answers = [Vec::new(), Vec::new()];
     for _ in 0..TURNS {
-        bare_times.push(tokio.block_on(turn(bare, &request, answer.len(), REQUESTS)));
-        gateway_times.push(tokio.block_on(turn(gateway, &request, answer.len(), REQUESTS)));
+        for (side, address) in sides.into_iter().enumerate() {
+            whole[side].push(tokio.block_on(turn(address, request, length, CONNECTIONS, REQUESTS)).whole);
+            let crowded = tokio.block_on(turn(address, request, length, CROWD, REQUESTS / 4));
+            answers[side].extend(crowded.answers);
+        }
     }
-    let (bare, gateway) = (median(bare_times), median(gateway_times));
-    let rate = |taken: Duration| (CONNECTIONS * REQUESTS) as f64 / taken.as_secs_f64();
-    println!("bare {:.0}/s, get-session {:.0}/s, {CONNECTIONS} connections", rate(bare), rate(gateway));
-    println!("ratio get-session/bare = {:.2} (goal >= 0.7)", rate(gateway) / rate(bare));
+    let rate = |times: &[Duration]| (CONNECTIONS * REQUESTS) as f64 / quantile(times, 50).as_secs_f64();
+    whole.iter_mut().chain(&mut answers).for_each(|times| times.sort());
+    let [bare, gateway] = [rate(&whole[0]), rate(&whole[1])];
+    println!("{dialect}: bare {bare:.0}/s, gateway {gateway:.0}/s, {CONNECTIONS} connections");
+    println!("ratio {dialect}/bare = {:.2} (goal >= 0.7)", gateway / bare);
+    for (side, times) in ["bare", "gateway"].into_iter().zip(&answers) {
+        let (half, most) = (quantile(times, 50), quantile(times, 99));
+        println!("{dialect}: {side} at {CROWD} connections: p50 {half:?}, p99 {most:?}");
+    }
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
+/// The time within which so many hundredths of the sorted times lie.
+fn quantile(sorted: &[Duration], hundredths: usize) -> Duration {
+    sorted[(sorted.len() - 1) * hundredths / 100]
 }
 
-/// A gateway with one session, and a request for it.
-async fn start_gateway() -> (SocketAddr, Vec<u8>) {
+/// A gateway with one session, and a request for it in each dialect.
+async fn start_gateway() -> (SocketAddr, Vec<(&'static str, Vec<u8>)>) {
     let store = Store::in_memory().expect("a store");
     let runtime = Arc::new(Runtime::new(RuntimeConfig::default()).expect("a policy runtime"));
     let engine = Arc::new(Simulated::new(Arc::new(store.clone())));
@@ -91,17 +107,23 @@ async fn start_gateway() -> (SocketAddr, Vec<u8>) {
     let create =
         Operation::SessionCreate(CreateSession { display_name: Some("Sales line".into()), ..CreateSession::default() });
     let done = service.execute(&permit.expect("a permit"), create, Call::default()).await.expect("a session");
-    let session = done.session.expect("a creation leaves a session").id;
+    let session = done.session.expect("a creation leaves a session");
 
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let front = Front::new(service, HttpConfig::default(), &[]);
+    let front = Front::new(service, HttpConfig::default(), &[], None);
     tokio::spawn(portcullis_http::serve(front, listener, std::future::pending()));
-    let request = format!(
-        "GET /api/v1/sessions/{session} HTTP/1.1\r\nhost: {address}\r\nx-api-key: {}\r\naccept: */*\r\n\r\n",
-        key.text
-    );
-    (address, request.into_bytes())
+    let request = |target: String, credential: &str| {
+        format!("GET {target} HTTP/1.1\r\nhost: {address}\r\n{credential}: {}\r\naccept: */*\r\n\r\n", key.text)
+            .into_bytes()
+    };
+    let names = &session.names;
+    let requests = vec![
+        ("router", request(format!("/api/v1/sessions/{}", session.id), "x-api-key")),
+        ("wawp", request(format!("/v2/session/info?instance_id={}", names.instance_id), "access-token")),
+        ("evolution", request(format!("/instance/connectionState/{}", names.instance_name), "apikey")),
+    ];
+    (address, requests)
 }
 
 /// A hyper server that answers what the gateway answers, head and body, and does nothing else.
@@ -157,30 +179,42 @@ async fn one_answer(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     }
 }
 
+/// What one turn took.
+struct Taken {
+    whole: Duration,
+    /// The time of each answer.
+    answers: Vec<Duration>,
+}
+
 /// How long it takes every connection to ask `each` times.
-async fn turn(address: SocketAddr, request: &[u8], length: usize, each: usize) -> Duration {
-    let mut connections = Vec::new();
-    for _ in 0..CONNECTIONS {
+async fn turn(address: SocketAddr, request: &[u8], length: usize, connections: usize, each: usize) -> Taken {
+    let mut streams = Vec::new();
+    for _ in 0..connections {
         let stream = TcpStream::connect(address).await.expect("a connection");
         stream.set_nodelay(true).expect("a socket");
-        connections.push(stream);
+        streams.push(stream);
     }
     let begun = Instant::now();
-    let asking: Vec<_> = connections
+    let asking: Vec<_> = streams
         .into_iter()
         .map(|mut stream| {
             let request = request.to_vec();
             tokio::spawn(async move {
                 let mut answer = vec![0; length];
+                let mut times = Vec::with_capacity(each);
                 for _ in 0..each {
+                    let asked = Instant::now();
                     stream.write_all(&request).await.expect("a request");
                     stream.read_exact(&mut answer).await.expect("an answer of the known length");
+                    times.push(asked.elapsed());
                 }
+                times
             })
         })
         .collect();
+    let mut answers = Vec::with_capacity(connections * each);
     for task in asking {
-        task.await.expect("every connection gets its answers");
+        answers.extend(task.await.expect("every connection gets its answers"));
     }
-    begun.elapsed()
+    Taken { whole: begun.elapsed(), answers }
 }
