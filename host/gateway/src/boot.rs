@@ -9,6 +9,7 @@ use std::time::Duration;
 use portcullis_core::{Clock, DeviceStore};
 use portcullis_engine::{Engine, Simulated};
 use portcullis_http::{Front, HttpConfig};
+use portcullis_net::{Jwks, JwksConfig, Outbound};
 use portcullis_policy::{Compiler, Runtime, RuntimeConfig};
 use portcullis_service::{NewKey, Service, ServiceConfig, SystemClock};
 use portcullis_store::{Store, StoreOptions};
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{EngineKind, OperatorKey, Serve};
-use crate::config::Config;
+use crate::config::{Config, Jwt};
 use crate::{Failure, catalogue, terminal};
 
 /// The name of the file that holds the operator's key, in the data directory.
@@ -90,17 +91,29 @@ impl Gateway {
         let engine: Arc<dyn Engine> = match config.engine {
             EngineKind::Simulated => Arc::new(Simulated::new(devices)),
         };
-        let bounds = ServiceConfig { operations_in_all: config.limits.operations };
+        let bounds = ServiceConfig {
+            operations_in_all: config.limits.operations,
+            send_patience: Duration::from_millis(config.limits.send_patience_ms),
+        };
         let service = Service::open(store, Arc::new(runtime), engine, clock, &bounds)?;
         let http = HttpConfig {
             gateway_id: config.gateway_id.clone(),
+            public_url: (!config.public_url.is_empty()).then(|| config.public_url.clone()),
+            cors_origins: config.cors_origins.clone(),
             json_bytes: config.limits.json_bytes,
             component_bytes: config.limits.component_bytes,
             connections: config.limits.connections,
             ..HttpConfig::default()
         };
         service.recover().await;
-        let front = Front::new(Arc::clone(&service), http, &catalogue::CATALOGUE);
+        let users = match &config.jwt {
+            Jwt { jwks_url, .. } if jwks_url.is_empty() => None,
+            Jwt { jwks_url, issuer, audience } => {
+                let config = JwksConfig { url: jwks_url.clone(), issuer: issuer.clone(), audience: audience.clone() };
+                Some(Jwks::new(config, Outbound::new())?)
+            }
+        };
+        let front = Front::new(Arc::clone(&service), http, &catalogue::CATALOGUE, users);
         Ok(Self { service, front })
     }
 

@@ -19,7 +19,10 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) engine: EngineKind,
     pub(crate) gateway_id: String,
+    pub(crate) public_url: String,
+    pub(crate) cors_origins: Vec<String>,
     pub(crate) limits: Limits,
+    pub(crate) jwt: Jwt,
     pub(crate) plugins: Plugins,
 }
 
@@ -30,6 +33,15 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     pub(crate) json_bytes: usize,
     pub(crate) component_bytes: usize,
+    pub(crate) send_patience_ms: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Jwt {
+    pub(crate) jwks_url: String,
+    pub(crate) issuer: String,
+    pub(crate) audience: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -53,6 +65,8 @@ pub(crate) enum ConfigError {
     Content(#[source] toml::de::Error),
     #[error("the setting {setting} must be at least 1")]
     Zero { setting: &'static str },
+    #[error("the setting {setting} must be {must}")]
+    Unfit { setting: &'static str, must: &'static str },
 }
 
 impl Config {
@@ -74,6 +88,25 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        let unfit = |setting, must| Err(ConfigError::Unfit { setting, must });
+        let is_url = |text: &str| text.starts_with("https://") || text.starts_with("http://");
+        if !self.public_url.is_empty() && (!is_url(&self.public_url) || self.public_url.ends_with('/')) {
+            return unfit("public_url", "a URL that begins with https:// or http:// and does not end with a slash");
+        }
+        if self.cors_origins.iter().any(|origin| !is_url(origin) || origin.matches('/').count() != 2) {
+            return unfit("cors_origins", "origins such as https://app.example.com, without a path");
+        }
+        // The answer has to come within the bound on answers, whatever a send waits for.
+        if self.limits.send_patience_ms > 50_000 {
+            return unfit("limits.send_patience_ms", "at most 50000");
+        }
+        let Jwt { jwks_url, issuer, audience } = &self.jwt;
+        if !jwks_url.is_empty() && (!is_url(jwks_url) || issuer.is_empty() || audience.is_empty()) {
+            return unfit(
+                "jwt",
+                "a jwks_url that begins with https:// or http://, with an issuer and an audience, or else empty",
+            );
+        }
         let numbers = [
             ("limits.operations", u64::from(self.limits.operations)),
             ("limits.connections", self.limits.connections as u64),
