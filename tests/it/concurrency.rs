@@ -87,7 +87,7 @@ async fn an_organisation_that_takes_all_its_places_waits_and_others_do_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_send_limit_holds_however_many_send_at_once() {
-    let gateway = Gateway::start().await;
+    let gateway = Gateway::impatient().await;
     let org = gateway.org("Acme").await;
     let id = org.working().await;
     let path = format!("/api/v1/sessions/{id}");

@@ -38,6 +38,11 @@ impl Gateway {
         Self::start_with("").await
     }
 
+    /// The same, but a send that is over its limit is refused at once.
+    pub(crate) async fn impatient() -> Self {
+        Self::start_with("[limits]\nsend_patience_ms = 0\n").await
+    }
+
     /// The same with a configuration file.
     pub(crate) async fn start_with(config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();

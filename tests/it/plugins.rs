@@ -1,8 +1,9 @@
-//! Policy through the whole gateway: hostile plugins, admission, settings, and the two plugins that ship.
+//! Policy through the whole gateway: hostile plugins, admission, settings, and the plugins that ship.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::client::Reply;
 use crate::gateway::{Gateway, eventually};
 use crate::guest::{Manner, component_text};
 use crate::world::{Org, text};
@@ -284,7 +285,7 @@ async fn a_binding_is_for_the_sessions_and_operations_that_it_names() {
     org.client.delete(&format!("/api/v1/sessions/{theirs}")).await.expect(204);
 }
 
-async fn choose(org: &Org, session: &str, policy: &str) -> crate::client::Reply {
+async fn choose(org: &Org, session: &str, policy: &str) -> Reply {
     org.client.put(&format!("/api/v1/sessions/{session}/rate-policy"), &json!({ "policy": policy })).await
 }
 
@@ -331,4 +332,78 @@ async fn the_rate_ladder_paces_what_is_sent() {
     let seconds = error["details"]["retryAfterSeconds"].as_u64().unwrap();
     assert!((1..=60).contains(&seconds), "{error}");
     assert_eq!(limited.header("retry-after"), Some(seconds.to_string().as_str()));
+}
+
+/// Deletes new sessions until one is refused; how many were deleted or deferred before, and the refusal.
+async fn delete_until_refused(org: &Org, status: u16) -> (usize, String, Reply) {
+    for deleted in 0..100 {
+        let session = org.session().await;
+        let reply = org.client.delete(&format!("/api/v1/sessions/{session}")).await;
+        if reply.status == 429 {
+            return (deleted, session, reply);
+        }
+        reply.expect(status);
+    }
+    panic!("a hundred deletes went through")
+}
+
+#[tokio::test]
+async fn the_eleventh_delete_within_a_minute_is_refused_and_not_counted() {
+    let gateway = Gateway::start_with(PATIENT).await;
+    let (org, other) = (gateway.org("Acme").await, gateway.org("Other").await);
+    let plugin = org.catalogue("delete-quota").await;
+    let binding = org.bind(&plugin, json!({})).await;
+
+    let (deleted, kept, refusal) = delete_until_refused(&org, 204).await;
+    assert_eq!(deleted, 10);
+    let error = refusal.refused(429, "rate_limited");
+    assert_eq!(error["message"], "this organisation deletes at most 10 sessions a minute and 100 an hour");
+    let seconds = error["details"]["retryAfterSeconds"].as_u64().unwrap();
+    assert!((1..=60).contains(&seconds), "{error}");
+    assert_eq!(refusal.header("retry-after"), Some(seconds.to_string().as_str()));
+    let decision = text(&error["details"], "decisionId");
+    let explained = org.client.get(&format!("/api/v1/decisions/{decision}")).await.expect(200);
+    assert_eq!(explained["answers"][0]["name"], "delete-quota", "{explained}");
+
+    // The session is as it was, and another organisation is not concerned.
+    let path = format!("/api/v1/sessions/{kept}");
+    org.client.get(&path).await.expect(200);
+    let theirs = other.session().await;
+    other.client.delete(&format!("/api/v1/sessions/{theirs}")).await.expect(204);
+
+    // Nor are refused deletes counted: after ten more of them, there is room for exactly one under a bound of eleven an hour.
+    for _ in 0..10 {
+        org.client.delete(&path).await.refused(429, "rate_limited");
+    }
+    let wider = json!({ "settings": { "perMinute": 1000, "perHour": 11 } });
+    org.client.patch(&format!("/api/v1/bindings/{binding}"), &wider).await.expect(200);
+    org.client.delete(&path).await.expect(204);
+    let (deleted, ..) = delete_until_refused(&org, 204).await;
+    assert_eq!(deleted, 0);
+}
+
+#[tokio::test]
+async fn a_deferred_delete_is_counted_when_it_is_asked_for_and_not_again_when_it_is_due() {
+    let gateway = Gateway::start_with(PATIENT).await;
+    let org = gateway.org("Acme").await;
+    let quota = org.catalogue("delete-quota").await;
+    let binding = org.bind(&quota, json!({ "perHour": 2 })).await;
+    let grace = org.catalogue("grace-delete").await;
+    org.bind(&grace, json!({ "grace": "PT1S" })).await;
+
+    let sessions = [org.session().await, org.session().await];
+    for session in &sessions {
+        org.client.delete(&format!("/api/v1/sessions/{session}")).await.expect(202);
+    }
+    let (deferred, kept, _) = delete_until_refused(&org, 202).await;
+    assert_eq!(deferred, 0, "a grace period is a way around the quota");
+    // The quota is used up, and what is due is deleted all the same.
+    for session in &sessions {
+        org.gone(session).await;
+    }
+    let wider = json!({ "settings": { "perHour": 3 } });
+    org.client.patch(&format!("/api/v1/bindings/{binding}"), &wider).await.expect(200);
+    org.client.delete(&format!("/api/v1/sessions/{kept}")).await.expect(202);
+    let (deferred, ..) = delete_until_refused(&org, 202).await;
+    assert_eq!(deferred, 0, "the due deletes were not counted, so three of three are used up");
 }

@@ -4,7 +4,7 @@ use expect_test::expect_file;
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, eventually};
 use crate::transcript::Transcript;
 use crate::world::text;
 
@@ -114,7 +114,7 @@ async fn labels_and_rate_policies() {
 
 #[tokio::test]
 async fn messages() {
-    let gateway = Gateway::start().await;
+    let gateway = Gateway::impatient().await;
     let org = gateway.org("Acme").await;
     let (mut golden, acme) = (Transcript::default(), org.client.clone());
     let stopped = org.session().await;
@@ -129,7 +129,16 @@ async fn messages() {
         json!({}),
         json!({ "type": "telepathy" }),
         json!({ "type": "poll", "name": "?" }),
-        json!({ "type": "image", "media": {} }),
+        json!({ "type": "poll", "to": to, "name": "?", "options": ["a"] }),
+        json!({ "type": "poll", "to": to, "name": "?", "options": ["a", "b"], "selectableCount": 3 }),
+        json!({ "type": "poll", "to": to, "name": "?", "options": ["a", "b"] }),
+        json!({ "type": "location", "to": to, "latitude": 100, "longitude": 0 }),
+        json!({ "type": "location", "to": to, "latitude": 0, "longitude": 200 }),
+        json!({ "type": "contact", "to": to }),
+        json!({ "type": "contact", "to": to, "contact": { "name": "Ann" } }),
+        json!({ "type": "image", "to": to }),
+        json!({ "type": "image", "to": to, "media": {} }),
+        json!({ "type": "image", "to": to, "media": { "url": "https://example.com/a.png" } }),
         json!({ "type": "text" }),
         json!({ "type": "text", "to": to }),
         json!({ "type": "text", "to": to, "text": "" }),
@@ -141,15 +150,58 @@ async fn messages() {
     acme.post(&path, &json!({ "type": "text", "to": to, "text": "x".repeat(4097) }))
         .await
         .refused(400, "validation_error");
-    golden.ask(&acme, "POST", &format!("{path}?async=true"), message.clone()).await;
+    golden.ask(&acme, "POST", &format!("{path}?async=maybe"), message.clone()).await;
 
     golden.section("no client, then one, then too fast for its policy");
     golden.ask(&acme, "POST", &format!("/api/v1/sessions/{stopped}/messages"), message.clone()).await;
     acme.put(&format!("/api/v1/sessions/{working}/rate-policy"), &json!({ "policy": "strict" })).await.expect(200);
     golden.ask(&acme, "POST", &format!("{path}?dry_run=true"), message.clone()).await;
     golden.ask(&acme, "POST", &path, message.clone()).await;
-    golden.ask(&acme, "POST", &path, message).await;
+    golden.ask(&acme, "POST", &path, message.clone()).await;
     golden.ask(&acme, "GET", &format!("/api/v1/sessions/{working}/rate-policy"), NONE).await;
+
+    golden.section("somebody who is not there");
+    acme.put(&format!("/api/v1/sessions/{working}/rate-policy"), &json!({ "policy": "standard_policy" }))
+        .await
+        .expect(200);
+    let nobody = json!({ "type": "text", "to": "6280000@s.whatsapp.net", "text": "hello" });
+    let other = org.working().await;
+    let others = format!("/api/v1/sessions/{other}/messages");
+    golden.ask(&acme, "POST", &others, nobody.clone()).await;
+
+    golden.section("once for each key");
+    let once = org.working().await;
+    let path = format!("/api/v1/sessions/{once}/messages");
+    let key = |key: &str| vec![("idempotency-key".to_owned(), key.to_owned())];
+    golden.ask_with(&acme, "POST", &path, key("first"), message.clone()).await;
+    golden.ask_with(&acme, "POST", &path, key("first"), message.clone()).await;
+    golden.ask_with(&acme, "POST", &path, key(""), message.clone()).await;
+    golden
+        .ask_with(&acme, "POST", &path, key(&"k".repeat(256)), message.clone())
+        .await
+        .refused(400, "validation_error");
+    let third = org.working().await;
+    let path = format!("/api/v1/sessions/{third}/messages");
+    golden.ask_with(&acme, "POST", &path, key("second"), nobody.clone()).await;
+    golden.ask_with(&acme, "POST", &path, key("second"), nobody).await;
+
+    golden.section("without waiting");
+    let path = format!("/api/v1/sessions/{stopped}/messages");
+    let queued = golden.ask(&acme, "POST", &format!("{path}?async=true"), message.clone()).await;
+    let queued = text(&queued.expect(202), "outboxId");
+    golden.ask_with(&acme, "POST", &format!("{path}?async=true"), key("third"), message.clone()).await;
+    golden.ask_with(&acme, "POST", &path, key("third"), message).await;
+    golden.ask(&acme, "GET", &format!("{path}/{queued}"), NONE).await;
+    golden.ask(&acme, "GET", &format!("{path}/out_00000000000000000000000000"), NONE).await;
+    golden.ask(&acme, "GET", &format!("{path}/nonsense"), NONE).await;
+    org.link(&stopped).await;
+    let sent = format!("{path}/{queued}");
+    eventually("the queued message is sent", async || {
+        let message = acme.get(&sent).await.expect(200);
+        (message["status"] == "sent").then_some(())
+    })
+    .await;
+    golden.ask(&acme, "GET", &sent, NONE).await;
     expect_file!["../golden/router/messages.txt"].assert_eq(golden.text());
 }
 
