@@ -10,7 +10,8 @@ import jsqr from "jsqr";
 import { chromium } from "playwright-core";
 import { PNG } from "pngjs";
 
-import { gateway, until } from "./gateway.mjs";
+import { until } from "../clients/gateway.mjs";
+import { gateway } from "./gateway.mjs";
 
 const LOOKS = [
   { name: "phone-light", viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, colorScheme: "light" },

@@ -2,10 +2,10 @@
 
 import assert from "node:assert/strict";
 
-import { start, until } from "./gateway.mjs";
+import { start, until } from "../clients/gateway.mjs";
 import { run } from "./workflow.mjs";
 
-const gateway = await start(process.env.PORTCULLIS);
+const gateway = await start(process.env.PORTCULLIS, "n8n", ["read", "send", "manage"]);
 const global = { "server-url": gateway.base, apikey: gateway.key };
 const { ask } = gateway;
 
