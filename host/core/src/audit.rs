@@ -110,4 +110,44 @@ pub struct DecisionRecord {
     pub answers: Vec<Answer>,
     /// What they fold to.
     pub verdict: Verdict,
+    /// What kept the operation from being done although the verdict lets it through.
+    #[serde(default)]
+    pub stopped: Option<Stop>,
+}
+
+/// What can stop an operation that policy lets through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Stop {
+    /// A counter was full.
+    Limited {
+        /// The plugin that bound the operation to it; none for the session's own rate policy.
+        plugin: Option<String>,
+        /// After how many milliseconds there is room.
+        retry_millis: u64,
+    },
+    /// The lifecycle, a quota or the gateway itself refused it.
+    Refused {
+        /// The refusal's code.
+        code: String,
+    },
+}
+
+impl Stop {
+    /// The stable word.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Limited { .. } => "limited",
+            Self::Refused { .. } => "refused",
+        }
+    }
+}
+
+impl DecisionRecord {
+    /// The stable word for how it ended: the verdict's, unless something else stopped the operation.
+    #[must_use]
+    pub fn ending(&self) -> &'static str {
+        self.stopped.as_ref().map_or_else(|| self.verdict.name(), Stop::name)
+    }
 }

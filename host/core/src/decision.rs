@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BindingId, FailureFold, Labels, LimitCheck, Mode, Operation, OrgId, PluginId, Timestamp};
+use crate::{BindingId, FailureFold, Labels, LimitCheck, Mode, Operation, OrgId, PluginId, PublisherId, Timestamp};
 
 /// One plugin's answer to one operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +64,9 @@ pub enum Patch {
         display_name: Option<String>,
         /// Labels to add or overwrite.
         set_labels: Labels,
+        /// Labels to take out.
+        #[serde(default)]
+        remove_labels: Vec<String>,
         /// Another rate policy.
         rate_policy: Option<String>,
     },
@@ -92,7 +95,11 @@ impl Patch {
     pub fn apply(&self, operation: &Operation) -> Option<Operation> {
         let mut amended = operation.clone();
         match (self, &mut amended) {
-            (Self::SessionCreate { display_name, set_labels, rate_policy }, Operation::SessionCreate(create)) => {
+            (
+                Self::SessionCreate { display_name, set_labels, remove_labels, rate_policy },
+                Operation::SessionCreate(create),
+            ) => {
+                create.labels.retain(|key, _| !remove_labels.contains(key));
                 create.labels.extend(set_labels.clone());
                 if display_name.is_some() {
                     create.display_name.clone_from(display_name);
@@ -188,6 +195,9 @@ pub enum PluginFailure {
     /// The plugin could not be loaded or instantiated.
     #[error("the plugin could not be loaded")]
     Unavailable,
+    /// The plugin failed too often and is not asked until somebody looks after it.
+    #[error("the plugin is suspended because it failed too often")]
+    Suspended,
     /// The organisation's share of calls, or the runtime's, was taken.
     #[error("too many plugin calls were under way")]
     Overloaded,
@@ -204,6 +214,7 @@ impl PluginFailure {
             Self::Memory => "plugin_memory",
             Self::BadOutput => "plugin_bad_output",
             Self::Unavailable => "plugin_unavailable",
+            Self::Suspended => "plugin_suspended",
             Self::Overloaded => "plugin_overloaded",
         }
     }
@@ -226,8 +237,14 @@ pub struct Answer {
     pub version: u32,
     /// SHA-256 of its component.
     pub digest: [u8; 32],
+    /// Whose signature the version came with.
+    #[serde(default)]
+    pub signer: Option<PublisherId>,
     /// Whether the answer counts.
     pub mode: Mode,
+    /// Whether it was only asked beside the version that decided, to compare the two.
+    #[serde(default)]
+    pub shadow: bool,
     /// What stands for a failure.
     pub on_failure: FailureFold,
     /// The answer.

@@ -3,6 +3,7 @@
 //! Events are written in the commit of what they tell; the webhook pump delivers them from there.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::session::{AccountLimit, FailureCause, PairingCode, PairingMethod};
 use crate::{DeliveryId, Device, EventId, OrgId, SessionId, Timestamp};
@@ -127,6 +128,15 @@ pub enum EventBody {
         /// The stable code of the error.
         code: String,
     },
+    /// The organisation told a fact of its own.
+    Fact {
+        /// The id that the organisation gave it.
+        id: String,
+        /// Its name, such as `subscription.cancelled`.
+        name: String,
+        /// Its payload, a JSON document.
+        json: String,
+    },
     /// A plugin emitted an event of its own.
     PluginEvent {
         /// The plugin's name.
@@ -162,7 +172,51 @@ impl EventBody {
             | Self::MessageIn { .. }
             | Self::MessageOut { .. }
             | Self::MessageFailed { .. }
+            | Self::Fact { .. }
             | Self::PluginEvent { .. } => false,
+        }
+    }
+
+    /// What plugins are told of it besides its name: a JSON document without credentials, of which a pairing code is one.
+    #[must_use]
+    pub fn document(&self) -> Value {
+        match self {
+            Self::SessionCreated
+            | Self::Unlinked
+            | Self::LabelsChanged
+            | Self::SettingsChanged
+            | Self::Restored
+            | Self::Deleting
+            | Self::Deleted => json!({}),
+            Self::StatusChanged { from, to, cause } => {
+                json!({ "from": from, "to": to, "cause": cause.map(|cause| cause.name()) })
+            }
+            Self::PairingCodeIssued { .. } => json!({}),
+            Self::Linked { device } => json!({ "jid": format!("{}@s.whatsapp.net", device.phone()) }),
+            Self::AccountLimited { limit } => json!({ "code": limit.code }),
+            Self::RatePolicyChanged { slug } => json!({ "slug": slug }),
+            Self::DeleteScheduled { due, reason } => json!({ "due": due, "reason": reason }),
+            Self::DeleteCancelled { code, reason } => json!({ "code": code, "reason": reason }),
+            Self::PluginSuspended { plugin } => json!({ "plugin": plugin }),
+            Self::PolicyDenied { operation, code } => json!({ "operation": operation, "code": code }),
+            Self::MessageIn { message, from, text } => json!({ "message": message, "from": from, "text": text }),
+            Self::MessageOut { message, to, delivery } => {
+                json!({ "message": message, "to": to, "delivery": delivery })
+            }
+            Self::MessageFailed { delivery, to, code } => json!({ "delivery": delivery, "to": to, "code": code }),
+            Self::Fact { id, json, .. } => json!({ "id": id, "data": parsed(json) }),
+            Self::PluginEvent { plugin, name, json } => {
+                json!({ "plugin": plugin, "name": name, "data": parsed(json) })
+            }
+        }
+    }
+
+    /// The name under which plugins hear of it: a fact's own, and the stable name of everything else.
+    #[must_use]
+    pub fn told_name(&self) -> &str {
+        match self {
+            Self::Fact { name, .. } => name,
+            _ => self.name(),
         }
     }
 
@@ -191,7 +245,13 @@ impl EventBody {
             Self::MessageIn { .. } => "message.in",
             Self::MessageOut { .. } => "message.out",
             Self::MessageFailed { .. } => "message.failed",
+            Self::Fact { .. } => "fact",
             Self::PluginEvent { .. } => "plugin.event",
         }
     }
+}
+
+/// A document that was checked to be JSON when it came in.
+fn parsed(json: &str) -> Value {
+    serde_json::from_str(json).unwrap_or_default()
 }

@@ -111,6 +111,10 @@ id_types! {
     AuditId "aud_";
     /// A webhook.
     WebhookId "wh_";
+    /// Somebody whose signatures on plugins count.
+    PublisherId "pub_";
+    /// Something that a plugin still has to be told, or has asked for.
+    ErrandId "errand_";
 }
 
 impl OrgId {

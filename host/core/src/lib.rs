@@ -7,7 +7,9 @@
 
 pub mod audit;
 pub mod authorize;
+pub mod confirmation;
 pub mod decision;
+pub mod errand;
 pub mod event;
 pub mod id;
 pub mod key;
@@ -25,22 +27,28 @@ pub mod session;
 pub mod time;
 pub mod verdict;
 pub mod webhook;
+pub mod why;
 
-pub use audit::{AuditEntry, AuditOutcome, DecisionRecord};
+pub use audit::{AuditEntry, AuditOutcome, DecisionRecord, Stop};
 pub use authorize::{Denial, Permit, Target, authorize};
+pub use confirmation::Confirmation;
 pub use decision::{Answer, Decision, FollowUp, Patch, PluginFailure};
+pub use errand::{Errand, ErrandBody};
 pub use event::{DomainEvent, EventBody};
 pub use id::{
-    AuditId, BindingId, DecisionId, DeliveryId, EventId, IdError, KeyId, OrgId, PluginId, RequestId, SessionId,
-    WebhookId,
+    AuditId, BindingId, DecisionId, DeliveryId, ErrandId, EventId, IdError, KeyId, OrgId, PluginId, PublisherId,
+    RequestId, SessionId, WebhookId,
 };
 pub use key::ApiKey;
 pub use label::{LabelError, Labels};
 pub use lifecycle::{Effect, EngineFact, Fact, Input, Refusal, Request, Step, step};
 pub use message::{MessageState, OutgoingMessage};
 pub use operation::{Operation, OperationKind};
-pub use org::{Org, Plan, Quotas};
-pub use plugin::{Binding, FailureFold, Grant, Hook, Mode, PluginVersion, Selector};
+pub use org::{Org, Plan, PluginRules, Quotas};
+pub use plugin::{
+    Binding, Candidate, FailureFold, Grant, Hook, Mode, PluginClass, PluginVersion, Previous, Publisher, Selector,
+    Suspension, Tally,
+};
 pub use port::{
     Clock, DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange, KvEntry, PolicyReadError, PolicyReads,
 };
@@ -51,3 +59,4 @@ pub use session::{Attempt, Device, Intent, Names, Proxy, Session, Status, TempLi
 pub use time::Timestamp;
 pub use verdict::{Verdict, fold};
 pub use webhook::{EventFormat, RetryPolicy, Webhook, WebhookChange, WebhookSpec};
+pub use why::why;

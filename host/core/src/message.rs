@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::confirmation::Given;
 use crate::operation::SendText;
 use crate::{DeliveryId, OrgId, Principal, RequestId, SessionId, Timestamp};
 
@@ -26,6 +27,9 @@ pub struct OutgoingMessage {
     pub request: Option<RequestId>,
     /// What is sent.
     pub content: SendText,
+    /// What was confirmed when it was asked for, for when it is sent.
+    #[serde(default)]
+    pub confirmed: Option<Given>,
     /// How far it is.
     pub state: MessageState,
     /// When it was asked for.

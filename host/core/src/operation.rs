@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::session::{Proxy, Settings};
 use crate::webhook::{EventFormat, WebhookChange, WebhookSpec};
-use crate::{Capability, Labels, Secret, SessionId, WebhookId};
+use crate::{Binding, BindingId, Capability, Labels, PluginId, PluginVersion, Secret, SessionId, WebhookId};
 
 pub use detail::{CreateSession, KeptSetting, LinkChange, Presence, SendText, WhenPairing, WhenStopped, WhenUnpaired};
 
 /// What an operation asks for, with everything it needs.
-/// These are the operations on sessions, which pass the policy chain; the others are calls of their own with a [`crate::Permit`].
+/// These are the operations that pass the policy chain; the others are calls of their own with a [`crate::Permit`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "kebab-case")]
 pub enum Operation {
@@ -137,6 +137,22 @@ pub enum Operation {
         /// What they become.
         webhooks: Vec<WebhookSpec>,
     },
+    /// Keep an uploaded plugin version.
+    PluginUpload(Box<PluginVersion>),
+    /// Delete a plugin.
+    PluginDelete {
+        /// The plugin.
+        plugin: PluginId,
+    },
+    /// Bind a plugin.
+    BindingCreate(Box<Binding>),
+    /// Change a binding to this.
+    BindingUpdate(Box<Binding>),
+    /// Remove a binding.
+    BindingDelete {
+        /// The binding.
+        binding: BindingId,
+    },
     /// Send a text.
     MessageSend(SendText),
     /// Ask WhatsApp which phone numbers it knows.
@@ -182,6 +198,11 @@ impl Operation {
             Self::WebhookUpdate { .. } => OperationKind::WebhookUpdate,
             Self::WebhookDelete { .. } => OperationKind::WebhookDelete,
             Self::WebhookReplace { .. } => OperationKind::WebhookReplace,
+            Self::PluginUpload(_) => OperationKind::PluginUpload,
+            Self::PluginDelete { .. } => OperationKind::PluginDelete,
+            Self::BindingCreate(_) => OperationKind::BindingCreate,
+            Self::BindingUpdate(_) => OperationKind::BindingUpdate,
+            Self::BindingDelete { .. } => OperationKind::BindingDelete,
             Self::MessageSend(_) => OperationKind::MessageSend,
             Self::NumberCheck { .. } => OperationKind::NumberCheck,
             Self::PresenceSet { .. } => OperationKind::PresenceSet,
@@ -192,7 +213,14 @@ impl Operation {
     #[must_use]
     pub fn session(&self) -> Option<SessionId> {
         match self {
-            Self::SessionCreate(_) | Self::WebhookUpdate { .. } | Self::WebhookDelete { .. } => None,
+            Self::SessionCreate(_)
+            | Self::WebhookUpdate { .. }
+            | Self::WebhookDelete { .. }
+            | Self::PluginUpload(_)
+            | Self::PluginDelete { .. }
+            | Self::BindingCreate(_)
+            | Self::BindingUpdate(_)
+            | Self::BindingDelete { .. } => None,
             Self::WebhookCreate { session, .. } => *session,
             Self::SessionStart { session, .. }
             | Self::SessionStop { session }
@@ -289,6 +317,7 @@ operation_table! {
     WebhookDelete      "webhook.delete"        Manage   true    true     true  "Remove a webhook.";
     WebhookReplace     "webhook.replace"       Manage   true    true     true  "Replace a session's webhooks.";
     WebhookRead        "webhook.read"          Manage   false   false    true  "Read webhooks.";
+    EventTell          "event.tell"            Events   true    false    true  "Tell plugins of something that happened.";
     RealtimeTicket     "realtime.ticket"       Events   true    false    false "Get a ticket for the stream of events.";
     OrgCreate          "org.create"            Operate  true    false    false "Create an organisation.";
     OrgRead            "org.read"              Operate  false   false    true  "Read organisations.";
@@ -297,12 +326,19 @@ operation_table! {
     KeyCreate          "key.create"            Manage   true    false    false "Create an API key.";
     KeyRead            "key.read"              Manage   false   false    true  "Read API keys.";
     KeyRevoke          "key.revoke"            Manage   true    false    true  "Revoke an API key.";
-    PluginUpload       "plugin.upload"         Plugins  true    false    true  "Upload a plugin version.";
+    PluginUpload       "plugin.upload"         Plugins  true    true     true  "Upload a plugin version.";
     PluginRead         "plugin.read"           Plugins  false   false    true  "Read plugins and bindings.";
-    PluginDelete       "plugin.delete"         Plugins  true    false    true  "Delete a plugin that nothing binds.";
-    BindingCreate      "binding.create"        Plugins  true    false    false "Bind a plugin.";
-    BindingUpdate      "binding.update"        Plugins  true    false    true  "Change a binding.";
-    BindingDelete      "binding.delete"        Plugins  true    false    true  "Remove a binding.";
+    PluginDelete       "plugin.delete"         Plugins  true    true     true  "Delete a plugin that nothing binds.";
+    BindingCreate      "binding.create"        Plugins  true    true     false "Bind a plugin.";
+    BindingUpdate      "binding.update"        Plugins  true    true     true  "Change a binding.";
+    BindingDelete      "binding.delete"        Plugins  true    true     true  "Remove a binding.";
+    PluginReplay       "plugin.replay"         Plugins  false   false    true  "Ask a plugin again what it was asked before.";
+    PluginScan         "plugin.scan"           Plugins  false   false    true  "Ask a plugin about every session.";
+    PluginRulesUpdate  "plugin.rules"          Manage   true    false    true  "Change which plugins the organisation takes.";
+    SecretPut          "secret.put"            Plugins  true    false    true  "Keep a secret for a plugin.";
+    SecretDelete       "secret.delete"         Plugins  true    false    true  "Remove a plugin's secret.";
+    PublisherCreate    "publisher.create"      Manage   true    false    false "Register somebody whose signatures on plugins count.";
+    PublisherDelete    "publisher.delete"      Manage   true    false    true  "Remove a publisher.";
     DecisionRead       "decision.read"         Audit    false   false    true  "Read recorded decisions.";
     AuditRead          "audit.read"            Audit    false   false    true  "Read the audit.";
     AllSessionsRead    "session.read-all"      Operate  false   false    true  "Read the sessions of all organisations.";
@@ -311,6 +347,16 @@ operation_table! {
 }
 
 impl OperationKind {
+    /// Whether it changes plugins or bindings. About those of an organisation only the platform's plugins are asked,
+    /// or a plugin could make itself impossible to remove.
+    #[must_use]
+    pub const fn is_about_plugins(self) -> bool {
+        matches!(
+            self,
+            Self::PluginUpload | Self::PluginDelete | Self::BindingCreate | Self::BindingUpdate | Self::BindingDelete
+        )
+    }
+
     /// The stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Labels, OrgId, Timestamp};
+use crate::{Grant, Labels, OrgId, Timestamp};
 
 /// One organisation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct Org {
     pub quotas: Quotas,
     /// What policies and operators know about it.
     pub labels: Labels,
+    /// What its plugins may be and do at most.
+    #[serde(default)]
+    pub plugin_rules: PluginRules,
     /// A suspended organisation may read, but nothing else.
     pub suspended: bool,
     /// Set once the organisation is being erased; nothing may happen under it from then on.
@@ -46,6 +49,33 @@ impl Default for Plan {
     }
 }
 
+/// What the plugins that work for an organisation may be and do at most.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PluginRules {
+    /// The operator's ceiling: grants that bindings of the organisation can have. None means all.
+    pub ceiling: Option<Vec<Grant>>,
+    /// Whether the operator lets only versions be bound that a registered publisher has signed.
+    pub require_signature: bool,
+    /// Whether the organisation itself does.
+    pub own_require_signature: bool,
+}
+
+impl PluginRules {
+    /// Whether only signed versions can be uploaded and bound. Of the operator and the organisation the stricter one counts.
+    #[must_use]
+    pub fn needs_signature(&self) -> bool {
+        self.require_signature || self.own_require_signature
+    }
+
+    /// The first of `grants` that the operator's ceiling does not let a binding have.
+    #[must_use]
+    pub fn beyond_ceiling(&self, grants: &[Grant]) -> Option<Grant> {
+        let ceiling = self.ceiling.as_ref()?;
+        grants.iter().copied().find(|grant| !ceiling.contains(grant))
+    }
+}
+
 /// How much an organisation may use; each bound has a finite default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -56,6 +86,8 @@ pub struct Quotas {
     pub keys: u32,
     /// Plugins that exist.
     pub plugins: u32,
+    /// Plugin versions of the `large` class that exist.
+    pub large_plugins: u32,
     /// Bindings that exist.
     pub bindings: u32,
     /// Webhooks that exist.
@@ -72,6 +104,7 @@ impl Default for Quotas {
             sessions: 100,
             keys: 100,
             plugins: 20,
+            large_plugins: 4,
             bindings: 50,
             webhooks: 100,
             queued_messages: 1000,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BindingId, Labels, OperationKind, OrgId, PluginId, Timestamp};
+use crate::{BindingId, Capabilities, Labels, OperationKind, OrgId, PluginId, PublisherId, Timestamp};
 
 /// One immutable version of a plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,10 +31,73 @@ pub struct PluginVersion {
     pub settings_schema: Option<String>,
     /// The operations for which it wants to be asked; empty means all that are hookable.
     pub hooks: Vec<OperationKind>,
+    /// The events of which it wants to be told; a last `*` stands for any ending.
+    #[serde(default)]
+    pub events: Vec<String>,
     /// What it asks to be granted.
     pub wants: Vec<Grant>,
+    /// How much it may use.
+    #[serde(default)]
+    pub class: PluginClass,
+    /// Whose signature it came with, if it was checked.
+    #[serde(default)]
+    pub signer: Option<PublisherId>,
     /// When it was uploaded.
     pub uploaded_at: Timestamp,
+}
+
+impl PluginVersion {
+    /// Whether it wants to be told of events with this name.
+    #[must_use]
+    pub fn hears(&self, event: &str) -> bool {
+        self.events.iter().any(|wanted| match wanted.strip_suffix('*') {
+            Some(beginning) => event.starts_with(beginning),
+            None => wanted == event,
+        })
+    }
+}
+
+/// How much a plugin may use: languages with a runtime of their own need more of everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PluginClass {
+    /// What compiled languages need.
+    #[default]
+    Standard,
+    /// What JavaScript and Python need.
+    Large,
+}
+
+impl PluginClass {
+    /// The word on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Large => "large",
+        }
+    }
+
+    /// The class with this word on the wire.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Standard, Self::Large].into_iter().find(|class| class.name() == name)
+    }
+}
+
+/// Somebody whose signatures on plugins count, for one organisation or for the platform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publisher {
+    /// Its id.
+    pub id: PublisherId,
+    /// For whom its signatures count.
+    pub org: OrgId,
+    /// What people call it.
+    pub name: String,
+    /// Its ed25519 public key.
+    pub public_key: [u8; 32],
+    /// When it was registered.
+    pub created_at: Timestamp,
 }
 
 /// Something a plugin can only do if its binding grants it.
@@ -101,12 +164,64 @@ pub struct Binding {
     pub grants: Vec<Grant>,
     /// For which sessions it works.
     pub selector: Selector,
+    /// What whoever made the grants may do: operations that the plugin asks for can do no more.
+    #[serde(default)]
+    pub authority: Capabilities,
+    /// Another version on its way to take over.
+    #[serde(default)]
+    pub candidate: Option<Candidate>,
+    /// What was bound before the present version, to go back to.
+    #[serde(default)]
+    pub previous: Option<Previous>,
+    /// Wall time of one call, in milliseconds; the host's usual bound if there is none.
+    #[serde(default)]
+    pub wall_millis: Option<u32>,
     /// Grows with every change.
     pub generation: u64,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
+}
+
+/// A version that is tried beside the one that is bound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Which version of the same plugin.
+    pub version: u32,
+    /// Its settings; those of the binding if there are none.
+    pub settings: Option<String>,
+    /// For how many of a hundred sessions it decides in the place of the bound version; with 0 it is only asked in its shadow.
+    pub percent: u8,
+}
+
+/// A version that was bound before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Previous {
+    /// Which version of the same plugin.
+    pub version: u32,
+    /// The settings that it had.
+    pub settings: String,
+}
+
+impl Binding {
+    /// Binds another version or other settings, and remembers what was bound.
+    /// Changes of settings alone leave the way back to the version before as it is.
+    pub fn rebind(&mut self, version: u32, settings: String) {
+        let settings_before = std::mem::replace(&mut self.settings, settings);
+        if version != self.version {
+            self.previous = Some(Previous { version: self.version, settings: settings_before });
+            self.version = version;
+        }
+    }
+
+    /// Whether this version of its plugin is bound, tried, or there to go back to.
+    #[must_use]
+    pub fn needs(&self, plugin: PluginId, version: u32) -> bool {
+        let tried = self.candidate.as_ref().is_some_and(|candidate| candidate.version == version);
+        let before = self.previous.as_ref().is_some_and(|previous| previous.version == version);
+        self.plugin == plugin && (self.version == version || tried || before)
+    }
 }
 
 /// Whether a binding's answers count.
@@ -168,4 +283,29 @@ impl Hook {
             Self::Pace => "pace",
         }
     }
+}
+
+/// A binding that is no longer asked within one organisation, because its plugin failed too often there.
+/// It ends with any change of the binding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// In whose operations.
+    pub org: OrgId,
+    /// The binding.
+    pub binding: BindingId,
+    /// The binding's generation when it was suspended; another one is asked again.
+    pub generation: u64,
+    /// Since when.
+    pub since: Timestamp,
+    /// The last failure's stable code.
+    pub failure: String,
+}
+
+/// How a candidate compares with the version that is bound, counted over all organisations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tally {
+    /// Operations about which both were asked.
+    pub asked: u64,
+    /// Those that they answered differently.
+    pub diverged: u64,
 }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{OperationKind, OrgId, PluginId, Session, SessionId, Timestamp, Window};
+use crate::{OperationKind, OrgId, PluginId, Secret, Session, SessionId, Timestamp, Window};
 
 /// Where an engine keeps the credentials of a linked device.
 ///
@@ -88,6 +88,12 @@ pub trait PolicyReads: Send + Sync {
     /// # Errors
     /// If the store fails.
     fn sessions(&self, after: Option<SessionId>, limit: usize) -> Result<Vec<Session>, PolicyReadError>;
+
+    /// The secret with this name that the plugin's owner keeps for it.
+    ///
+    /// # Errors
+    /// If the store fails.
+    fn secret(&self, owner: OrgId, plugin: PluginId, name: &str) -> Result<Option<Secret>, PolicyReadError>;
 
     /// How many operations of this kind were done in the organisation within the window.
     ///

@@ -214,6 +214,12 @@ impl Capabilities {
         other.iter().all(|capability| self.allow(capability))
     }
 
+    /// What both sets allow.
+    #[must_use]
+    pub fn both(self, other: Capabilities) -> Capabilities {
+        Capability::ALL.into_iter().filter(|capability| self.allow(*capability) && other.allow(*capability)).collect()
+    }
+
     /// The capabilities in the set.
     pub fn iter(self) -> impl Iterator<Item = Capability> {
         Capability::ALL.into_iter().filter(move |capability| self.0 & capability.bit() != 0)

@@ -134,6 +134,18 @@ pub fn send_counter(session: SessionId) -> String {
     format!("send:{session}")
 }
 
+/// The counter of a session's group calls.
+#[must_use]
+pub fn group_counter(session: SessionId) -> String {
+    format!("group:{session}")
+}
+
+/// The counter of a session's number checks.
+#[must_use]
+pub fn check_counter(session: SessionId) -> String {
+    format!("check:{session}")
+}
+
 impl RateLimits {
     /// What one send has to pass. The day's check is always among them, so that every send is counted
     /// and a stricter policy, chosen later, knows of it.
@@ -147,7 +159,7 @@ impl RateLimits {
         }
         windows(&mut checks, send_counter(session), self.send_message_per_minute, self.send_message_daily_cap);
         if to_group {
-            windows(&mut checks, format!("group:{session}"), self.group_req_per_minute, self.group_daily_cap);
+            windows(&mut checks, group_counter(session), self.group_req_per_minute, self.group_daily_cap);
         }
         checks
     }
@@ -156,7 +168,7 @@ impl RateLimits {
     #[must_use]
     pub fn number_checks(&self, session: SessionId) -> Vec<LimitCheck> {
         let mut checks = Vec::with_capacity(2);
-        windows(&mut checks, format!("check:{session}"), self.check_req_per_minute, self.check_daily_cap);
+        windows(&mut checks, check_counter(session), self.check_req_per_minute, self.check_daily_cap);
         checks
     }
 

@@ -7,6 +7,7 @@ mod profile;
 
 use serde::{Deserialize, Serialize};
 
+use crate::confirmation::Given;
 use crate::{Labels, OrgId, Secret, SessionId, Timestamp};
 
 pub use profile::{Proxy, ProxyProtocol, Settings, TEMP_LINK_LIFETIME, TempLink};
@@ -42,6 +43,9 @@ pub struct Session {
     pub rate_policy: String,
     /// What was asked.
     pub intent: Intent,
+    /// What was confirmed when a delete was asked for, for when it is due; it means nothing without one.
+    #[serde(default)]
+    pub confirmed_delete: Option<Given>,
     /// What is so.
     pub status: Status,
     /// The last engine run that was begun; the next one gets the next number.
@@ -376,6 +380,7 @@ impl Session {
             expected_phone: None,
             rate_policy: crate::rate::DEFAULT_POLICY.to_owned(),
             intent: Intent::Stopped,
+            confirmed_delete: None,
             status: Status::Stopped,
             last_attempt: Attempt::default(),
             device: None,

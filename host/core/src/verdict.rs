@@ -6,10 +6,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Answer, BindingId, Decision, FailureFold, FollowUp, LimitCheck, Mode, Patch, PluginFailure, Timestamp};
+use crate::confirmation::Question;
+use crate::{
+    Answer, BindingId, Decision, FailureFold, FollowUp, Labels, LimitCheck, Mode, Patch, PluginFailure, Timestamp,
+};
 
 /// The code of the denial that stands for two patches of one round that contradict each other.
 pub const CODE_CONFLICTING_PATCHES: &str = "conflicting_patches";
+
+/// The code of the denial that stands for two questions of one round that want different answers to be typed.
+pub const CODE_CONFLICTING_QUESTIONS: &str = "conflicting_questions";
 
 /// What a chain says, folded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,7 +134,14 @@ impl Verdict {
 /// Folds the answers of one round, which may come in any order.
 #[must_use]
 pub fn fold(answers: &[Answer]) -> Verdict {
-    let mut counted: Vec<&Answer> = answers.iter().filter(|answer| answer.mode == Mode::Enforce).collect();
+    fold_confirmed(answers, &[])
+}
+
+/// As [`fold`], once the caller has confirmed: these questions, asked again, count as `allow`.
+#[must_use]
+pub fn fold_confirmed(answers: &[Answer], confirmed: &[Question]) -> Verdict {
+    let mut counted: Vec<&Answer> =
+        answers.iter().filter(|answer| answer.mode == Mode::Enforce && !answer.shadow).collect();
     counted.sort_by_key(|answer| answer.position);
 
     let mut denials = Vec::new();
@@ -154,12 +167,16 @@ pub fn fold(answers: &[Answer]) -> Verdict {
             Ok(Decision::Amend { patch }) => {
                 allowance.patches.push(Amendment { plugin: plugin(), patch: patch.clone() });
             }
-            Ok(Decision::Confirm { prompt, expires, answer }) => prompts.push(Prompt {
-                plugin: plugin(),
-                prompt: prompt.clone(),
-                expires: *expires,
-                answer: answer.clone(),
-            }),
+            Ok(Decision::Confirm { prompt, expires, answer: typed }) => {
+                if !confirmed.contains(&Question::of(answer, prompt, typed.as_ref())) {
+                    prompts.push(Prompt {
+                        plugin: plugin(),
+                        prompt: prompt.clone(),
+                        expires: *expires,
+                        answer: typed.clone(),
+                    });
+                }
+            }
             Ok(Decision::Limit { limits, message }) => allowance.limits.extend(limits.iter().map(|check| Limit {
                 plugin: plugin(),
                 binding: answer.binding,
@@ -188,6 +205,9 @@ pub fn fold(answers: &[Answer]) -> Verdict {
     if let Some(conflict) = conflicting_patches(&allowance.patches) {
         denials.push(conflict);
     }
+    if let Some(conflict) = conflicting_prompts(&prompts) {
+        denials.push(conflict);
+    }
     if !denials.is_empty() {
         return Verdict::Denied { denials };
     }
@@ -200,19 +220,29 @@ pub fn fold(answers: &[Answer]) -> Verdict {
     }
 }
 
+/// Nobody can type two answers at once.
+fn conflicting_prompts(prompts: &[Prompt]) -> Option<Veto> {
+    let mut typed = prompts.iter().filter(|prompt| prompt.answer.is_some());
+    let first = typed.next()?;
+    let other = typed.find(|prompt| prompt.answer != first.answer)?;
+    Some(Veto {
+        plugin: other.plugin.clone(),
+        code: CODE_CONFLICTING_QUESTIONS.to_owned(),
+        message: format!("the plugins {} and {} ask for different answers to be typed", first.plugin, other.plugin),
+        retry_after: None,
+        failure: None,
+    })
+}
+
 /// Two patches of one round conflict if they set one field to two values.
 fn conflicting_patches(patches: &[Amendment]) -> Option<Veto> {
     let contradict = |a: &Patch, b: &Patch| match (a, b) {
         (
-            Patch::SessionCreate { display_name: n1, set_labels: l1, rate_policy: r1 },
-            Patch::SessionCreate { display_name: n2, set_labels: l2, rate_policy: r2 },
-        ) => {
-            differ(n1.as_ref(), n2.as_ref())
-                || differ(r1.as_ref(), r2.as_ref())
-                || l1.iter().any(|(k, v)| differ(Some(v), l2.get(k)))
-        }
+            Patch::SessionCreate { display_name: n1, set_labels: s1, remove_labels: r1, rate_policy: p1 },
+            Patch::SessionCreate { display_name: n2, set_labels: s2, remove_labels: r2, rate_policy: p2 },
+        ) => differ(n1.as_ref(), n2.as_ref()) || differ(p1.as_ref(), p2.as_ref()) || labels_differ((s1, r1), (s2, r2)),
         (Patch::SessionLabels { set: s1, remove: r1 }, Patch::SessionLabels { set: s2, remove: r2 }) => {
-            s1.iter().any(|(k, v)| differ(Some(v), s2.get(k)) || r2.contains(k)) || s2.keys().any(|k| r1.contains(k))
+            labels_differ((s1, r1), (s2, r2))
         }
         (Patch::SessionRatePolicy { slug: a }, Patch::SessionRatePolicy { slug: b }) => a != b,
         (Patch::MessageSend { text: a }, Patch::MessageSend { text: b }) => a != b,
@@ -239,6 +269,12 @@ fn conflicting_patches(patches: &[Amendment]) -> Option<Veto> {
     None
 }
 
+/// Whether one of two changes of labels sets what the other sets to something else, or takes out.
+fn labels_differ((s1, r1): (&Labels, &[String]), (s2, r2): (&Labels, &[String])) -> bool {
+    s1.iter().any(|(key, value)| differ(Some(value), s2.get(key)) || r2.contains(key))
+        || s2.keys().any(|key| r1.contains(key))
+}
+
 fn differ<T: PartialEq>(a: Option<&T>, b: Option<&T>) -> bool {
     matches!((a, b), (Some(a), Some(b)) if a != b)
 }
@@ -248,7 +284,7 @@ mod test {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Labels, OrgId, PluginId};
+    use crate::{OrgId, PluginId};
 
     fn answer(position: u32, mode: Mode, on_failure: FailureFold, result: Result<Decision, PluginFailure>) -> Answer {
         Answer {
@@ -259,7 +295,9 @@ mod test {
             plugin_name: format!("p{position}"),
             version: 1,
             digest: [0; 32],
+            signer: None,
             mode,
+            shadow: false,
             on_failure,
             result,
             fuel: 0,
