@@ -19,7 +19,8 @@ use portcullis_core::session::{Device, Names};
 use portcullis_core::verdict::Allowance;
 use portcullis_core::{
     Answer, AuditEntry, AuditId, AuditOutcome, BindingId, DecisionId, DecisionRecord, DomainEvent, EventBody, EventId,
-    Labels, OperationKind, Org, OrgId, Plan, PluginId, PrincipalKind, Quotas, Session, SessionId, Timestamp, Verdict,
+    Labels, OperationKind, Org, OrgId, Plan, PluginId, PluginRules, PrincipalKind, Quotas, Session, SessionId,
+    Timestamp, Verdict,
 };
 use portcullis_store::{Commit, CommitMode, Expectation, Store, StoreOptions, Write};
 use redb::{Database, Durability, TableDefinition};
@@ -238,6 +239,7 @@ fn sample_org(id: OrgId) -> Org {
         plan: Plan::default(),
         quotas: Quotas::default(),
         labels: Labels::new(),
+        plugin_rules: PluginRules::default(),
         suspended: false,
         erasing: false,
         generation: 1,
@@ -295,7 +297,9 @@ fn sample_decision(session: &Session, unique: u128) -> DecisionRecord {
         plugin_name: "grace-delete".into(),
         version: 3,
         digest: [7; 32],
+        signer: None,
         mode: Mode::Enforce,
+        shadow: false,
         on_failure: FailureFold::Deny,
         result: Ok(Decision::Allow),
         fuel: 12_345,
@@ -314,5 +318,6 @@ fn sample_decision(session: &Session, unique: u128) -> DecisionRecord {
         input: Some(serde_json::to_string(session).expect("encoded")),
         answers: vec![answer(0), answer(1)],
         verdict: Verdict::Allowed(Allowance::default()),
+        stopped: None,
     }
 }

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use portcullis_core::{OrgId, PluginId, SessionId};
-use redb::ReadableTable;
 
 use crate::commit::{Expectation, Quota, QuotaKind};
 use crate::counts::Counts;
@@ -17,8 +16,11 @@ use crate::keyfile::Owner;
 use crate::keyring::Keyring;
 use crate::seal::DataKey;
 use crate::step::{Prepared, Step};
-use crate::tables::{self, Prefix, Tables, heads, key, number, part};
-use crate::{counters, erase, idempotency, kv, messages, tokens, webhooks};
+use crate::tables::{self, Prefix, Tables, key, number, part};
+use crate::{
+    bindings, confirmations, counters, decisions, erase, errands, facts, idempotency, kv, messages, plugins, timers,
+    tokens, webhooks,
+};
 
 /// What a batch has changed about keys so far. The keyring hears of it when the batch is through.
 pub(crate) struct Batch<'a> {
@@ -56,20 +58,18 @@ pub(crate) fn check(tables: &Tables<'_>, batch: &Batch<'_>, commit: &Prepared) -
         }
     }
     for expectation in &commit.expect {
-        if !holds(tables, commit.org, *expectation)? {
+        if !holds(tables, batch, commit.org, *expectation)? {
             return Err(CommitError::Conflict);
         }
     }
     kv::check_seen(tables, commit)?;
     idempotency::check(tables, commit)?;
-    if !commit.quotas.is_empty() {
-        let counts = Counts::read(&tables.counts, commit.org)?;
-        if let Some(Quota { of, max }) = commit.quotas.iter().copied().find(|quota| counts.of(quota.of) >= quota.max) {
-            return Err(CommitError::Quota { of, max });
-        }
-    }
+    facts::check(tables, commit)?;
+    check_quotas(tables, commit)?;
     check_rows(tables, commit)?;
     check_limits(tables, commit)?;
+    plugins::check_secrets(tables, commit)?;
+    timers::check(tables, commit)?;
     kv::check_quota(tables, commit)
 }
 
@@ -93,8 +93,14 @@ pub(crate) fn apply(
     for counter in &commit.hits {
         counters::hit(&mut tables.hits, org, counter, commit.now)?;
     }
+    for change in &commit.tallies {
+        bindings::tally(tables, org, change)?;
+    }
     if let Some(record) = &commit.idempotency {
         idempotency::remember(tables, org, record)?;
+    }
+    if let Some((fact, kept)) = &commit.fact {
+        facts::remember(tables, org, (fact, kept), commit.now)?;
     }
     // The events come last: those of an erased session that were there before are gone by now.
     let mut last = None;
@@ -156,43 +162,34 @@ fn apply_step(
             }
         }
         Step::PutPlugin { id, version, name, value } => {
-            let plugin = Prefix::new(&[&org, &id.to_bytes()]);
-            let first = tables.plugins.range::<&[u8]>(plugin.span())?.next().is_none();
-            counts.add(QuotaKind::Plugins, first);
-            tables.plugins.insert(&key(&[&org, &id.to_bytes(), &version.to_be_bytes()])[..], &value[..])?;
-            tables.plugin_names.insert(&key(&[&org, &name])[..], &id.to_bytes()[..])?;
+            plugins::put(tables, counts, commit.org, (id, version, name), &value)?;
         }
-        Step::RemovePlugin { id } => {
-            if remove_plugin(tables, commit.org, id)? {
-                counts.take(QuotaKind::Plugins);
+        Step::RemovePluginVersion { id, version } => plugins::remove_version(tables, commit.org, id, version)?,
+        Step::RemovePlugin { id } => plugins::remove(tables, counts, commit.org, id)?,
+        Step::PutCounted { table, of, key, value } => {
+            let new = tables.table(table).insert(&key[..], &value[..])?.is_none();
+            counts.add(of, new);
+        }
+        Step::RemoveCounted { table, of, key } => {
+            if tables.table(table).remove(&key[..])?.is_some() {
+                counts.take(of);
             }
         }
-        Step::PutBinding { id, value } => {
-            let new = tables.bindings.insert(&key(&[&org, &id])[..], &value[..])?.is_none();
-            counts.add(QuotaKind::Bindings, new);
+        Step::RemoveBinding { id } => bindings::remove(tables, batch, counts, commit.org, id)?,
+        Step::PutSuspension { key, value } => bindings::suspend(tables, commit.org, &key, &value)?,
+        Step::PutSecret { key, value, .. } => {
+            tables.secrets.insert(&key[..], &value[..])?;
         }
-        Step::RemoveBinding { id } => {
-            if tables.bindings.remove(&key(&[&org, &id])[..])?.is_some() {
-                counts.take(QuotaKind::Bindings);
-            }
-        }
+        Step::PutConfirmation { key, value } => confirmations::put(tables, counts, &key, &value, commit.now)?,
+        Step::RemoveConfirmation { key } => confirmations::remove(tables, counts, &key)?,
+        Step::PutErrand { key, value } => errands::put(tables, counts, &key, &value)?,
+        Step::RemoveErrand { key } => errands::remove(tables, counts, &key)?,
         Step::PutWebhook { id, session, value } => webhooks::put(tables, counts, commit.org, id, session, &value)?,
         Step::RemoveWebhook { id } => webhooks::remove(tables, counts, commit.org, id)?,
         Step::PutMessage { key, value } => messages::put(tables, counts, &key, &value, commit.now)?,
-        Step::SetTimer { key: row, due, value } => {
-            let old = tables.timers.insert(&row[..], &value[..])?.and_then(|row| number(row.value(), 0));
-            if let Some(old) = old {
-                tables.timers_due.remove(&key(&[&old.to_be_bytes(), &row])[..])?;
-            }
-            tables.timers_due.insert(&key(&[&due.as_millis().to_be_bytes(), &row])[..], &[][..])?;
-        }
-        Step::CancelTimer { key: row, due } => {
-            let set_for = tables.timers.get(&row[..])?.and_then(|row| number(row.value(), 0));
-            if let Some(set_for) = set_for.filter(|at| due.is_none_or(|due| due.as_millis() == *at)) {
-                tables.timers.remove(&row[..])?;
-                tables.timers_due.remove(&key(&[&set_for.to_be_bytes(), &row])[..])?;
-            }
-        }
+        Step::SetTimer { key, due, value } => timers::set(tables, &key, due, &value)?,
+        Step::CancelTimer { key, due } => timers::cancel(tables, &key, due)?,
+        Step::ForgetDecisions { before, at_most } => decisions::forget(tables, batch, commit.org, before, at_most)?,
         Step::ForgetEvents { through } => forget_events(tables, through)?,
         Step::EraseOrg => {
             erase::org(tables, batch, commit.org, commit.now)?;
@@ -240,8 +237,10 @@ fn check_rows(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitError>
                     return Err(CommitError::Conflict);
                 }
             }
-            Step::PutPlugin { id, version, name, .. } if !removed.contains(id) => {
-                if tables.plugins.get(&key(&[&org, &id.to_bytes(), &version.to_be_bytes()])[..])?.is_some() {
+            Step::PutPlugin { id, version, name, value } if !removed.contains(id) => {
+                let row = tables.plugins.get(&key(&[&org, &id.to_bytes(), &version.to_be_bytes()])[..])?;
+                // What is kept of a version may change, its component may not.
+                if row.is_some_and(|row| row.value().get(..32) != value.get(..32)) {
                     return Err(CommitError::Conflict);
                 }
                 let holder = tables.plugin_names.get(&key(&[&org, name])[..])?.and_then(|row| part(row.value(), 0));
@@ -256,15 +255,41 @@ fn check_rows(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitError>
             | Step::Remove { .. }
             | Step::RemoveAll { .. }
             | Step::RemovePlugin { .. }
-            | Step::PutBinding { .. }
+            | Step::RemovePluginVersion { .. }
+            | Step::PutCounted { .. }
+            | Step::RemoveCounted { .. }
             | Step::RemoveBinding { .. }
+            | Step::PutSuspension { .. }
+            | Step::PutSecret { .. }
+            | Step::PutConfirmation { .. }
+            | Step::RemoveConfirmation { .. }
+            | Step::PutErrand { .. }
+            | Step::RemoveErrand { .. }
             | Step::PutWebhook { .. }
             | Step::RemoveWebhook { .. }
             | Step::PutMessage { .. }
             | Step::SetTimer { .. }
             | Step::CancelTimer { .. }
+            | Step::ForgetDecisions { .. }
             | Step::ForgetEvents { .. }
             | Step::EraseOrg => {}
+        }
+    }
+    Ok(())
+}
+
+/// The organisation has fewer rows of each kind than it may have.
+fn check_quotas(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitError> {
+    if commit.quotas.is_empty() {
+        return Ok(());
+    }
+    let counts = Counts::read(&tables.counts, commit.org)?;
+    for Quota { of, max } in commit.quotas.iter().copied() {
+        let held = counts.of(of);
+        let is_full = held >= max
+            && (of != QuotaKind::Confirmations || confirmations::open(tables, commit.org, held, commit.now)? >= max);
+        if is_full {
+            return Err(CommitError::Quota { of, max });
         }
     }
     Ok(())
@@ -285,7 +310,7 @@ fn check_limits(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitErro
     }
 }
 
-fn holds(tables: &Tables<'_>, org: OrgId, expectation: Expectation) -> Result<bool, StoreFault> {
+fn holds(tables: &Tables<'_>, batch: &Batch<'_>, org: OrgId, expectation: Expectation) -> Result<bool, StoreFault> {
     let org_part = org.to_bytes();
     let (row, expected) = match expectation {
         Expectation::Session(id, generation) => {
@@ -301,43 +326,24 @@ fn holds(tables: &Tables<'_>, org: OrgId, expectation: Expectation) -> Result<bo
         Expectation::Message { session, id, state } => {
             return Ok(messages::phase(tables, &messages::row(org, session, id))? == state);
         }
+        Expectation::Errand(id) => return Ok(tables.errands.get(&errands::row(org, id)[..])?.is_some()),
+        Expectation::Confirmation(hash) => {
+            let row = confirmations::row(&batch.ring.hashes, org, &hash);
+            return Ok(tables.confirmations.get(&row[..])?.is_some());
+        }
     };
     Ok(row.and_then(|row| number(row.value(), 0)) == expected)
-}
-
-fn remove_plugin(tables: &mut Tables<'_>, org: OrgId, id: PluginId) -> Result<bool, StoreFault> {
-    let org = org.to_bytes();
-    let plugin = Prefix::new(&[&org, &id.to_bytes()]);
-    let versions = heads(&tables.plugins, &plugin, 48)?;
-    tables::remove_prefix(&mut tables.plugins, &plugin)?;
-    for (_, head) in &versions {
-        tables.plugin_names.remove(&key(&[&org, &head[32..]])[..])?;
-    }
-    let used: BTreeSet<Vec<u8>> =
-        heads(&tables.plugins, &Prefix::new(&[&org]), 32)?.into_iter().map(|(_, digest)| digest).collect();
-    for (_, head) in &versions {
-        if !used.contains(&head[..32]) {
-            tables.components.remove(&key(&[&org, &head[..32]])[..])?;
-        }
-    }
-    for (row, due) in heads(&tables.timers, &plugin, 8)? {
-        tables.timers_due.remove(&key(&[&due, &row])[..])?;
-    }
-    tables::remove_prefix(&mut tables.timers, &plugin)?;
-    tables::remove_prefix(&mut tables.kv, &plugin)?;
-    tables.kv_usage.remove(&key(&[&org, &id.to_bytes()])[..])?;
-    Ok(!versions.is_empty())
 }
 
 fn forget_events(tables: &mut Tables<'_>, through: u64) -> Result<(), StoreFault> {
     let end = through.to_be_bytes();
     let mut rows = Vec::new();
-    for row in tables.outbox_order.range::<&[u8]>(..=&end[..])? {
+    for row in tables.outbox_order.range(..=&end[..])? {
         let (place, owner) = row?;
         rows.push(key(&[owner.value(), place.value()]));
     }
     for row in rows {
         tables.events.remove(&row[..])?;
     }
-    Ok(tables.outbox_order.retain_in::<&[u8], _>(..=&end[..], |_, _| false)?)
+    tables.outbox_order.retain_in(..=&end[..], |_| false)
 }

@@ -6,9 +6,9 @@
 use std::fmt;
 
 use portcullis_core::{
-    ApiKey, AuditEntry, Binding, BindingId, DecisionRecord, DeliveryId, DomainEvent, KvAccess, LimitCheck,
-    MessageState, OperationKind, Org, OrgId, OutgoingMessage, PluginId, PluginVersion, Session, SessionId, Timestamp,
-    Webhook, WebhookId,
+    ApiKey, AuditEntry, Binding, BindingId, Confirmation, DecisionRecord, DeliveryId, DomainEvent, Errand, ErrandId,
+    EventId, KvAccess, LimitCheck, MessageState, OperationKind, Org, OrgId, OutgoingMessage, PluginId, PluginVersion,
+    Publisher, PublisherId, Secret, Session, SessionId, Suspension, Timestamp, Webhook, WebhookId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +36,14 @@ pub struct Commit {
     pub events: Vec<DomainEvent>,
     /// Timers of plugins to set and take back.
     pub timers: Vec<TimerChange>,
+    /// What plugins are to be told or have asked for, and what of that is done.
+    pub errands: Vec<ErrandChange>,
     /// What plugins read and change of their keys. What they saw joins the expectations.
     pub kv: Vec<KvAccess>,
+    /// How candidates have answered beside what is bound.
+    pub tallies: Vec<TallyChange>,
+    /// A fact that the organisation tells with this commit. It must not have told one under the same id within the last 30 days.
+    pub fact: Option<FactRecord>,
     /// The message to which the request's idempotency key leads from now on. The key must not be in use.
     pub idempotency: Option<IdempotencyRecord>,
     /// The kind of operation that is done with this commit, for usage windows.
@@ -59,7 +65,10 @@ impl Commit {
             decision: None,
             events: Vec::new(),
             timers: Vec::new(),
+            errands: Vec::new(),
             kv: Vec::new(),
+            tallies: Vec::new(),
+            fact: None,
             idempotency: None,
             done: None,
         }
@@ -86,6 +95,10 @@ pub enum Expectation {
         /// Where it must be; `None` means that it must not exist.
         state: Option<MessagePhase>,
     },
+    /// The errand is there, so that it is carried out once.
+    Errand(ErrandId),
+    /// The confirmation with this SHA-256 of its token is there, so that it is given once.
+    Confirmation([u8; 32]),
 }
 
 /// How far a remembered message is, without what goes with it: [`MessageState`] in one byte of a row's head.
@@ -149,12 +162,27 @@ pub enum QuotaKind {
     Webhooks,
     /// Messages that are queued or being sent.
     QueuedMessages,
+    /// Errands.
+    Errands,
+    /// Confirmations that can still be given.
+    Confirmations,
+    /// Publishers.
+    Publishers,
 }
 
 impl QuotaKind {
     /// Every kind, in the order of the counts table.
-    pub const ALL: [QuotaKind; 6] =
-        [Self::Sessions, Self::Keys, Self::Plugins, Self::Bindings, Self::Webhooks, Self::QueuedMessages];
+    pub const ALL: [QuotaKind; 9] = [
+        Self::Sessions,
+        Self::Keys,
+        Self::Plugins,
+        Self::Bindings,
+        Self::Webhooks,
+        Self::QueuedMessages,
+        Self::Errands,
+        Self::Confirmations,
+        Self::Publishers,
+    ];
 }
 
 impl fmt::Display for QuotaKind {
@@ -166,6 +194,9 @@ impl fmt::Display for QuotaKind {
             Self::Bindings => "bindings",
             Self::Webhooks => "webhooks",
             Self::QueuedMessages => "queued messages",
+            Self::Errands => "errands",
+            Self::Confirmations => "open confirmations",
+            Self::Publishers => "publishers",
         })
     }
 }
@@ -187,7 +218,7 @@ pub enum Write {
     EraseSession(SessionId),
     /// Make or replace an API key.
     PutKey(ApiKey),
-    /// Add a version of a plugin; a version that exists already is a conflict.
+    /// Add a version of a plugin, or change what is kept of one; a version that exists with another component is a conflict.
     PutPlugin(PluginVersion),
     /// Keep a component.
     PutComponent {
@@ -196,18 +227,61 @@ pub enum Write {
         /// The component.
         bytes: Vec<u8>,
     },
-    /// Remove all versions of a plugin, its keys and timers in this organisation, and the components that no other plugin here uses.
+    /// Remove all versions of a plugin, its keys, timers, errands and secrets, and the components that no other plugin here uses.
+    /// Of a plugin of the platform, keys, timers and errands go in every organisation.
     RemovePlugin(PluginId),
+    /// Remove one version of a plugin that has others, and its component if no other version here uses it.
+    RemovePluginVersion {
+        /// The plugin.
+        plugin: PluginId,
+        /// The version.
+        version: u32,
+    },
     /// Make or replace a binding.
     PutBinding(Binding),
-    /// Remove a binding.
+    /// Remove a binding with its timers, errands, suspension and tallies; of a binding of the platform, those in every organisation.
     RemoveBinding(BindingId),
+    /// Ask a binding no longer. Suspensions of bindings that have changed or gone since they were suspended go with it.
+    PutSuspension(Suspension),
+    /// Ask a binding again.
+    RemoveSuspension(BindingId),
+    /// Make or replace a secret of a plugin of this organisation; at most [`crate::SECRETS_MAX`] for each plugin.
+    PutSecret {
+        /// The plugin, which must be there.
+        plugin: PluginId,
+        /// Its name.
+        name: String,
+        /// The secret.
+        value: Secret,
+    },
+    /// Remove a secret.
+    RemoveSecret {
+        /// The plugin.
+        plugin: PluginId,
+        /// Its name.
+        name: String,
+    },
+    /// Make or replace a publisher.
+    PutPublisher(Publisher),
+    /// Remove a publisher.
+    RemovePublisher(PublisherId),
+    /// Keep what a caller was asked, until it ends. With it, a few go that have ended.
+    PutConfirmation(Confirmation),
+    /// Forget what a caller was asked, by the SHA-256 of its token.
+    RemoveConfirmation([u8; 32]),
     /// Make or replace a webhook. It may move to another session, or to none.
     PutWebhook(Webhook),
     /// Remove a webhook.
     RemoveWebhook(WebhookId),
     /// Remember a message, or how far it has come. Once nothing more will happen to it, it stays for 24 hours.
     PutMessage(OutgoingMessage),
+    /// Forget the oldest decisions of the organisation.
+    ForgetDecisions {
+        /// Those that were made before then.
+        before: Timestamp,
+        /// So many of them and no more; each is opened on the writer's thread.
+        at_most: usize,
+    },
     /// Take events out of the outbox, whosever they are, up to and including this place.
     ForgetEvents {
         /// The last place that is no longer needed.
@@ -264,6 +338,52 @@ pub struct PluginTimer {
     /// The session it is about; the timer goes with it.
     pub session: Option<SessionId>,
 }
+
+/// A change of errands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "most changes put one, so a box would cost more often than it saves")]
+pub enum ErrandChange {
+    /// Keep an errand, or put it off. One about a session that this commit erases goes with the session.
+    Put(Errand),
+    /// It is done, or never will be.
+    Remove(ErrandId),
+}
+
+/// How a candidate answered once, beside the version that is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TallyChange {
+    /// The binding; what is said of one that is gone counts nowhere.
+    pub binding: BindingId,
+    /// The candidate's version.
+    pub candidate_version: u32,
+    /// Whether it answered differently.
+    pub diverged: bool,
+}
+
+/// A fact that an organisation has told. Its id leads to the event that it became for 30 days; nothing of the fact itself is kept here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FactRecord {
+    /// The id that the organisation gave it, at most [`FACT_BYTES`] long.
+    pub id: String,
+    /// Everything that was told, as bytes that are the same for the same fact. Only a keyed hash of them is kept.
+    pub content: Vec<u8>,
+    /// The event that it became.
+    pub event: EventId,
+}
+
+/// What is kept of a fact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownFact {
+    /// When it was told.
+    pub at: Timestamp,
+    /// The event that it became.
+    pub event: EventId,
+    /// Whether it has the content that was asked about.
+    pub same: bool,
+}
+
+/// The longest id of a fact, in bytes; whoever takes facts refuses longer ones.
+pub const FACT_BYTES: usize = 128;
 
 /// Which message a request with an idempotency key has led to.
 /// It holds for 24 hours in the whole organisation. No answer is kept: it is made again from the message.

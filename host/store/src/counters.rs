@@ -47,7 +47,7 @@ pub(crate) fn full_for(
     max: u64,
     now: Timestamp,
 ) -> Result<Option<Duration>, StoreFault> {
-    let Some((first, last)) = ends(rows, org, counter, window, now)? else {
+    let Some((first, last)) = ends(rows.opened()?, org, counter, window, now)? else {
         return Ok((max == 0).then(|| window.frees_in(now, now)));
     };
     let held = last.ordinal - first.ordinal + 1;
@@ -61,7 +61,7 @@ pub(crate) fn full_for(
     let ordinal = first.ordinal + (held - max);
     let prefix = Prefix::new(&[&org.to_bytes(), counter]);
     let start = start_of(org, counter, window, now);
-    for row in rows.range::<&[u8]>(prefix.from(&start))? {
+    for row in rows.range(prefix.from(&start))? {
         let (key, _) = row?;
         if let Some(hit) = Hit::parse(key.value()).filter(|hit| hit.ordinal >= ordinal) {
             return Ok(Some(window.frees_in(hit.at, now)));
@@ -73,13 +73,13 @@ pub(crate) fn full_for(
 /// Records a hit, and forgets a few that are too old for every window.
 pub(crate) fn hit(rows: &mut Rows<'_>, org: OrgId, counter: &[u8; 16], now: Timestamp) -> Result<(), StoreFault> {
     let prefix = Prefix::new(&[&org.to_bytes(), counter]);
-    let last = match rows.range::<&[u8]>(prefix.span())?.next_back() {
+    let last = match rows.range(prefix.span())?.next_back() {
         Some(row) => Hit::parse(row?.0.value()),
         None => None,
     };
     let next = last.map_or(Hit { at: now, ordinal: 1 }, |last| Hit { at: now.max(last.at), ordinal: last.ordinal + 1 });
     let mut old = Vec::new();
-    for row in rows.range::<&[u8]>(prefix.span())?.take(PRUNED_AT_ONCE) {
+    for row in rows.range(prefix.span())?.take(PRUNED_AT_ONCE) {
         let (key, _) = row?;
         if Hit::parse(key.value()).is_none_or(|hit| now.since(hit.at) < KEPT) {
             break;

@@ -1,7 +1,6 @@
 //! How many rows of each kind an organisation has, so that a quota is one look and not a count.
 
 use portcullis_core::OrgId;
-use redb::ReadableTable;
 
 use crate::commit::QuotaKind;
 use crate::error::StoreFault;

@@ -26,7 +26,7 @@ use crate::keyring::Keyring;
 use crate::seal::{Envelope, hex, random};
 use crate::tables::{self, Prefix, Tables, heads, key, number, part, remove_prefix, session_of};
 use crate::writer::{CommitMode, begin};
-use crate::{messages, tokens, webhooks};
+use crate::{confirmations, errands, kv, messages, timers, tokens, webhooks};
 
 /// What is left to be destroyed.
 struct Tombstone {
@@ -93,12 +93,10 @@ pub(crate) fn session(
         tables.outbox_order.remove(&event[32..])?;
     }
     remove_prefix(&mut tables.events, &own)?;
-    for (timer, head) in heads(&tables.timers, &Prefix::new(&[&org_part]), 24)? {
-        if head[8..] == session {
-            tables.timers.remove(&timer[..])?;
-            tables.timers_due.remove(&key(&[&head[..8], &timer])[..])?;
-        }
-    }
+    timers::remove_of_session(tables, org, id)?;
+    errands::remove_all(tables, counts, org, errands::Of::Session(session))?;
+    confirmations::remove_of_session(tables, counts, org, id)?;
+    kv::remove_of_session(tables, org, id)?;
     let counter = batch.ring.hashes.counter(org, &send_counter(id));
     remove_prefix(&mut tables.hits, &Prefix::new(&[&org_part, &counter]))
 }
@@ -141,6 +139,15 @@ pub(crate) fn org(
         &mut tables.plugin_names,
         &mut tables.components,
         &mut tables.bindings,
+        &mut tables.suspensions,
+        &mut tables.secrets,
+        &mut tables.publishers,
+        &mut tables.confirmations,
+        &mut tables.confirmations_age,
+        &mut tables.errands,
+        &mut tables.errands_due,
+        &mut tables.facts,
+        &mut tables.facts_age,
         &mut tables.webhooks,
         &mut tables.session_webhooks,
         &mut tables.messages,
@@ -151,6 +158,8 @@ pub(crate) fn org(
         &mut tables.audit,
         &mut tables.events,
         &mut tables.timers,
+        &mut tables.timer_counts,
+        &mut tables.session_kv,
         &mut tables.kv,
         &mut tables.kv_usage,
         &mut tables.hits,
@@ -159,6 +168,7 @@ pub(crate) fn org(
     ] {
         remove_prefix(rows, &own)?;
     }
+    tables.tallies.retain_in(.., |row| !row.ends_with(&org_part))?;
     bury(tables, batch, Owner::org(org), now)
 }
 
@@ -198,7 +208,7 @@ pub(crate) fn finish(
     let transaction = begin(database, mode)?;
     let mut erased = Vec::with_capacity(tombstones.len());
     {
-        let mut tables = Tables::open(&transaction)?;
+        let mut tables = Tables::of(&transaction);
         for tombstone in &tombstones {
             let slot_digest = hex(&tombstone.digest);
             write_receipt(&mut tables, ring, tombstone, &slot_digest, now)?;
@@ -246,7 +256,7 @@ fn write_receipt(
     let plain = serde_json::to_vec(&entry).map_err(|source| CommitError::Encode { table, source: Arc::new(source) })?;
     let row = key(&[&audit_org.to_bytes(), &entry.id.to_bytes()]);
     let value = data_key.seal(table, &row, &[], &plain)?;
-    tables.audit.insert(&row[..], &value[..]).map_err(StoreFault::from)?;
+    tables.audit.insert(&row[..], &value[..])?;
     Ok(())
 }
 

@@ -158,6 +158,21 @@ pub enum CommitError {
         /// The plugin.
         plugin: PluginId,
     },
+    /// A plugin would have more timers in the organisation than [`crate::TIMERS_MAX`].
+    #[error("plugin {plugin} would have more timers than it may")]
+    TimerQuota {
+        /// The plugin.
+        plugin: PluginId,
+    },
+    /// A plugin would have more secrets than [`crate::SECRETS_MAX`].
+    #[error("plugin {plugin} would have more secrets than it may")]
+    SecretQuota {
+        /// The plugin.
+        plugin: PluginId,
+    },
+    /// The organisation has told the fact before.
+    #[error("the fact is known already")]
+    FactKnown,
     /// There is no such organisation, or no longer.
     #[error("there is no organisation {0}")]
     UnknownOrg(OrgId),

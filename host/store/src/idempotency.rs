@@ -6,16 +6,14 @@
 use std::time::Duration;
 
 use portcullis_core::{OrgId, Timestamp};
-use redb::ReadableTable;
 
+use crate::aged::{self, Aged};
 use crate::error::{CommitError, StoreFault};
 use crate::step::{Prepared, Remembered};
-use crate::tables::{Prefix, Tables, key, number};
+use crate::tables::{Tables, key};
 
 /// For how long a key leads to its message.
-pub(crate) const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-/// At most so many old keys go with a new one.
-const PRUNED_AT_ONCE: usize = 4;
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Whether the commit's key is free.
 pub(crate) fn check(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitError> {
@@ -29,31 +27,12 @@ pub(crate) fn check(tables: &Tables<'_>, commit: &Prepared) -> Result<(), Commit
 
 /// Whether a record still counts at `now`.
 pub(crate) fn holds(value: &[u8], now: Timestamp) -> bool {
-    number(value, 0).is_some_and(|at| now.since(Timestamp::from_millis(at)) < KEPT)
+    aged::counts(value, now, KEPT)
 }
 
 /// Records to which message a key has led, and forgets a few old keys.
 pub(crate) fn remember(tables: &mut Tables<'_>, org: OrgId, record: &Remembered) -> Result<(), StoreFault> {
-    let org = org.to_bytes();
-    let age = |at: &[u8]| key(&[&org, at, &record.hash]);
-    let mut old = Vec::new();
-    for row in tables.idempotency_age.range::<&[u8]>(Prefix::new(&[&org]).span())?.take(PRUNED_AT_ONCE) {
-        let (row, _) = row?;
-        if holds(&row.value()[16..], record.at) {
-            break;
-        }
-        old.push(row.value().to_vec());
-    }
-    for row in old {
-        tables.idempotency.remove(&key(&[&org, &row[24..]])[..])?;
-        tables.idempotency_age.remove(&row[..])?;
-    }
-    let at = record.at.as_millis().to_be_bytes();
-    let value = key(&[&at, &record.session.to_bytes(), &record.message.to_bytes()]);
-    let replaced = tables.idempotency.insert(&key(&[&org, &record.hash])[..], &value[..])?;
-    if let Some(replaced) = replaced {
-        tables.idempotency_age.remove(&age(&replaced.value()[..8])[..])?;
-    }
-    tables.idempotency_age.insert(&age(&at)[..], &[][..])?;
-    Ok(())
+    let rest = key(&[&record.session.to_bytes(), &record.message.to_bytes()]);
+    let aged = Aged { rows: &mut tables.idempotency, ages: &mut tables.idempotency_age, kept: KEPT };
+    aged.put(org, &record.hash, record.at, &rest)
 }

@@ -1,14 +1,20 @@
 //! Plugins' keys inside the writer's transaction: versions, expiry and the quota of each plugin in each organisation.
+//!
+//! What a plugin keeps under `session:<id>:<rest>` is that session's: it lies in a table of its own, under the session's
+//! key, and goes with the session. It counts towards the same quota, and in everything else it is as other keys are.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use portcullis_core::{PluginId, Timestamp};
-use redb::ReadableTable;
+use portcullis_core::{OrgId, PluginId, SessionId, Timestamp};
 
 use crate::error::{CommitError, StoreFault};
+use crate::keyfile::Owner;
+use crate::keyring::{Keyring, Opened};
+use crate::seal::Hashes;
 use crate::step::{KvEffect, Prepared};
-use crate::tables::{Prefix, Rows, Tables, key, number, part};
+use crate::tables::{Definition, Prefix, Rows, Tables, heads, key, number, org_of, part, remove_prefix};
+use crate::{step::KvStep, tables};
 
 /// How many keys a plugin may keep in an organisation.
 pub const KV_MAX_KEYS: u32 = 1_000;
@@ -17,6 +23,10 @@ pub const KV_MAX_BYTES: u64 = 1024 * 1024;
 
 /// Bytes of the head of a row: version, expiry, size.
 pub(crate) const HEAD: usize = 8 + 8 + 4;
+/// Bytes of the key of a row; that of a session's row has the session besides.
+const KEY: usize = 16 + 16 + 16;
+/// Bytes of a usage: keys, bytes.
+const USAGE: usize = 4 + 8;
 
 /// How much a plugin keeps in an organisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,6 +50,15 @@ impl KvUsage {
     fn take(&mut self, size: u32) {
         self.keys = self.keys.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(u64::from(size));
+    }
+
+    fn write(self, usages: &mut Rows<'_>, owner: &[u8]) -> Result<(), StoreFault> {
+        if self == Self::default() {
+            usages.remove(owner)?;
+        } else {
+            usages.insert(owner, &key(&[&self.keys.to_be_bytes(), &self.bytes.to_be_bytes()])[..])?;
+        }
+        Ok(())
     }
 
     fn fits(self) -> bool {
@@ -69,11 +88,110 @@ impl Head {
     }
 }
 
+/// Where a plugin's key has its row.
+pub(crate) struct Place {
+    /// The session that the key belongs to.
+    pub(crate) session: Option<SessionId>,
+    /// The row's key.
+    pub(crate) row: Vec<u8>,
+}
+
+impl Place {
+    pub(crate) fn of(hashes: &Hashes, org: OrgId, plugin: PluginId, name: &str) -> Self {
+        let (owner, hash) = ([org.to_bytes(), plugin.to_bytes()].concat(), hashes.plugin_key(org, plugin, name));
+        let session = session_of(name);
+        let row = match session {
+            Some(session) => key(&[&owner, &session.to_bytes(), &hash]),
+            None => key(&[&owner, &hash]),
+        };
+        Self { session, row }
+    }
+
+    pub(crate) fn table(&self) -> Definition {
+        if self.session.is_some() { tables::SESSION_KV } else { tables::KV }
+    }
+}
+
+/// The session that a plugin's key belongs to, if it is of the form that says so.
+fn session_of(name: &str) -> Option<SessionId> {
+    name.strip_prefix("session:")?.split_once(':')?.0.parse().ok()
+}
+
+/// Whose key seals a row of either table, by the row's own key.
+pub(crate) fn owner(row: &[u8]) -> Option<Owner> {
+    let session = if row.len() > KEY { Some(SessionId::from_bytes(part(row, 32)?)) } else { None };
+    Some(Owner { org: org_of(row)?, session })
+}
+
+/// Removes what a plugin keeps in an organisation.
+pub(crate) fn remove_of_plugin(tables: &mut Tables<'_>, org: OrgId, plugin: PluginId) -> Result<(), StoreFault> {
+    let owner = key(&[&org.to_bytes(), &plugin.to_bytes()]);
+    if tables.kv_usage.remove(&owner[..])?.is_some() {
+        remove_prefix(&mut tables.kv, &Prefix::new(&[&owner]))?;
+        remove_prefix(&mut tables.session_kv, &Prefix::new(&[&owner]))?;
+    }
+    Ok(())
+}
+
+/// Removes what all plugins keep for a session. Who keeps anything has a usage, so no other plugin is looked at.
+pub(crate) fn remove_of_session(tables: &mut Tables<'_>, org: OrgId, session: SessionId) -> Result<(), StoreFault> {
+    for (owner, usage) in heads(&tables.kv_usage, &Prefix::new(&[&org.to_bytes()]), USAGE)? {
+        let own = Prefix::new(&[&owner, &session.to_bytes()]);
+        let kept = heads(&tables.session_kv, &own, HEAD)?;
+        if kept.is_empty() {
+            continue;
+        }
+        let mut usage = KvUsage::parse(&usage);
+        kept.iter().filter_map(|(_, head)| Head::parse(head)).for_each(|head| usage.take(head.size));
+        remove_prefix(&mut tables.session_kv, &own)?;
+        usage.write(&mut tables.kv_usage, &owner)?;
+    }
+    Ok(())
+}
+
+/// Brings what was kept for sessions under their organisations' keys, before they had rows of their own, under the keys
+/// of the sessions. What was kept for a session that is gone goes too.
+pub(crate) fn give_to_sessions(tables: &mut Tables<'_>, ring: &Keyring) -> Result<(), StoreFault> {
+    let (from, to) = (tables::name(tables::KV), tables::name(tables::SESSION_KV));
+    let mut given = Vec::new();
+    for row in tables.kv.range(..)? {
+        let (row, value) = row?;
+        let (row, value) = (row.value(), value.value());
+        let (Some(owner), Some(plugin)) = (owner(row), part(row, 16).map(PluginId::from_bytes)) else { continue };
+        let Opened::Plain(plain) = ring.open(owner, from, row, value, HEAD) else { continue };
+        let place = name_in(&plain).map(|(name, _)| Place::of(&ring.hashes, owner.org, plugin, name));
+        if let Some(place) = place.filter(|place| place.session.is_some()) {
+            given.push((row.to_vec(), value[..HEAD].to_vec(), plain, place, owner.org));
+        }
+    }
+    for (row, head, plain, place, org) in given {
+        tables.kv.remove(&row[..])?;
+        let session = Owner { org, session: place.session };
+        let is_there = tables.sessions.get(&session.key()[..])?.is_some();
+        if let Some(data_key) = ring.live(session).filter(|_| is_there) {
+            let value = data_key.seal(to, &place.row, &head, &plain)?;
+            tables.session_kv.insert(&place.row[..], &value[..])?;
+        } else if let Some(head) = Head::parse(&head) {
+            let mut usage = usage(&tables.kv_usage, &row[..32])?;
+            usage.take(head.size);
+            usage.write(&mut tables.kv_usage, &row[..32])?;
+        }
+    }
+    Ok(())
+}
+
+/// The key and the value that an opened row holds; `None` if it is cut short.
+pub(crate) fn name_in(plain: &[u8]) -> Option<(&str, &[u8])> {
+    let length = part(plain, 0).map(u16::from_be_bytes)?;
+    let (name, value) = plain[2..].split_at_checked(length.into())?;
+    Some((str::from_utf8(name).ok()?, value))
+}
+
 /// Whether every key is as it was seen.
 pub(crate) fn check_seen(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitError> {
     for access in &commit.kv {
         let Some(seen) = access.seen else { continue };
-        let head = head(&tables.kv, &access.key)?.filter(|head| head.lives(commit.now));
+        let head = head(rows(tables, access), &access.key)?.filter(|head| head.lives(commit.now));
         if head.map(|head| head.version) != seen {
             return Err(CommitError::Conflict);
         }
@@ -102,8 +220,9 @@ pub(crate) fn apply(tables: &mut Tables<'_>, commit: &Prepared) -> Result<(), St
         if let Entry::Vacant(vacant) = usages.entry(access.plugin) {
             let mut usage = usage(&tables.kv_usage, &row)?;
             if crowded.contains(&access.plugin) {
-                for (expired, head) in expired(&tables.kv, &row, commit.now)? {
-                    tables.kv.remove(&expired[..])?;
+                for (expired, head) in expired(tables, &row, commit.now)? {
+                    let rows = if expired.len() > KEY { &mut tables.session_kv } else { &mut tables.kv };
+                    rows.remove(&expired[..])?;
                     usage.take(head.size);
                 }
             }
@@ -112,13 +231,15 @@ pub(crate) fn apply(tables: &mut Tables<'_>, commit: &Prepared) -> Result<(), St
         let Some(usage) = usages.get_mut(&access.plugin) else { continue };
         let old = match &access.change {
             KvEffect::Keep => continue,
-            KvEffect::Remove => tables.kv.remove(&access.key[..])?.and_then(|row| Head::parse(row.value())),
+            KvEffect::Remove => {
+                rows_mut(tables, access).remove(&access.key[..])?.and_then(|row| Head::parse(row.value()))
+            }
             KvEffect::Put { expires, size, envelope } => {
-                let old = head(&tables.kv, &access.key)?;
+                let old = head(rows(tables, access), &access.key)?;
                 let version = old.map_or(1, |old| old.version + 1);
                 let value =
                     [&version.to_be_bytes()[..], &expires.to_be_bytes(), &size.to_be_bytes(), envelope].concat();
-                tables.kv.insert(&access.key[..], &value[..])?;
+                rows_mut(tables, access).insert(&access.key[..], &value[..])?;
                 usage.add(*size);
                 old
             }
@@ -128,13 +249,7 @@ pub(crate) fn apply(tables: &mut Tables<'_>, commit: &Prepared) -> Result<(), St
         }
     }
     for (plugin, usage) in usages {
-        let row = key(&[&org, &plugin.to_bytes()]);
-        if usage == KvUsage::default() {
-            tables.kv_usage.remove(&row[..])?;
-        } else {
-            let value = [&usage.keys.to_be_bytes()[..], &usage.bytes.to_be_bytes()].concat();
-            tables.kv_usage.insert(&row[..], &value[..])?;
-        }
+        usage.write(&mut tables.kv_usage, &key(&[&org, &plugin.to_bytes()]))?;
     }
     Ok(())
 }
@@ -156,7 +271,7 @@ fn projected(tables: &Tables<'_>, commit: &Prepared) -> Result<BTreeMap<PluginId
         let Some(usage) = usages.get_mut(&access.plugin) else { continue };
         let old = match changed.insert(&access.key, size) {
             Some(earlier) => earlier,
-            None => head(&tables.kv, &access.key)?.map(|head| head.size),
+            None => head(rows(tables, access), &access.key)?.map(|head| head.size),
         };
         if let Some(size) = size {
             usage.add(size);
@@ -175,8 +290,8 @@ fn without_expired(
     mut usage: KvUsage,
 ) -> Result<KvUsage, StoreFault> {
     let row = key(&[&commit.org.to_bytes(), &plugin.to_bytes()]);
-    for (expired, head) in expired(&tables.kv, &row, commit.now)? {
-        let changes = |access: &&crate::step::KvStep| access.key == expired && !matches!(access.change, KvEffect::Keep);
+    for (expired, head) in expired(tables, &row, commit.now)? {
+        let changes = |access: &&KvStep| access.key == expired && !matches!(access.change, KvEffect::Keep);
         // What the commit itself writes or removes has been reckoned with.
         if commit.kv.iter().find(changes).is_none() {
             usage.take(head.size);
@@ -185,15 +300,25 @@ fn without_expired(
     Ok(usage)
 }
 
-fn expired(rows: &Rows<'_>, plugin: &[u8], now: Timestamp) -> Result<Vec<(Vec<u8>, Head)>, StoreFault> {
+fn expired(tables: &Tables<'_>, plugin: &[u8], now: Timestamp) -> Result<Vec<(Vec<u8>, Head)>, StoreFault> {
     let mut expired = Vec::new();
-    for row in rows.range::<&[u8]>(Prefix::new(&[plugin]).span())? {
-        let (key, value) = row?;
-        if let Some(head) = Head::parse(value.value()).filter(|head| !head.lives(now)) {
-            expired.push((key.value().to_vec(), head));
+    for rows in [&tables.kv, &tables.session_kv] {
+        for row in rows.range(Prefix::new(&[plugin]).span())? {
+            let (key, value) = row?;
+            if let Some(head) = Head::parse(value.value()).filter(|head| !head.lives(now)) {
+                expired.push((key.value().to_vec(), head));
+            }
         }
     }
     Ok(expired)
+}
+
+fn rows<'a, 'txn>(tables: &'a Tables<'txn>, access: &KvStep) -> &'a Rows<'txn> {
+    if access.key.len() > KEY { &tables.session_kv } else { &tables.kv }
+}
+
+fn rows_mut<'a, 'txn>(tables: &'a mut Tables<'txn>, access: &KvStep) -> &'a mut Rows<'txn> {
+    if access.key.len() > KEY { &mut tables.session_kv } else { &mut tables.kv }
 }
 
 fn head(rows: &Rows<'_>, key: &[u8]) -> Result<Option<Head>, StoreFault> {

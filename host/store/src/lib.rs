@@ -22,13 +22,19 @@
 //! | `keys` | the data keys, sealed under the master key |
 //! | `master-key` | the master key, readable by its owner only |
 
+mod aged;
 mod apply;
+mod bindings;
 mod commit;
+mod confirmations;
 mod counters;
 mod counts;
+mod decisions;
 mod device;
 mod erase;
+mod errands;
 mod error;
+mod facts;
 mod idempotency;
 mod keyfile;
 mod keyring;
@@ -37,11 +43,13 @@ mod master;
 mod messages;
 mod migrations;
 mod open;
+mod plugins;
 mod prepare;
 mod seal;
 mod snapshot;
 mod step;
 mod tables;
+mod timers;
 mod tokens;
 mod verify;
 mod webhooks;
@@ -59,12 +67,15 @@ use redb::{Database, ReadableDatabase};
 use tokio::sync::{Semaphore, oneshot};
 
 pub use commit::{
-    Commit, Committed, Erased, Expectation, IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, MessagePhase, OutboxPlace,
-    PluginTimer, Quota, QuotaKind, TimerChange, Write,
+    Commit, Committed, Erased, ErrandChange, Expectation, FACT_BYTES, FactRecord, IDEMPOTENCY_KEY_BYTES,
+    IdempotencyRecord, KnownFact, MessagePhase, OutboxPlace, PluginTimer, Quota, QuotaKind, TallyChange, TimerChange,
+    Write,
 };
 pub use error::{CommitError, OpenError, ReadError, StoreFault};
 pub use kv::{KV_MAX_BYTES, KV_MAX_KEYS, KvUsage};
-pub use snapshot::Snapshot;
+pub use plugins::SECRETS_MAX;
+pub use snapshot::{DecisionFilter, DecisionPage, ERRANDS_OF_AN_ORG, Snapshot};
+pub use timers::TIMERS_MAX;
 pub use verify::Report;
 pub use writer::CommitMode;
 
@@ -151,6 +162,19 @@ impl Store {
         answer.await.unwrap_or(Err(CommitError::Closed))
     }
 
+    /// Whether a commit would hold now. It changes nothing, and promises nothing about later.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub async fn check(&self, commit: Commit) -> Result<(), CommitError> {
+        let permit = self.0.queue.clone().acquire_owned().await.map_err(|_closed| CommitError::Closed)?;
+        let mut prepared = Box::new(prepare::prepare(&self.shared().ring, commit)?);
+        prepared.only_checked = true;
+        let (reply, answer) = oneshot::channel();
+        self.writer().send(Job::Commit(prepared, Reply::Task(reply, permit)))?;
+        answer.await.unwrap_or(Err(CommitError::Closed)).map(drop)
+    }
+
     /// Makes a commit and blocks until it is durable. Not for async workers.
     ///
     /// # Errors
@@ -180,6 +204,13 @@ impl Store {
     /// If redb fails; rows that are damaged are findings.
     pub fn verify(&self) -> Result<Report, ReadError> {
         verify::verify(&self.snapshot()?)
+    }
+
+    /// A key for what stands outside the store, derived from the master key. Each purpose has a key of its own,
+    /// the same at every opening.
+    #[must_use]
+    pub fn derive_key(&self, purpose: &str) -> [u8; 32] {
+        self.shared().ring.hashes.lent(purpose)
     }
 
     fn shared(&self) -> &Arc<Shared> {

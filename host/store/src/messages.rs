@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use portcullis_core::{DeliveryId, OrgId, OutgoingMessage, SessionId, Timestamp};
-use redb::ReadableTable;
 
 use crate::commit::{MessagePhase, QuotaKind};
 use crate::counts::Counts;
@@ -107,7 +106,7 @@ fn leave(tables: &mut Tables<'_>, counts: &mut Counts, row: &[u8], head: Option<
 
 fn prune(tables: &mut Tables<'_>, org: &[u8], now: Timestamp) -> Result<(), StoreFault> {
     let mut old = Vec::new();
-    for age in tables.messages_age.range::<&[u8]>(Prefix::new(&[org]).span())?.take(PRUNED_AT_ONCE) {
+    for age in tables.messages_age.range(Prefix::new(&[org]).span())?.take(PRUNED_AT_ONCE) {
         let (age, _) = age?;
         let changed = number(age.value(), 16).map(Timestamp::from_millis);
         if changed.is_none_or(|changed| now.since(changed) < KEPT) {

@@ -2,12 +2,17 @@
 //!
 //! The format's number stands in the meta table. A step sees the number that it leads from, and either skips itself,
 //! because it is done, or executes. A crash between two steps leaves a format that has a number.
+//! Every step first makes the tables that are not there, so a new table needs a step, if only an empty one.
 //! To add one: write the step, append it to [`STEPS`]; a golden of the old format goes with its test.
+
+use std::collections::BTreeMap;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableError, WriteTransaction};
 
 use crate::counts::Counts;
 use crate::error::{OpenError, StoreFault};
+use crate::keyring::Keyring;
+use crate::kv;
 use crate::tables::{self, Definition, Tables, number};
 use crate::writer::{CommitMode, begin};
 
@@ -17,11 +22,11 @@ pub(crate) const FORMAT: u64 = STEPS.len() as u64;
 /// The row of the meta table that holds the format's number.
 pub(crate) const FORMAT_ROW: &[u8] = b"format";
 
-/// A step sees the tables of the schema, opened, and the transaction for those that the schema no longer has.
-type Step = fn(&WriteTransaction, &mut Tables<'_>) -> Result<(), StoreFault>;
+/// A step sees the transaction, for tables that the schema no longer has, those that it has, opened, and the keys.
+type Step = fn(&WriteTransaction, &mut Tables<'_>, &Keyring) -> Result<(), StoreFault>;
 
 /// Step n leads from format n to n + 1.
-const STEPS: &[Step] = &[make_tables, count_webhooks_and_messages];
+const STEPS: &[Step] = &[make_tables, count_webhooks_and_messages, take_stock_of_plugins];
 
 /// What came of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,37 +56,48 @@ pub(crate) fn check(database: &Database) -> Result<(), OpenError> {
 }
 
 /// Brings the data to the newest format.
-pub(crate) fn run(database: &Database, mode: CommitMode) -> Result<(), StoreFault> {
+pub(crate) fn run(database: &Database, ring: &Keyring, mode: CommitMode) -> Result<(), StoreFault> {
     for (from, step) in (0..).zip(STEPS) {
-        if execute(database, mode, from, *step)? == Outcome::Execute {
+        if execute(database, ring, mode, from, *step)? == Outcome::Execute {
             tracing::info!(format = from + 1, "the data was brought to a newer format");
         }
     }
     Ok(())
 }
 
-fn execute(database: &Database, mode: CommitMode, from: u64, step: Step) -> Result<Outcome, StoreFault> {
+fn execute(
+    database: &Database,
+    ring: &Keyring,
+    mode: CommitMode,
+    from: u64,
+    step: Step,
+) -> Result<Outcome, StoreFault> {
     if format(database)? > from {
         return Ok(Outcome::Skip);
     }
     let transaction = begin(database, mode)?;
     {
-        let mut tables = Tables::open(&transaction)?;
-        step(&transaction, &mut tables)?;
+        let mut tables = Tables::of(&transaction);
+        tables.make()?;
+        step(&transaction, &mut tables, ring)?;
         tables.meta.insert(FORMAT_ROW, &(from + 1).to_be_bytes()[..])?;
     }
     transaction.commit()?;
     Ok(Outcome::Execute)
 }
 
-/// Format 1. Opening the tables has made them.
-fn make_tables(_: &WriteTransaction, _: &mut Tables<'_>) -> Result<(), StoreFault> {
+/// Format 1. The tables have been made.
+fn make_tables(_: &WriteTransaction, _: &mut Tables<'_>, _: &Keyring) -> Result<(), StoreFault> {
     Ok(())
 }
 
 /// Format 2. Webhooks and open messages are counted too; there are none yet, so what was counted goes on as it was.
 /// Idempotency keys lead to messages and no longer to whole answers; no answer was ever kept in the old table.
-fn count_webhooks_and_messages(transaction: &WriteTransaction, tables: &mut Tables<'_>) -> Result<(), StoreFault> {
+fn count_webhooks_and_messages(
+    transaction: &WriteTransaction,
+    tables: &mut Tables<'_>,
+    _: &Keyring,
+) -> Result<(), StoreFault> {
     const OLD_COUNTS: Definition = Definition::new("counts-1");
     const OLD_IDEMPOTENCY: Definition = Definition::new("idempotency-1");
     // On a first boot this makes the old table, empty, to take it out again.
@@ -94,14 +110,39 @@ fn count_webhooks_and_messages(transaction: &WriteTransaction, tables: &mut Tabl
     Ok(())
 }
 
+/// Format 3. Timers are counted, and what plugins keep for a session comes under the session's key.
+/// All else that is new has tables of its own, which have been made.
+fn take_stock_of_plugins(_: &WriteTransaction, tables: &mut Tables<'_>, ring: &Keyring) -> Result<(), StoreFault> {
+    let mut counts = BTreeMap::<Vec<u8>, u32>::new();
+    for row in tables.timers.range(..)? {
+        let (row, _) = row?;
+        if let Some(owner) = row.value().get(..32) {
+            *counts.entry(owner.to_vec()).or_default() += 1;
+        }
+    }
+    for (owner, count) in counts {
+        tables.timer_counts.insert(&owner[..], &count.to_be_bytes()[..])?;
+    }
+    kv::give_to_sessions(tables, ring)
+}
+
 #[cfg(test)]
 mod test {
     use redb::backends::InMemoryBackend;
+    use zeroize::Zeroizing;
 
     use super::*;
+    use crate::keyfile::{KeyFile, MemorySlots};
+    use crate::seal::Hashes;
 
     fn database() -> Database {
         Database::builder().create_with_backend(InMemoryBackend::new()).expect("a database in memory")
+    }
+
+    fn ring() -> Keyring {
+        let secret = Zeroizing::new([1; 32]);
+        let file = KeyFile::new(Box::new(MemorySlots::default()), &secret);
+        Keyring::load(file, Hashes::new(&secret)).expect("an empty file").0
     }
 
     #[test]
@@ -109,9 +150,9 @@ mod test {
         let database = database();
         assert_eq!(format(&database).expect("readable"), 0);
         let mode = CommitMode::default();
-        assert_eq!(execute(&database, mode, 0, make_tables).expect("migrated"), Outcome::Execute);
-        assert_eq!(execute(&database, mode, 0, make_tables).expect("migrated"), Outcome::Skip);
-        run(&database, mode).expect("migrated");
+        assert_eq!(execute(&database, &ring(), mode, 0, make_tables).expect("migrated"), Outcome::Execute);
+        assert_eq!(execute(&database, &ring(), mode, 0, make_tables).expect("migrated"), Outcome::Skip);
+        run(&database, &ring(), mode).expect("migrated");
         assert_eq!(format(&database).expect("readable"), FORMAT);
     }
 

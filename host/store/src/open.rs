@@ -118,7 +118,7 @@ pub(crate) fn assemble(
         ring.file.sync()?;
         fresh.publish();
     }
-    migrations::run(&database, mode)?;
+    migrations::run(&database, &ring, mode)?;
     reconcile(&database, &ring, &damaged)?;
     let (database, queue) = (Arc::new(database), Arc::new(Semaphore::new(QUEUE)));
     let writer = Writer::start(database.clone(), ring.clone(), mode).map_err(OpenError::Thread)?;

@@ -4,23 +4,27 @@
 //! What was sealed here is good only as long as the keys it was sealed with are the living ones; the writer checks that
 //! first, and answers with a conflict if they are not.
 
+pub(crate) mod plugins;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use portcullis_core::{
-    AuditEntry, DecisionRecord, DeviceChange, DomainEvent, KvAccess, KvChange, OrgId, OutgoingMessage, PluginId,
-    SessionId, Timestamp, Webhook,
+    AuditEntry, DecisionRecord, DeviceChange, DomainEvent, OrgId, OutgoingMessage, SessionId, Timestamp, Webhook,
 };
 use serde::Serialize;
 
-use crate::commit::{Commit, IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, TimerChange, Write};
+use crate::commit::{Commit, FACT_BYTES, FactRecord, IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, QuotaKind, Write};
 use crate::error::CommitError;
 use crate::keyfile::Owner;
 use crate::keyring::Keyring;
 use crate::seal::DataKey;
-use crate::step::{KvEffect, KvStep, Limit, NEVER, Prepared, Remembered, SealedEvent, Step};
+use crate::step::{Limit, Prepared, Remembered, SealedEvent, Step};
 use crate::tables::{self, Definition, key, session_part};
-use crate::{erase, messages};
+use crate::{confirmations, erase, messages};
+
+/// About how many bytes a row has; most have fewer, and a session's has more.
+const ROW: usize = 1_024;
 
 /// Seals a commit.
 pub(crate) fn prepare(ring: &Arc<Keyring>, commit: Commit) -> Result<Prepared, CommitError> {
@@ -51,8 +55,17 @@ pub(crate) fn prepare(ring: &Arc<Keyring>, commit: Commit) -> Result<Prepared, C
     for change in commit.timers {
         sealer.timer(change)?;
     }
+    for change in commit.errands {
+        sealer.errand(change)?;
+    }
     for access in commit.kv {
         sealer.kv(access)?;
+    }
+    if let Some(fact) = &commit.fact {
+        sealer.fact(fact);
+    }
+    if !sealer.erases_org {
+        sealer.prepared.tallies = commit.tallies;
     }
     if let Some(record) = &commit.idempotency {
         sealer.idempotency(record);
@@ -102,6 +115,7 @@ impl<'a> Sealer<'a> {
             erased: BTreeSet::new(),
             erases_org: false,
             prepared: Prepared {
+                only_checked: false,
                 org,
                 now,
                 expect: Vec::new(),
@@ -113,6 +127,8 @@ impl<'a> Sealer<'a> {
                 steps: Vec::with_capacity(writes.len() + 4),
                 events: Vec::new(),
                 kv: Vec::new(),
+                tallies: Vec::new(),
+                fact: None,
                 idempotency: None,
             },
         };
@@ -131,11 +147,21 @@ impl<'a> Sealer<'a> {
                 | Write::PutPlugin(_)
                 | Write::PutComponent { .. }
                 | Write::RemovePlugin(_)
+                | Write::RemovePluginVersion { .. }
                 | Write::PutBinding(_)
                 | Write::RemoveBinding(_)
+                | Write::PutSuspension(_)
+                | Write::RemoveSuspension(_)
+                | Write::PutSecret { .. }
+                | Write::RemoveSecret { .. }
+                | Write::PutPublisher(_)
+                | Write::RemovePublisher(_)
+                | Write::PutConfirmation(_)
+                | Write::RemoveConfirmation(_)
                 | Write::PutWebhook(_)
                 | Write::RemoveWebhook(_)
                 | Write::PutMessage(_)
+                | Write::ForgetDecisions { .. }
                 | Write::ForgetEvents { .. } => {}
             }
         }
@@ -232,19 +258,47 @@ impl<'a> Sealer<'a> {
                 let value = self.org_key()?.seal(tables::name(table), &key, &[], &bytes)?;
                 Step::Put { table, key, value }
             }
+            Write::RemovePluginVersion { plugin, version } => Step::RemovePluginVersion { id: plugin, version },
             Write::RemovePlugin(id) => Step::RemovePlugin { id },
             Write::PutBinding(row) => {
                 self.own(row.org)?;
-                let id = row.id.to_bytes();
-                let head = row.generation.to_be_bytes();
-                let value = seal(&*self.org_key()?, tables::BINDINGS, &key(&[&org, &id]), &head, &row)?;
-                Step::PutBinding { id, value }
+                let (table, key) = (tables::BINDINGS, key(&[&org, &row.id.to_bytes()]));
+                let value = seal(&*self.org_key()?, table, &key, &row.generation.to_be_bytes(), &row)?;
+                Step::PutCounted { table, of: QuotaKind::Bindings, key, value }
             }
-            Write::RemoveBinding(id) => Step::RemoveBinding { id: id.to_bytes() },
-            Write::PutWebhook(_) | Write::PutMessage(_) if self.erases_org => return Ok(()),
+            Write::RemoveBinding(id) => Step::RemoveBinding { id },
+            Write::PutWebhook(_)
+            | Write::PutMessage(_)
+            | Write::PutSuspension(_)
+            | Write::PutSecret { .. }
+            | Write::PutPublisher(_)
+            | Write::PutConfirmation(_)
+                if self.erases_org =>
+            {
+                return Ok(());
+            }
+            Write::PutSuspension(row) => self.suspension(&row)?,
+            Write::RemoveSuspension(id) => {
+                Step::Remove { table: tables::SUSPENSIONS, key: key(&[&org, &id.to_bytes()]) }
+            }
+            Write::PutSecret { plugin, name, value } => self.secret(plugin, &name, value)?,
+            Write::RemoveSecret { plugin, name } => {
+                Step::Remove { table: tables::SECRETS, key: self.secret_row(plugin, &name) }
+            }
+            Write::PutPublisher(row) => self.publisher(&row)?,
+            Write::RemovePublisher(id) => {
+                let (table, key) = (tables::PUBLISHERS, key(&[&org, &id.to_bytes()]));
+                Step::RemoveCounted { table, of: QuotaKind::Publishers, key }
+            }
+            Write::PutConfirmation(row) => self.confirmation(&row)?,
+            Write::RemoveConfirmation(hash) => {
+                let key = confirmations::row(&self.ring.hashes, self.prepared.org, &hash);
+                Step::RemoveConfirmation { key }
+            }
             Write::PutWebhook(row) => self.webhook(&row)?,
             Write::RemoveWebhook(id) => Step::RemoveWebhook { id: id.to_bytes() },
             Write::PutMessage(row) => self.message(&row)?,
+            Write::ForgetDecisions { before, at_most } => Step::ForgetDecisions { before, at_most },
             Write::ForgetEvents { through } => Step::ForgetEvents { through: through.0 },
             Write::EraseOrg => Step::EraseOrg,
         };
@@ -329,56 +383,13 @@ impl<'a> Sealer<'a> {
         Ok(())
     }
 
-    fn timer(&mut self, change: TimerChange) -> Result<(), CommitError> {
-        if self.erases_org {
-            return Ok(());
+    fn fact(&mut self, fact: &FactRecord) {
+        debug_assert!(fact.id.len() <= FACT_BYTES, "the front refuses longer ids");
+        if !self.erases_org {
+            let (org, hashes) = (self.prepared.org, &self.ring.hashes);
+            let kept = key(&[&fact.event.to_bytes(), &hashes.fact_content(org, &fact.content)]);
+            self.prepared.fact = Some((hashes.fact(org, &fact.id), kept));
         }
-        let (ring, org) = (self.ring, self.prepared.org);
-        let row = |plugin: PluginId, name: &str| {
-            key(&[&org.to_bytes(), &plugin.to_bytes(), &ring.hashes.plugin_key(org, plugin, name)])
-        };
-        let step = match change {
-            TimerChange::Set(timer) => {
-                self.own(timer.org)?;
-                let key = row(timer.plugin, &timer.key);
-                // A timer about a session that this commit erases goes with the others of that session.
-                if timer.session.is_some_and(|session| self.erased.contains(&session)) {
-                    return Ok(());
-                }
-                let data_key = self.key_about(timer.session)?;
-                let head = [&timer.at.as_millis().to_be_bytes()[..], &session_part(timer.session)].concat();
-                let value = seal(&data_key, tables::TIMERS, &key, &head, &timer)?;
-                Step::SetTimer { key, due: timer.at, value }
-            }
-            TimerChange::Cancel { plugin, key } => Step::CancelTimer { key: row(plugin, &key), due: None },
-            TimerChange::Fired { plugin, key, at } => Step::CancelTimer { key: row(plugin, &key), due: Some(at) },
-        };
-        self.prepared.steps.push(step);
-        Ok(())
-    }
-
-    fn kv(&mut self, access: KvAccess) -> Result<(), CommitError> {
-        if self.erases_org {
-            return Ok(());
-        }
-        let (org, plugin) = (self.prepared.org, access.plugin);
-        let hash = self.ring.hashes.plugin_key(org, plugin, &access.key);
-        let row = key(&[&org.to_bytes(), &plugin.to_bytes(), &hash]);
-        let change = match access.change {
-            KvChange::Keep => KvEffect::Keep,
-            KvChange::Remove => KvEffect::Remove,
-            KvChange::Put { value, expires } => {
-                let name = access.key.as_bytes();
-                let length = u16::try_from(name.len()).map_err(|_too_long| CommitError::KvQuota { plugin })?;
-                let size =
-                    u32::try_from(name.len() + value.len()).map_err(|_too_long| CommitError::KvQuota { plugin })?;
-                let plain = [&length.to_be_bytes()[..], name, &value].concat();
-                let envelope = self.org_key()?.seal(tables::name(tables::KV), &row, &[], &plain)?;
-                KvEffect::Put { expires: expires.map_or(NEVER, Timestamp::as_millis), size, envelope }
-            }
-        };
-        self.prepared.kv.push(KvStep { plugin, key: row, seen: access.seen, change });
-        Ok(())
     }
 
     fn idempotency(&mut self, record: &IdempotencyRecord) {
@@ -400,6 +411,7 @@ fn seal<T: Serialize>(
     row: &T,
 ) -> Result<Vec<u8>, CommitError> {
     let table = tables::name(table);
-    let plain = serde_json::to_vec(row).map_err(|source| CommitError::Encode { table, source: Arc::new(source) })?;
-    Ok(data_key.seal(table, bound, head, &plain)?)
+    data_key.seal_written(table, bound, head, ROW, |value| {
+        serde_json::to_writer(value, row).map_err(|source| CommitError::Encode { table, source: Arc::new(source) })
+    })
 }

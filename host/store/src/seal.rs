@@ -50,15 +50,30 @@ pub(crate) struct DataKey {
 impl DataKey {
     /// The row `head, envelope` for `table`, bound to `bound`.
     pub(crate) fn seal(&self, table: &str, bound: &[u8], head: &[u8], plain: &[u8]) -> Result<Vec<u8>, StoreFault> {
+        self.seal_written(table, bound, head, plain.len(), |value| {
+            value.extend_from_slice(plain);
+            Ok(())
+        })
+    }
+
+    /// Such a row of what is yet to be written, which will be about `expected` bytes: it is sealed where it is written.
+    pub(crate) fn seal_written<E: From<StoreFault>>(
+        &self,
+        table: &str,
+        bound: &[u8],
+        head: &[u8],
+        expected: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<Vec<u8>, E> {
         let mut nonce = [0; 24];
         random(&mut nonce)?;
-        let mut value = Vec::with_capacity(head.len() + OVERHEAD + plain.len());
+        let mut value = Vec::with_capacity(head.len() + OVERHEAD + expected);
         value.extend_from_slice(head);
         value.push(self.scope as u8);
         value.extend_from_slice(&self.generation.to_be_bytes());
         value.extend_from_slice(&nonce);
         let body = value.len();
-        value.extend_from_slice(plain);
+        write(&mut value)?;
         let tag = XChaCha20Poly1305::new((&*self.secret).into())
             .encrypt_inout_detached(&nonce.into(), &self.bound(table, bound), (&mut value[body..]).into())
             .map_err(|_too_long| StoreFault::of("sealing a row")(TooLong))?;
@@ -119,11 +134,23 @@ impl<'a> Envelope<'a> {
 /// Keyed hashes, under which text is found again that must not stand in clear.
 /// Without the master key they can be neither made nor guessed at.
 #[derive(Clone)]
-pub(crate) struct Hashes(Hmac<Sha256>);
+pub(crate) struct Hashes {
+    index: Hmac<Sha256>,
+    /// For keys that others than the store use.
+    lent: Hmac<Sha256>,
+}
 
 impl Hashes {
     pub(crate) fn new(master: &SecretBytes) -> Self {
-        Self(keyed(&derive(master, "portcullis index key 1")))
+        let from = |label| keyed(&derive(master, label));
+        Self { index: from("portcullis index key 1"), lent: from("portcullis lending key 1") }
+    }
+
+    /// A key for what stands outside the store. Other purposes have other keys, and no key tells of another.
+    pub(crate) fn lent(&self, purpose: &str) -> [u8; 32] {
+        let mut mac = self.lent.clone();
+        mac.update(purpose.as_bytes());
+        mac.finalize().into_bytes().into()
     }
 
     /// The hash of an instance name within an organisation.
@@ -156,6 +183,26 @@ impl Hashes {
         self.short("idempotency", &org.to_bytes(), key.as_bytes())
     }
 
+    /// The hash of the id that an organisation gave to a fact.
+    pub(crate) fn fact(&self, org: OrgId, id: &str) -> [u8; 16] {
+        self.short("fact", &org.to_bytes(), id.as_bytes())
+    }
+
+    /// The hash of what a fact says.
+    pub(crate) fn fact_content(&self, org: OrgId, content: &[u8]) -> [u8; 16] {
+        self.short("fact-content", &org.to_bytes(), content)
+    }
+
+    /// The hash of the name of a plugin's secret.
+    pub(crate) fn secret_name(&self, org: OrgId, plugin: PluginId, name: &str) -> [u8; 16] {
+        self.short("secret-name", &[org.to_bytes(), plugin.to_bytes()].concat(), name.as_bytes())
+    }
+
+    /// The hash of a confirmation token's hash.
+    pub(crate) fn confirmation(&self, org: OrgId, hash: &[u8; 32]) -> [u8; 32] {
+        self.full("confirmation", &org.to_bytes(), hash)
+    }
+
     /// The hash of an API key's hash.
     pub(crate) fn api_key(&self, hash: &[u8; 32]) -> [u8; 32] {
         self.full("api-key", &[], hash)
@@ -174,7 +221,7 @@ impl Hashes {
 
     /// `scope` has a fixed length for each purpose, so that no two inputs run together.
     fn full(&self, purpose: &str, scope: &[u8], text: &[u8]) -> [u8; 32] {
-        let mut mac = self.0.clone();
+        let mut mac = self.index.clone();
         for part in [purpose.as_bytes(), &[0], scope, text] {
             mac.update(part);
         }

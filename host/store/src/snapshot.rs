@@ -6,14 +6,19 @@
 //! What a session's or an organisation's key had sealed is gone with the key, also for snapshots that are older:
 //! such rows read as absent.
 
+mod decisions;
 mod messages;
 mod plugins;
+mod policy;
+
+pub use decisions::{DecisionFilter, DecisionPage};
+pub use policy::ERRANDS_OF_AN_ORG;
 
 use std::sync::Arc;
 
 use portcullis_core::{
-    ApiKey, AuditEntry, AuditId, Binding, BindingId, DecisionId, DecisionRecord, DomainEvent, KeyId, Org, OrgId,
-    PluginId, PluginVersion, Session, SessionId,
+    ApiKey, AuditEntry, AuditId, Binding, BindingId, DomainEvent, KeyId, Org, OrgId, PluginId, PluginVersion, Session,
+    SessionId,
 };
 use redb::{ReadOnlyTable, ReadTransaction};
 use serde::de::DeserializeOwned;
@@ -23,7 +28,7 @@ use crate::commit::OutboxPlace;
 use crate::error::ReadError;
 use crate::keyfile::Owner;
 use crate::keyring::Opened;
-use crate::tables::{self, Definition, NO_SESSION, Prefix, Span, key, number, org_of, part, session_of, session_part};
+use crate::tables::{self, Definition, NO_SESSION, Prefix, Span, key, number, org_of, part, session_of};
 
 /// The state of the store at one point in time.
 pub struct Snapshot {
@@ -148,56 +153,9 @@ impl Snapshot {
     }
 }
 
-// === Decisions, audit and events ===
+// === Audit and events ===
 
 impl Snapshot {
-    /// At most `limit` decisions, newest first, from the one before `before` on; of one session if one is given.
-    /// Those of erased sessions have a verdict without text, and neither input nor answers.
-    pub fn decisions(
-        &self,
-        org: OrgId,
-        before: Option<DecisionId>,
-        session: Option<SessionId>,
-        limit: usize,
-    ) -> Result<Vec<DecisionRecord>, ReadError> {
-        let (table, owner) = match session {
-            Some(session) => (tables::DECISION_RECORDS, key(&[&org.to_bytes(), &session.to_bytes()])),
-            None => (tables::DECISIONS, org.to_bytes().to_vec()),
-        };
-        let own = Prefix::new(&[&owner]);
-        let before = before.map(|id| key(&[&owner, &id.to_bytes()]));
-        let rows = self.table(table)?;
-        let mut found = Vec::new();
-        for row in rows.range::<&[u8]>(own.before(before.as_deref()))?.rev() {
-            if found.len() == limit {
-                break;
-            }
-            let (row, _) = row?;
-            if let Some(id) = part(row.value(), owner.len()) {
-                found.extend(self.decision(org, DecisionId::from_bytes(id))?);
-            }
-        }
-        Ok(found)
-    }
-
-    /// One decision.
-    pub fn decision(&self, org: OrgId, id: DecisionId) -> Result<Option<DecisionRecord>, ReadError> {
-        let (org_part, id) = (org.to_bytes(), id.to_bytes());
-        let skeleton: Option<DecisionRecord> =
-            self.get(tables::DECISIONS, Owner::org(org), &key(&[&org_part, &id]), 0)?;
-        let Some(skeleton) = skeleton else { return Ok(None) };
-        let session = skeleton.session;
-        let row = key(&[&org_part, &session_part(session), &id]);
-        let rows = self.table(tables::DECISION_RECORDS)?;
-        let full = match rows.get(&row[..])? {
-            Some(value) if !value.value().is_empty() => {
-                self.decode(tables::DECISION_RECORDS, Owner { org, session }, &row, &row, value.value(), 0)?
-            }
-            Some(_) | None => None,
-        };
-        Ok(Some(full.unwrap_or(skeleton)))
-    }
-
     /// At most `limit` entries of the audit, newest first, from the one before `before` on.
     pub fn audit(&self, org: OrgId, before: Option<AuditId>, limit: usize) -> Result<Vec<AuditEntry>, ReadError> {
         let (own, before) = (Prefix::new(&[&org.to_bytes()]), before.map(|id| key(&[&org.to_bytes(), &id.to_bytes()])));

@@ -6,9 +6,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use portcullis_core::{DeliveryId, OrgId, PluginId, SessionId, Timestamp, Window};
+use portcullis_core::{BindingId, DeliveryId, OrgId, PluginId, SessionId, Timestamp, Window};
 
-use crate::commit::{Expectation, Quota};
+use crate::commit::{Expectation, Quota, QuotaKind, TallyChange};
 use crate::keyfile::Owner;
 use crate::keyring::Reserved;
 use crate::seal::DataKey;
@@ -16,6 +16,8 @@ use crate::tables::Definition;
 
 /// A commit, ready for the writer.
 pub(crate) struct Prepared {
+    /// Whether only to tell whether it would hold.
+    pub(crate) only_checked: bool,
     pub(crate) org: OrgId,
     pub(crate) now: Timestamp,
     pub(crate) expect: Vec<Expectation>,
@@ -30,6 +32,9 @@ pub(crate) struct Prepared {
     pub(crate) steps: Vec<Step>,
     pub(crate) events: Vec<SealedEvent>,
     pub(crate) kv: Vec<KvStep>,
+    pub(crate) tallies: Vec<TallyChange>,
+    /// The hash of a fact's id, and what is kept under it.
+    pub(crate) fact: Option<([u8; 16], Vec<u8>)>,
     pub(crate) idempotency: Option<Remembered>,
 }
 
@@ -78,15 +83,51 @@ pub(crate) enum Step {
         name: [u8; 16],
         value: Vec<u8>,
     },
+    RemovePluginVersion {
+        id: PluginId,
+        version: u32,
+    },
     RemovePlugin {
         id: PluginId,
     },
-    PutBinding {
-        id: [u8; 16],
+    /// A row without index that is counted.
+    PutCounted {
+        table: Definition,
+        of: QuotaKind,
+        key: Vec<u8>,
         value: Vec<u8>,
     },
+    /// Such a row is taken out.
+    RemoveCounted {
+        table: Definition,
+        of: QuotaKind,
+        key: Vec<u8>,
+    },
     RemoveBinding {
-        id: [u8; 16],
+        id: BindingId,
+    },
+    PutSuspension {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    PutSecret {
+        plugin: PluginId,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    PutConfirmation {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    RemoveConfirmation {
+        key: Vec<u8>,
+    },
+    PutErrand {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    RemoveErrand {
+        key: Vec<u8>,
     },
     PutWebhook {
         id: [u8; 16],
@@ -109,6 +150,10 @@ pub(crate) enum Step {
     CancelTimer {
         key: Vec<u8>,
         due: Option<Timestamp>,
+    },
+    ForgetDecisions {
+        before: Timestamp,
+        at_most: usize,
     },
     ForgetEvents {
         through: u64,

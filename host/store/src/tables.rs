@@ -1,8 +1,8 @@
 //! The schema: every table with its key and its value.
 //!
 //! Keys are byte strings that begin with the 16 bytes of an [`OrgId`], so that nothing is read without saying whose it is.
-//! The exceptions hold ids and keyed hashes only and are named as indexes or queues: `key-hashes`, `session-tokens`,
-//! `timers-due`, `outbox-order`; and `meta`.
+//! The exceptions hold ids, keyed hashes and numbers only and are named as indexes, queues or sums: `key-hashes`,
+//! `session-tokens`, `timers-due`, `outbox-order`, `tallies`; and `meta`.
 //!
 //! A value is a *head* of fixed length in clear, which the writer checks without opening anything, and then an
 //! *envelope* sealed under a key that can be destroyed (see [`crate::seal`]).
@@ -11,17 +11,22 @@
 //!
 //! The number in a table's name is its version. Changing a key or a value means a new number and a migration.
 
-use std::ops::Bound;
+use std::cell::OnceCell;
+use std::ops::{Bound, RangeBounds};
 
 use portcullis_core::{OrgId, SessionId};
-use redb::{ReadableTable, Table, TableDefinition, TableHandle, WriteTransaction};
+use redb::{AccessGuard, ReadableTable, Table, TableDefinition, TableHandle, WriteTransaction};
 
 use crate::error::StoreFault;
 
 /// All tables map bytes to bytes.
 pub(crate) type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
-/// An open table of a write transaction.
-pub(crate) type Rows<'txn> = Table<'txn, &'static [u8], &'static [u8]>;
+/// What a table of a write transaction gives back.
+type Value<'a> = AccessGuard<'a, &'static [u8]>;
+/// A span of its rows.
+type Range<'a> = redb::Range<'a, &'static [u8], &'static [u8]>;
+/// A table of a write transaction once it is open.
+type Opened<'txn> = Table<'txn, &'static [u8], &'static [u8]>;
 
 macro_rules! tables {
     ($($(#[$doc:meta])* $constant:ident $field:ident $name:literal;)*) => {
@@ -39,15 +44,20 @@ macro_rules! tables {
             }
         }
 
-        /// All tables of one write transaction, opened once.
+        /// All tables of one write transaction, each opened when it is first used.
         pub(crate) struct Tables<'txn> {
             $(pub(crate) $field: Rows<'txn>,)*
         }
 
         impl<'txn> Tables<'txn> {
-            /// Opens every table, making those that are not there.
-            pub(crate) fn open(transaction: &'txn WriteTransaction) -> Result<Self, StoreFault> {
-                Ok(Self { $($field: transaction.open_table($constant)?,)* })
+            pub(crate) fn of(transaction: &'txn WriteTransaction) -> Self {
+                Self { $($field: Rows { transaction, definition: $constant, table: OnceCell::new() },)* }
+            }
+
+            /// Opens every table, which makes those that are not there.
+            pub(crate) fn make(&self) -> Result<(), StoreFault> {
+                $(self.$field.opened()?;)*
+                Ok(())
             }
 
             /// The table that a definition names.
@@ -74,7 +84,8 @@ tables! {
 
     /// Table: how many rows of each kind an organisation has.
     /// Key: org.
-    /// Value: sessions, keys, plugins, bindings, webhooks, open messages (4 bytes each).
+    /// Value: sessions, keys, plugins, bindings, webhooks, open messages, errands, confirmations, publishers (4 bytes each).
+    /// Kinds that are missing at the end are counted from zero.
     COUNTS counts "counts-2";
 
     /// Table: sessions.
@@ -132,6 +143,58 @@ tables! {
     /// Key: org, binding.
     /// Value: generation (8), then [`portcullis_core::Binding`] under the org's key.
     BINDINGS bindings "bindings-1";
+
+    /// Table: bindings that are no longer asked in an organisation.
+    /// Key: org, binding.
+    /// Value: the binding's generation (8), then [`portcullis_core::Suspension`] under the org's key.
+    SUSPENSIONS suspensions "suspensions-1";
+
+    /// Table: how candidates compare with what is bound. A sum across organisations.
+    /// Key: binding, version of the candidate (4), org.
+    /// Value: asked (8), diverged (8).
+    TALLIES tallies "tallies-1";
+
+    /// Table: secrets that plugins can use.
+    /// Key: org, plugin, hash of the name (16).
+    /// Value: name, secret and time under the org's key.
+    SECRETS secrets "secrets-1";
+
+    /// Table: whose signatures on plugins count.
+    /// Key: org, publisher.
+    /// Value: [`portcullis_core::Publisher`] under the org's key.
+    PUBLISHERS publishers "publishers-1";
+
+    /// Table: what callers have been asked.
+    /// Key: org, keyed hash of the token's hash (32).
+    /// Value: end (8), session or zeros (16), then [`portcullis_core::Confirmation`] under the session's key, or the org's
+    /// where there is none.
+    CONFIRMATIONS confirmations "confirmations-1";
+
+    /// Table: confirmations by their ends, to forget those that can no longer be given.
+    /// Key: org, end (8), keyed hash of the token's hash (32).
+    /// Value: nothing.
+    CONFIRMATIONS_AGE confirmations_age "confirmations-age-1";
+
+    /// Table: what plugins are still to be told, or have asked for.
+    /// Key: org, errand.
+    /// Value: due (8), session or zeros (16), binding (16), plugin (16), then [`portcullis_core::Errand`] under the session's
+    /// key, or the org's where there is none.
+    ERRANDS errands "errands-1";
+
+    /// Table: which errands are due when, for each organisation, so that none stands in the way of another.
+    /// Key: org, due (8), errand.
+    /// Value: nothing.
+    ERRANDS_DUE errands_due "errands-due-1";
+
+    /// Table: the facts that organisations have told, by the ids that they gave them.
+    /// Key: org, hash of the id (16).
+    /// Value: time (8).
+    FACTS facts "facts-1";
+
+    /// Table: facts by age, to forget the oldest.
+    /// Key: org, time (8), hash of the id (16).
+    /// Value: nothing.
+    FACTS_AGE facts_age "facts-age-1";
 
     /// Table: webhooks.
     /// Key: org, webhook.
@@ -199,13 +262,23 @@ tables! {
     /// Value: nothing.
     TIMERS_DUE timers_due "timers-due-1";
 
+    /// Table: how many timers a plugin has set in an organisation.
+    /// Key: org, plugin.
+    /// Value: how many (4).
+    TIMER_COUNTS timer_counts "timer-counts-1";
+
+    /// Table: what plugins keep for single sessions.
+    /// Key: org, plugin, session, hash of the key (16).
+    /// Value: as in the next table, but under the session's key.
+    SESSION_KV session_kv "session-kv-1";
+
     /// Table: what plugins keep.
     /// Key: org, plugin, hash of the key (16).
     /// Value: version (8), expiry or all ones (8), bytes that count towards the quota (4), then the length of the key (2),
     /// the key and the value under the org's key.
     KV kv "kv-1";
 
-    /// Table: how much a plugin keeps.
+    /// Table: how much a plugin keeps, for single sessions and otherwise.
     /// Key: org, plugin.
     /// Value: keys (4), bytes (8).
     KV_USAGE kv_usage "kv-usage-1";
@@ -229,6 +302,58 @@ tables! {
     /// Key: org, session, or zeros for the org itself.
     /// Value: slot (4), slot generation (4), since (8), SHA-256 of the slot as it was (32).
     TOMBSTONES tombstones "tombstones-1";
+}
+
+/// A table of a write transaction. Most commits use few of the tables, and each that is opened has to be closed again.
+pub(crate) struct Rows<'txn> {
+    transaction: &'txn WriteTransaction,
+    definition: Definition,
+    table: OnceCell<Opened<'txn>>,
+}
+
+impl<'txn> Rows<'txn> {
+    /// The value under a key.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value<'_>>, StoreFault> {
+        Ok(self.opened()?.get(key)?)
+    }
+
+    /// The rows of a span, in order.
+    pub(crate) fn range<'a>(&self, span: impl RangeBounds<&'a [u8]> + 'a) -> Result<Range<'_>, StoreFault> {
+        Ok(self.opened()?.range(span)?)
+    }
+
+    /// Puts a value under a key; the one that was there.
+    pub(crate) fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<Option<Value<'_>>, StoreFault> {
+        Ok(self.opened_mut()?.insert(key, value)?)
+    }
+
+    /// Takes a row out; its value.
+    pub(crate) fn remove(&mut self, key: &[u8]) -> Result<Option<Value<'_>>, StoreFault> {
+        Ok(self.opened_mut()?.remove(key)?)
+    }
+
+    /// Takes those rows of a span out that are not to be kept.
+    pub(crate) fn retain_in<'a>(
+        &mut self,
+        span: impl RangeBounds<&'a [u8]> + 'a,
+        mut keep: impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), StoreFault> {
+        Ok(self.opened_mut()?.retain_in(span, |key, _| keep(key))?)
+    }
+
+    /// The table itself, which is made if it is not there.
+    pub(crate) fn opened(&self) -> Result<&Opened<'txn>, StoreFault> {
+        if self.table.get().is_none() {
+            let opened = self.transaction.open_table(self.definition)?;
+            return Ok(self.table.get_or_init(|| opened));
+        }
+        Ok(self.table.get().expect("it was there a moment ago"))
+    }
+
+    fn opened_mut(&mut self) -> Result<&mut Opened<'txn>, StoreFault> {
+        self.opened()?;
+        Ok(self.table.get_mut().expect("it was opened a moment ago"))
+    }
 }
 
 /// The bytes that stand for "no session" in keys. No session has them, because a ULID of time zero is never made.
@@ -306,6 +431,12 @@ impl Prefix {
         (Bound::Included(key), self.upper())
     }
 
+    /// Those after all of them; none if the prefix is all ones.
+    pub(crate) fn beyond(&self) -> Span<'_> {
+        let start = self.end.as_deref().map_or(Bound::Excluded(&[u8::MAX; 64][..]), Bound::Included);
+        (start, Bound::Unbounded)
+    }
+
     fn upper(&self) -> Bound<&[u8]> {
         self.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded)
     }
@@ -313,7 +444,7 @@ impl Prefix {
 
 /// Removes every row whose key begins with these bytes.
 pub(crate) fn remove_prefix(rows: &mut Rows<'_>, prefix: &Prefix) -> Result<(), StoreFault> {
-    Ok(rows.retain_in::<&[u8], _>(prefix.span(), |_, _| false)?)
+    rows.retain_in(prefix.span(), |_| false)
 }
 
 /// A key and a value, or the beginning of one.
@@ -322,7 +453,7 @@ pub(crate) type Pair = (Vec<u8>, Vec<u8>);
 /// Copies of the keys and the first `head` bytes of the values that begin with these bytes.
 pub(crate) fn heads(rows: &Rows<'_>, prefix: &Prefix, head: usize) -> Result<Vec<Pair>, StoreFault> {
     let mut found = Vec::new();
-    for row in rows.range::<&[u8]>(prefix.span())? {
+    for row in rows.range(prefix.span())? {
         let (key, value) = row?;
         let value = value.value();
         found.push((key.value().to_vec(), value[..head.min(value.len())].to_vec()));

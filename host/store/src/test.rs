@@ -2,11 +2,13 @@
 
 mod commits;
 mod crash;
+mod decisions;
 mod erasing;
 mod limits;
 mod migrating;
 mod model;
 mod opening;
+mod policy;
 mod rows;
 mod sample;
 mod verifying;

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_core::{OrgId, SessionId};
-use redb::ReadableTable;
 
 use crate::error::{CommitError, StoreFault};
 use crate::step::{Prepared, Step};

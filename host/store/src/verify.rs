@@ -2,20 +2,21 @@
 //!
 //! A finding is a sentence that names the table and the row. Nothing is repaired here.
 
+mod plugins;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use portcullis_core::{
     ApiKey, AuditEntry, Binding, DecisionRecord, DomainEvent, Org, OrgId, OutgoingMessage, PluginVersion, Session,
-    Timestamp, Webhook,
+    Webhook,
 };
 use serde::de::DeserializeOwned;
 
-use crate::commit::{PluginTimer, QuotaKind};
+use crate::commit::QuotaKind;
 use crate::counters::Hit;
 use crate::counts::Counts;
 use crate::error::ReadError;
 use crate::keyfile::Owner;
-use crate::kv::{Head, KvUsage};
 use crate::seal::hex;
 use crate::snapshot::{OwnerOf, Snapshot, owner_in_head, owner_org, owner_session};
 use crate::tables::{self, Definition, key, org_of, session_part};
@@ -38,12 +39,17 @@ pub(crate) fn verify(snapshot: &Snapshot) -> Result<Report, ReadError> {
     check.plugins()?;
     check.webhooks()?;
     check.messages()?;
+    check.errands()?;
+    check.confirmations()?;
+    check.suspensions_and_tallies()?;
+    check.secrets_and_publishers()?;
     check.org_rows()?;
     check.decisions()?;
     check.events()?;
     check.timers()?;
     check.kv()?;
-    check.counters_and_idempotency()?;
+    check.counters()?;
+    check.idempotency_and_facts()?;
     check.owners()?;
     Ok(check.report)
 }
@@ -216,45 +222,7 @@ impl Check<'_> {
         self.index(tables::OUTBOX_ORDER, &order)
     }
 
-    fn timers(&mut self) -> Result<(), ReadError> {
-        let mut due = Pairs::new();
-        self.json(tables::TIMERS, 24, owner_in_head, |check, row, value, timer: PluginTimer| {
-            let at = timer.at.as_millis().to_be_bytes();
-            check.head(tables::TIMERS, row, value, &[&at, &session_part(timer.session)]);
-            due.insert((key(&[&at, row]), Vec::new()));
-        })?;
-        self.index(tables::TIMERS_DUE, &due)
-    }
-
-    fn kv(&mut self) -> Result<(), ReadError> {
-        let mut usages: BTreeMap<Vec<u8>, KvUsage> = BTreeMap::new();
-        self.each(tables::KV, |check, row, value| {
-            let (Some(org), Some(head), Some(plugin)) = (org_of(row), Head::parse(value), row.get(..32)) else {
-                return check.find(tables::KV, row, "is too short");
-            };
-            usages.entry(plugin.to_vec()).or_default().add(head.size);
-            // At time zero nothing has expired.
-            match check.snapshot.kv_row(org, row, value, Timestamp::default()) {
-                Ok(Some((name, entry))) if name.len() + entry.value.len() != head.size as usize => {
-                    check.find(tables::KV, row, "has another size than its head says");
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => check.find(tables::KV, row, "has no key to open it"),
-                Err(error) => check.report.findings.push(error.to_string()),
-            }
-        })?;
-        self.each(tables::KV_USAGE, |check, row, value| {
-            if usages.remove(row).unwrap_or_default() != KvUsage::parse(value) {
-                check.find(tables::KV_USAGE, row, "does not add up");
-            }
-        })?;
-        for row in usages.keys() {
-            self.find(tables::KV_USAGE, row, "is missing");
-        }
-        Ok(())
-    }
-
-    fn counters_and_idempotency(&mut self) -> Result<(), ReadError> {
+    fn counters(&mut self) -> Result<(), ReadError> {
         let mut last: Option<(Vec<u8>, Hit)> = None;
         self.each(tables::HITS, |check, row, _| {
             let (Some(counter), Some(hit)) = (row.get(..32), Hit::parse(row)) else {
@@ -267,14 +235,25 @@ impl Check<'_> {
             }
             last = Some((counter.to_vec(), hit));
         })?;
-        let mut ages = Pairs::new();
-        self.each(tables::IDEMPOTENCY, |check, row, value| {
-            let (Some((org, hash)), Some(at), 40) = (row.split_at_checked(16), value.get(..8), value.len()) else {
-                return check.find(tables::IDEMPOTENCY, row, "has another length than it should");
-            };
-            ages.insert((key(&[org, at, hash]), Vec::new()));
-        })?;
-        self.index(tables::IDEMPOTENCY_AGE, &ages)
+        Ok(())
+    }
+
+    fn idempotency_and_facts(&mut self) -> Result<(), ReadError> {
+        let tables = [
+            (tables::IDEMPOTENCY, tables::IDEMPOTENCY_AGE, 8 + 16 + 16),
+            (tables::FACTS, tables::FACTS_AGE, 8 + 16 + 16),
+        ];
+        for (table, index, length) in tables {
+            let mut ages = Pairs::new();
+            self.each(table, |check, row, value| match (row.split_at_checked(16), value.get(..8)) {
+                (Some((org, hash)), Some(at)) if value.len() == length => {
+                    ages.insert((key(&[org, at, hash]), Vec::new()));
+                }
+                _ => check.find(table, row, "has another length than it should"),
+            })?;
+            self.index(index, &ages)?;
+        }
+        Ok(())
     }
 
     /// Owners have keys, keys have owners.

@@ -21,7 +21,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use portcullis_core::Timestamp;
-use redb::{Database, Durability, ReadableTable, WriteTransaction};
+use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::apply::{self, Batch};
@@ -198,11 +198,16 @@ impl Work {
         let transaction = begin(&self.database, self.mode)?;
         let mut reserved = Vec::new();
         let doomed = {
-            let mut tables = Tables::open(&transaction)?;
+            let mut tables = Tables::of(&transaction);
             let outbox = tables.meta.get(OUTBOX)?.and_then(|row| number(row.value(), 0)).unwrap_or_default();
             let mut batch = Batch { ring: &self.ring, made: HashMap::new(), doomed: HashSet::new(), outbox };
             for (mut commit, reply) in waiting {
                 match apply::check(&tables, &batch, &commit) {
+                    Ok(()) if commit.only_checked => {
+                        drop(commit);
+                        reply.send(Ok(Committed { last_event: None }));
+                        continue;
+                    }
                     Ok(()) => {}
                     Err(CommitError::Store(fault)) => {
                         reply.send(Err(CommitError::Store(fault.clone())));

@@ -4,21 +4,19 @@ use portcullis_core::{KvEntry, OperationKind, OrgId, PluginId, Timestamp, Window
 
 use super::{Snapshot, owner_in_head};
 use crate::commit::PluginTimer;
-use crate::counters;
 use crate::error::ReadError;
-use crate::keyfile::Owner;
-use crate::kv::{HEAD, Head, KvUsage};
+use crate::kv::{HEAD, Head, KvUsage, Place};
 use crate::step::NEVER;
-use crate::tables::{self, Prefix, key, number, part};
+use crate::tables::{self, Definition, Prefix, key, number};
+use crate::{counters, kv};
 
 impl Snapshot {
     /// The live value under a plugin's key.
     pub fn kv(&self, org: OrgId, plugin: PluginId, name: &str, now: Timestamp) -> Result<Option<KvEntry>, ReadError> {
-        let hash = self.shared.ring.hashes.plugin_key(org, plugin, name);
-        let row = key(&[&org.to_bytes(), &plugin.to_bytes(), &hash]);
-        let rows = self.table(tables::KV)?;
-        let Some(value) = rows.get(&row[..])? else { return Ok(None) };
-        Ok(self.kv_row(org, &row, value.value(), now)?.map(|(_, entry)| entry))
+        let place = Place::of(&self.shared.ring.hashes, org, plugin, name);
+        let rows = self.table(place.table())?;
+        let Some(value) = rows.get(&place.row[..])? else { return Ok(None) };
+        Ok(self.kv_row(place.table(), &place.row, value.value(), now)?.map(|(_, entry)| entry))
     }
 
     /// At most `limit` live keys of a plugin with this prefix, in order, from the one after `after` on.
@@ -34,13 +32,15 @@ impl Snapshot {
     ) -> Result<Vec<String>, ReadError> {
         let own = Prefix::new(&[&org.to_bytes(), &plugin.to_bytes()]);
         let mut names = Vec::new();
-        for row in self.table(tables::KV)?.range::<&[u8]>(own.span())? {
-            let (row, value) = row?;
-            if let Some((name, _)) = self.kv_row(org, row.value(), value.value(), now)?
-                && name.starts_with(prefix)
-                && after.is_none_or(|after| name.as_str() > after)
-            {
-                names.push(name);
+        for table in [tables::KV, tables::SESSION_KV] {
+            for row in self.table(table)?.range::<&[u8]>(own.span())? {
+                let (row, value) = row?;
+                if let Some((name, _)) = self.kv_row(table, row.value(), value.value(), now)?
+                    && name.starts_with(prefix)
+                    && after.is_none_or(|after| name.as_str() > after)
+                {
+                    names.push(name);
+                }
             }
         }
         names.sort_unstable();
@@ -97,21 +97,20 @@ impl Snapshot {
 
     pub(crate) fn kv_row(
         &self,
-        org: OrgId,
+        table: Definition,
         row: &[u8],
         value: &[u8],
         now: Timestamp,
     ) -> Result<Option<(String, KvEntry)>, ReadError> {
-        let unopenable = || ReadError::unopenable(tables::KV, row);
+        let unopenable = || ReadError::unopenable(table, row);
+        let owner = kv::owner(row).ok_or_else(unopenable)?;
         let head = Head::parse(value).ok_or_else(unopenable)?;
         if !head.lives(now) {
             return Ok(None);
         }
-        let Some(plain) = self.open(tables::KV, Owner::org(org), row, row, value, HEAD)? else { return Ok(None) };
-        let length = part(&plain, 0).map(u16::from_be_bytes).ok_or_else(unopenable)?;
-        let (name, value) = plain[2..].split_at_checked(length.into()).ok_or_else(unopenable)?;
-        let name = String::from_utf8(name.to_vec()).map_err(|_not_text| unopenable())?;
+        let Some(plain) = self.open(table, owner, row, row, value, HEAD)? else { return Ok(None) };
+        let (name, value) = kv::name_in(&plain).ok_or_else(unopenable)?;
         let expires = (head.expires != NEVER).then(|| Timestamp::from_millis(head.expires));
-        Ok(Some((name, KvEntry { value: value.to_vec(), version: head.version, expires })))
+        Ok(Some((name.to_owned(), KvEntry { value: value.to_vec(), version: head.version, expires })))
     }
 }

@@ -1,9 +1,11 @@
 //! What a commit rests on: expectations, names, keys of plugins, idempotency; alone and against others in the same batch.
 
-use portcullis_core::{KvAccess, KvChange, MessageState, OrgId, Session};
+use std::time::Duration;
+
+use portcullis_core::{EventId, KvAccess, KvChange, MessageState, OrgId, Session};
 
 use super::sample::*;
-use crate::{Commit, CommitError, Expectation, IdempotencyRecord, MessagePhase, Store, Write};
+use crate::{Commit, CommitError, Expectation, IdempotencyRecord, MessagePhase, Quota, QuotaKind, Store, Write};
 
 fn refused(store: &Store, commit: Commit) -> CommitError {
     let before = store.verify().expect("verified").rows;
@@ -262,4 +264,35 @@ fn the_writer_finishes_its_queue_when_the_store_is_dropped() {
     });
     drop(store);
     assert_eq!(read(&open()).session(org_id(1), session_id(5)).expect("read"), Some(session(1, 5)));
+}
+
+#[test]
+fn a_fact_leads_to_its_event_and_is_told_from_another_one() {
+    let store = store();
+    keep(&store, Commit { fact: Some(fact("invoice-1")), ..writing(1, vec![]) });
+    let known = |owner, content: &[u8], now| {
+        let known = read(&store).fact(org_id(owner), "invoice-1", content, now).expect("read");
+        known.map(|fact| (fact.at, fact.event, fact.same))
+    };
+    let event = EventId::from_bytes([7; 16]);
+    assert_eq!(known(1, b"paid", NOW), Some((NOW, event, true)));
+    assert_eq!(known(1, b"not paid", NOW), Some((NOW, event, false)));
+    assert_eq!(known(2, b"paid", NOW), None);
+    let later = NOW.after(Duration::from_secs(30 * 24 * 60 * 60));
+    assert_eq!(known(1, b"paid", later), None);
+}
+
+#[tokio::test]
+async fn a_commit_that_is_only_checked_changes_nothing() {
+    let store = store();
+    keep(&store, creating(1, 5));
+    let before = store.verify().expect("verified").rows;
+    store.check(creating(1, 6)).await.expect("it would hold");
+    store.check(creating(1, 6)).await.expect("it still would");
+    assert_eq!(store.verify().expect("verified").rows, before);
+    assert!(matches!(store.check(creating(1, 5)).await, Err(CommitError::Conflict)));
+    let full = Commit { quotas: vec![Quota { of: QuotaKind::Sessions, max: 1 }], ..creating(1, 6) };
+    assert!(matches!(store.check(full).await, Err(CommitError::Quota { of: QuotaKind::Sessions, max: 1 })));
+    keep(&store, creating(1, 6));
+    assert_sound(&store);
 }

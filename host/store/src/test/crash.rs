@@ -17,14 +17,17 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use portcullis_core::{AuditOutcome, DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange};
+use portcullis_core::{AuditOutcome, DeviceChange, DeviceStore, DeviceStoreError, Errand, KvAccess, KvChange};
 use redb::{Database, StorageBackend};
 use zeroize::Zeroizing;
 
 use super::sample::*;
 use crate::keyfile::{SlotStorage, new_header};
 use crate::open::assemble;
-use crate::{Commit, CommitError, CommitMode, IdempotencyRecord, OpenError, Store, TimerChange, Write};
+use crate::{
+    Commit, CommitError, CommitMode, ErrandChange, Expectation, IdempotencyRecord, OpenError, Store, TallyChange,
+    TimerChange, Write,
+};
 
 const SECRET: [u8; 32] = [9; 32];
 const SESSIONS: Range<u8> = 5..9;
@@ -218,18 +221,47 @@ fn furnished(owner: u8, byte: u8) -> Vec<Write> {
         Write::PutSession(tokened(owner, byte, &format!("token-{byte}"))),
         Write::PutWebhook(webhook(owner, Some(byte), byte)),
         Write::PutMessage(message(owner, byte, byte)),
+        Write::PutConfirmation(confirmation(owner, Some(byte), byte)),
     ]
 }
 
+/// The key of a plugin's that goes with a session.
+fn of_session(byte: u8) -> String {
+    format!("session:{}:made", session_id(byte))
+}
+
+/// An errand that outlives the session.
+fn of_org(byte: u8) -> Errand {
+    errand(1, None, byte + 100, NOW)
+}
+
+/// A message is sent, a webhook made, an errand done, a question answered, and a candidate counted.
+fn going_on(byte: u8) -> Commit {
+    let (id, hash) = (of_org(byte).id, confirmation(1, None, byte).hash);
+    let writes = vec![
+        Write::PutMessage(moved(&message(1, byte, byte), sent(NOW), at(1))),
+        Write::PutWebhook(webhook(1, None, byte + 100)),
+        Write::RemoveConfirmation(hash),
+    ];
+    Commit {
+        expect: vec![Expectation::Errand(id), Expectation::Confirmation(hash)],
+        errands: vec![ErrandChange::Remove(id)],
+        tallies: vec![TallyChange { binding: binding(1, 1).id, candidate_version: 2, diverged: false }],
+        ..writing(1, writes)
+    }
+}
+
 fn whole_creation(byte: u8) -> Commit {
-    let count = |seen| KvAccess {
+    let count = |key| KvAccess {
         plugin: plugin_id(3),
-        key: format!("made-{byte}"),
-        seen,
+        key,
+        seen: Some(None),
         change: KvChange::Put { value: vec![byte], expires: None },
     };
     Commit {
-        kv: vec![count(Some(None))],
+        kv: vec![count(format!("made-{byte}")), count(of_session(byte))],
+        errands: vec![ErrandChange::Put(errand(1, Some(byte), byte, NOW)), ErrandChange::Put(of_org(byte))],
+        fact: Some(fact(&format!("fact-{byte}"))),
         timers: vec![TimerChange::Set(timer(1, Some(byte), &format!("timer-{byte}"), at(9)))],
         idempotency: Some(IdempotencyRecord {
             key: format!("once-{byte}"),
@@ -244,7 +276,7 @@ fn whole_creation(byte: u8) -> Commit {
 
 /// Makes organisations and sessions, erases some, and stops at the first failure.
 fn workload(store: &Store, told: &mut Told) -> Result<(), CommitError> {
-    store.commit_blocking(writing(1, vec![Write::PutOrg(org(1))]))?;
+    store.commit_blocking(writing(1, vec![Write::PutOrg(org(1)), Write::PutBinding(binding(1, 1))]))?;
     told.org = true;
     for byte in SESSIONS {
         store.commit_blocking(whole_creation(byte))?;
@@ -256,9 +288,7 @@ fn workload(store: &Store, told: &mut Told) -> Result<(), CommitError> {
             return Err(CommitError::Closed);
         }
         told.devices.push(byte);
-        let done = moved(&message(1, byte, byte), sent(NOW), at(1));
-        let on = [Write::PutMessage(done), Write::PutWebhook(webhook(1, None, byte + 100))];
-        store.commit_blocking(writing(1, on.into()))?;
+        store.commit_blocking(going_on(byte))?;
         told.sent.push(byte);
     }
     for byte in [5, 6] {
@@ -285,6 +315,9 @@ fn assert_recovered(store: &Store, told: &Told, context: &str) {
     let org_id = org_id(1);
     assert!(!told.org || snapshot.org(org_id).expect("read").is_some(), "{context}: the organisation is lost");
     let all = snapshot.events_after(None, 99).expect("read");
+    let backlog = snapshot.errands_due(NOW, 99).expect("read");
+    let answered = snapshot.tally(binding(1, 1).id, 2).expect("read").asked;
+    let mut carried = 0;
     let receipts = snapshot.audit(org_id, None, 99).expect("read");
     for byte in SESSIONS {
         let unique = u128::from(byte);
@@ -300,6 +333,14 @@ fn assert_recovered(store: &Store, told: &Told, context: &str) {
         let moved_on = snapshot.webhook(org_id, webhook(1, None, byte + 100).id).expect("read").is_some();
         let is_sent = asked.as_ref().is_some_and(|asked| asked.state.is_final());
         assert_eq!((there, there), (hooked, asked.is_some()), "{context}: what goes with session {byte} is torn");
+        let waits = |id| backlog.iter().any(|errand| errand.id == id);
+        let asked_back = snapshot.confirmation(org_id, &[byte; 32]).expect("read").is_some();
+        let kept_for = snapshot.kv(org_id, plugin_id(3), &of_session(byte), NOW).expect("read").is_some();
+        let is_carried = created && !waits(of_org(byte).id);
+        carried += u64::from(is_carried);
+        assert_eq!((there, there), (waits(errand_id(byte)), kept_for), "{context}: what goes with {byte} is torn");
+        assert_eq!(there && !is_carried, asked_back, "{context}: the answer about {byte} is torn");
+        assert_eq!(is_carried, moved_on, "{context}: the errand of {byte} is torn");
         assert_eq!(created, led.is_some(), "{context}: the idempotency key of {byte} is torn");
         assert_eq!(there && moved_on, is_sent, "{context}: the sending of {byte} is torn");
         assert!(moved_on || !told.sent.contains(&byte), "{context}: the sending of {byte} is lost");
@@ -324,6 +365,7 @@ fn assert_recovered(store: &Store, told: &Told, context: &str) {
         assert!(!(receipt && there), "{context}: {byte} has a receipt and is there");
         assert!(receipt || !(told.finished && told.erased.contains(&byte)), "{context}: no receipt for {byte}");
     }
+    assert_eq!(carried, answered, "{context}: tallies do not count what was done");
     if told.org_erased {
         assert!(snapshot.org(super::sample::org_id(2)).expect("read").is_none(), "{context}: organisation 2 is back");
     }

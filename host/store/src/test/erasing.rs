@@ -4,8 +4,8 @@ use std::path::Path;
 
 use portcullis_core::verdict::Allowance;
 use portcullis_core::{
-    AuditOutcome, DeviceChange, DeviceStore, DeviceStoreError, EventBody, MessageState, OperationKind, OrgId, Secret,
-    Verdict, rate::send_counter,
+    AuditOutcome, DeviceChange, DeviceStore, DeviceStoreError, ErrandBody, EventBody, EventId, KvAccess, KvChange,
+    MessageState, OperationKind, OrgId, Secret, Tally, Verdict, rate::send_counter,
 };
 use portcullis_core::{LimitCheck, Window};
 use sha2::{Digest, Sha256};
@@ -13,7 +13,10 @@ use sha2::{Digest, Sha256};
 use super::sample::*;
 use crate::keyfile::{Owner, SLOT};
 use crate::seal::hex;
-use crate::{Commit, Expectation, IdempotencyRecord, Store, StoreOptions, TimerChange, Write};
+use crate::{
+    Commit, DecisionFilter, ErrandChange, Expectation, IdempotencyRecord, Store, StoreOptions, TallyChange,
+    TimerChange, Write,
+};
 
 const MARKER: &str = "a-marker-that-must-not-be-found";
 
@@ -35,12 +38,32 @@ fn furnish(store: &Store, owner: u8, byte: u8) {
     let idempotency = Some(IdempotencyRecord { key, session: waiting.session, message: waiting.id, at: NOW });
     let mut done = message(owner, byte, byte + 100);
     done.state = MessageState::Failed { code: MARKER.into() };
+    let mut told = errand(owner, Some(byte), byte, at(10));
+    told.body = ErrandBody::Tell {
+        event: EventId::from_bytes([byte; 16]),
+        name: MARKER.into(),
+        at: NOW,
+        about: None,
+        json: format!(r#"{{"text": "{MARKER}"}}"#),
+    };
+    let mut asked = confirmation(owner, Some(byte), byte);
+    asked.questions[0].prompt = MARKER.into();
+    asked.questions[0].answer = Some(MARKER.into());
+    let kv = [3, 4].map(|plugin| KvAccess {
+        plugin: plugin_id(plugin),
+        key: format!("session:{}:{MARKER}", session_id(byte)),
+        seen: None,
+        change: KvChange::Put { value: MARKER.into(), expires: None },
+    });
     let limit = LimitCheck { counter: send_counter(session_id(byte)), window: Window::UtcDay, max: 9 };
     keep(
         store,
         Commit {
             decision: Some(record),
             timers: vec![TimerChange::Set(timed)],
+            errands: vec![ErrandChange::Put(told)],
+            kv: kv.into(),
+            fact: Some(fact(&format!("{MARKER}-{byte}"))),
             limits: vec![limit],
             idempotency,
             writes: vec![
@@ -48,6 +71,7 @@ fn furnish(store: &Store, owner: u8, byte: u8) {
                 Write::PutWebhook(hook),
                 Write::PutMessage(waiting),
                 Write::PutMessage(done),
+                Write::PutConfirmation(asked),
             ],
             ..creating(owner, byte)
         },
@@ -89,6 +113,20 @@ fn a_session_goes_with_everything_but_skeletons() {
     assert_eq!(snapshot.session(org, session).expect("read"), None);
     assert_eq!(store.read(org, session, MARKER.as_bytes()), Err(DeviceStoreError::Gone));
     assert_eq!(snapshot.timers_due(at(99), 9).expect("read").len(), 1, "only the other session's timer");
+    let errands = snapshot.errands_due(at(99), 9).expect("read");
+    assert_eq!(
+        errands.iter().map(|errand| errand.id).collect::<Vec<_>>(),
+        [errand_id(6)],
+        "only the other session's errand"
+    );
+    assert_eq!(snapshot.confirmation(org, &[5; 32]).expect("read"), None);
+    for plugin in [plugin_id(3), plugin_id(4)] {
+        let key = |byte| format!("session:{}:{MARKER}", session_id(byte));
+        let kept = |byte| snapshot.kv(org, plugin, &key(byte), NOW).expect("read").is_some();
+        assert_eq!((kept(5), kept(6)), (false, true));
+        assert_eq!(snapshot.kv_keys(org, plugin, "session:", None, 9, NOW).expect("read"), [key(6)]);
+        assert_eq!(snapshot.kv_usage(org, plugin).expect("read").keys, 1);
+    }
     let events: Vec<_> = snapshot.events_after(None, 9).expect("read").into_iter().map(|(_, event)| event.id).collect();
     let kept = [event(1, None, 6).id, news.id, event(1, None, 200).id];
     assert_eq!(events, kept, "what says nothing personal stays, and what tells of the erasure");
@@ -110,13 +148,19 @@ fn a_session_goes_with_everything_but_skeletons() {
     assert_eq!(erased[0].slot_digest, digest);
     assert_eq!(finish(&store, at(8)), [], "finishing is idempotent");
     assert!(older.session(org, session).expect("read").is_none(), "an older snapshot still opened the session");
+    assert_eq!(older.errand(org, errand_id(5)).expect("read"), None);
+    assert_eq!(older.confirmation(org, &[5; 32]).expect("read"), None);
+    let key = format!("session:{session}:{MARKER}");
+    assert_eq!(older.kv(org, plugin_id(3), &key, NOW).expect("read"), None);
+    assert_eq!(older.kv_keys(org, plugin_id(3), "session:", None, 9, NOW).expect("read").len(), 1);
 
     let snapshot = read(&store);
     let skeleton = snapshot.decision(org, denied(1, 5, 5).id).expect("read").expect("kept");
     assert_eq!((skeleton.input, skeleton.answers.len(), skeleton.session), (None, 0, Some(session)));
     let Verdict::Denied { denials } = skeleton.verdict else { panic!("another verdict") };
     assert_eq!((denials[0].code.as_str(), denials[0].message.as_str()), ("hold", ""));
-    let of_session = snapshot.decisions(org, None, Some(session), 9).expect("read");
+    let about = DecisionFilter { session: Some(session), ..DecisionFilter::default() };
+    let of_session = snapshot.decisions(org, None, &about, 9).expect("read").decisions;
     assert_eq!(of_session.len(), 2);
     assert_eq!(of_session[0].verdict, Verdict::Allowed(Allowance::default()));
     let receipt = snapshot.audit(org, None, 1).expect("read").remove(0);
@@ -143,9 +187,14 @@ fn an_organisation_goes_with_everything_it_owns() {
         Write::PutPlugin(plugin(1, 3, 1, 8)),
         Write::PutComponent { digest: [8; 32], bytes: MARKER.into() },
         Write::PutBinding(binding(1, 5)),
+        Write::PutSuspension(suspension(1, 5, 1)),
+        Write::PutSecret { plugin: plugin_id(3), name: MARKER.into(), value: Secret::new(MARKER) },
+        Write::PutPublisher(publisher(1, 5)),
+        Write::PutConfirmation(confirmation(1, None, 99)),
         Write::PutWebhook(webhook(1, None, 9)),
     ];
-    keep(&store, writing(1, rows));
+    let tallies = vec![TallyChange { binding: binding(1, 5).id, candidate_version: 2, diverged: true }];
+    keep(&store, Commit { tallies, ..writing(1, rows) });
     let mut told = audit(1, None, 300);
     told.org = OrgId::PLATFORM;
     keep(
@@ -153,10 +202,21 @@ fn an_organisation_goes_with_everything_it_owns() {
         Commit {
             audit: vec![told.clone(), audit(1, None, 301)],
             events: vec![event(1, None, 300)],
+            errands: vec![ErrandChange::Put(errand(1, None, 9, NOW))],
+            tallies: vec![TallyChange { binding: binding(1, 5).id, candidate_version: 2, diverged: true }],
+            fact: Some(fact("late")),
             done: Some(OperationKind::OrgDelete),
             ..writing(
                 1,
-                vec![Write::EraseOrg, Write::PutWebhook(webhook(1, None, 8)), Write::PutMessage(message(1, 5, 8))],
+                vec![
+                    Write::EraseOrg,
+                    Write::PutWebhook(webhook(1, None, 8)),
+                    Write::PutMessage(message(1, 5, 8)),
+                    Write::PutConfirmation(confirmation(1, None, 8)),
+                    Write::PutPublisher(publisher(1, 8)),
+                    Write::PutSecret { plugin: plugin_id(3), name: "late".into(), value: Secret::new("late") },
+                    Write::PutSuspension(suspension(1, 5, 1)),
+                ],
             )
         },
     );
@@ -174,6 +234,12 @@ fn an_organisation_goes_with_everything_it_owns() {
     assert_eq!(open, [org_id(2)]);
     assert_eq!(snapshot.idempotency(org_id(1), &format!("{MARKER}-5"), NOW).expect("read"), None);
     assert_eq!(snapshot.audit(org_id(1), None, 9).expect("read"), []);
+    assert_eq!(snapshot.suspensions(org_id(1)).expect("read"), []);
+    assert_eq!(snapshot.publishers(org_id(1)).expect("read"), []);
+    assert_eq!(snapshot.secret_names(org_id(1), plugin_id(3)).expect("read"), []);
+    assert_eq!(snapshot.tally(binding(1, 5).id, 2).expect("read"), Tally::default());
+    let errands = snapshot.errands_due(at(99), 9).expect("read");
+    assert_eq!(errands.iter().map(|errand| errand.org).collect::<Vec<_>>(), [org_id(2)]);
     let platform = snapshot.audit(OrgId::PLATFORM, None, 9).expect("read");
     assert_eq!(platform.len(), 2);
     assert_eq!(platform[1], told);

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use portcullis_core::{KvAccess, KvChange, LimitCheck, MessageState, OperationKind, Window};
+use portcullis_core::{KvAccess, KvChange, LimitCheck, MessageState, OperationKind, Timestamp, Window};
 
 use super::sample::*;
-use crate::{Commit, CommitError, KV_MAX_KEYS, Quota, QuotaKind, Store, Write};
+use crate::{Commit, CommitError, ErrandChange, KV_MAX_KEYS, Quota, QuotaKind, Store, Write};
 
 fn limit(counter: &str, window: Window, max: u64) -> LimitCheck {
     LimitCheck { counter: counter.into(), window, max }
@@ -119,8 +119,14 @@ fn quotas_count_rows_of_the_organisation() {
         (QuotaKind::Bindings, Write::PutBinding(binding(1, 5)), Write::PutBinding(binding(1, 6))),
         (QuotaKind::Webhooks, Write::PutWebhook(webhook(1, Some(5), 5)), Write::PutWebhook(webhook(1, None, 6))),
         (QuotaKind::QueuedMessages, Write::PutMessage(message(1, 5, 5)), Write::PutMessage(message(1, 6, 6))),
+        (
+            QuotaKind::Confirmations,
+            put_confirmation(confirmation(1, Some(5), 5)),
+            put_confirmation(confirmation(1, None, 6)),
+        ),
+        (QuotaKind::Publishers, Write::PutPublisher(publisher(1, 5)), Write::PutPublisher(publisher(1, 6))),
     ];
-    assert_eq!(cases.each_ref().map(|(of, ..)| *of), QuotaKind::ALL);
+    assert_eq!(cases.len() + 1, QuotaKind::ALL.len(), "errands are changed in another way");
     keep(&store, writing(1, vec![Write::PutComponent { digest: [1; 32], bytes: vec![1] }]));
     for (of, first, second) in cases {
         keep(&store, below(of, 1, first));
@@ -134,6 +140,56 @@ fn quotas_count_rows_of_the_organisation() {
     // The webhook and the message of the erased session went with it.
     keep(&store, below(QuotaKind::Webhooks, 2, Write::PutWebhook(webhook(1, None, 7))));
     keep(&store, below(QuotaKind::QueuedMessages, 2, Write::PutMessage(message(1, 6, 7))));
+    // The confirmation too.
+    keep(&store, below(QuotaKind::Confirmations, 2, put_confirmation(confirmation(1, Some(6), 7))));
+    assert_sound(&store);
+}
+
+fn put_confirmation(row: portcullis_core::Confirmation) -> Write {
+    Write::PutConfirmation(row)
+}
+
+#[test]
+fn errands_are_counted_until_they_are_done() {
+    let store = store();
+    keep(&store, creating(1, 5));
+    let put = |byte, about| Commit {
+        quotas: vec![Quota { of: QuotaKind::Errands, max: 2 }],
+        errands: vec![ErrandChange::Put(errand(1, about, byte, NOW))],
+        ..writing(1, vec![])
+    };
+    keep(&store, put(1, None));
+    keep(&store, put(2, Some(5)));
+    let full =
+        || matches!(store.commit_blocking(put(3, None)), Err(CommitError::Quota { of: QuotaKind::Errands, max: 2 }));
+    assert!(full());
+    let remove = vec![ErrandChange::Remove(errand(1, None, 1, NOW).id)];
+    keep(&store, Commit { errands: remove, ..writing(1, vec![]) });
+    keep(&store, put(3, None));
+    assert!(full());
+    keep(&store, writing(1, vec![Write::EraseSession(session_id(5))]));
+    keep(&store, put(4, None));
+    assert!(full());
+    finish(&store, NOW);
+    assert_sound(&store);
+}
+
+#[test]
+fn confirmations_that_have_ended_leave_room() {
+    let store = store();
+    let put = |byte, now| Commit {
+        now,
+        quotas: vec![Quota { of: QuotaKind::Confirmations, max: 2 }],
+        ..writing(1, vec![Write::PutConfirmation(confirmation(1, None, byte))])
+    };
+    keep(&store, put(1, NOW));
+    keep(&store, put(2, NOW));
+    let end = confirmation(1, None, 1).expires;
+    let before = Timestamp::from_millis(end.as_millis() - 1);
+    assert!(matches!(store.commit_blocking(put(3, before)), Err(CommitError::Quota { .. })));
+    keep(&store, put(3, end));
+    let there = |byte| read(&store).confirmation(org_id(1), &[byte; 32]).expect("read").is_some();
+    assert_eq!([1, 2, 3].map(there), [false, false, true]);
     assert_sound(&store);
 }
 

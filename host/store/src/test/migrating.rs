@@ -8,13 +8,29 @@ use redb::{Database, TableHandle};
 use super::sample::*;
 use crate::keyfile::Owner;
 use crate::tables::{self, Definition, key};
-use crate::{Commit, CommitError, Quota, QuotaKind, Store, StoreOptions, Write};
+use crate::{Commit, CommitError, Quota, QuotaKind, Store, StoreOptions, TimerChange, Write};
 
 const OLD_COUNTS: Definition = Definition::new("counts-1");
 const OLD_IDEMPOTENCY: Definition = Definition::new("idempotency-1");
 
-/// What format 1 did not have.
-const NEW: [Definition; 9] = [
+/// What format 2 did not have.
+const NEW_IN_3: [Definition; 12] = [
+    tables::SUSPENSIONS,
+    tables::TALLIES,
+    tables::SECRETS,
+    tables::PUBLISHERS,
+    tables::CONFIRMATIONS,
+    tables::CONFIRMATIONS_AGE,
+    tables::ERRANDS,
+    tables::ERRANDS_DUE,
+    tables::FACTS,
+    tables::FACTS_AGE,
+    tables::TIMER_COUNTS,
+    tables::SESSION_KV,
+];
+
+/// What format 1 did not have, besides those.
+const NEW_IN_2: [Definition; 9] = [
     tables::COUNTS,
     tables::IDEMPOTENCY,
     tables::WEBHOOKS,
@@ -66,7 +82,7 @@ fn a_session_from_before_its_newest_fields_opens() {
 fn make_format_1(dir: &Path, counts: [u32; 4]) {
     let database = Database::open(dir.join("portcullis.redb")).expect("opened");
     let transaction = database.begin_write().expect("begun");
-    for table in NEW {
+    for table in NEW_IN_2.into_iter().chain(NEW_IN_3) {
         assert!(transaction.delete_table(table).expect("deleted"), "{}", table.name());
     }
     let put = |table: Definition, key: &[u8], value: &[u8]| {
@@ -97,7 +113,7 @@ fn a_store_of_format_1_goes_on_with_its_counts() {
         assert!(asked(count + 1).is_ok(), "{of}");
         assert!(matches!(asked(count), Err(CommitError::Quota { .. })), "{of}");
     };
-    for (of, count) in QuotaKind::ALL.into_iter().zip([2, 1, 0, 1, 0, 0]) {
+    for (of, count) in QuotaKind::ALL.into_iter().zip([2, 1, 0, 1, 0, 0, 0, 0, 0]) {
         has(of, count);
     }
     let rows = [Write::PutWebhook(webhook(1, Some(5), 1)), Write::PutMessage(message(1, 5, 1))];
@@ -111,4 +127,63 @@ fn a_store_of_format_1_goes_on_with_its_counts() {
     drop(snapshot);
     drop(store);
     assert_sound(&open(dir.path()));
+}
+
+/// A plugin's key as it was kept before sessions had rows of their own: under the organisation's key, whatever its name.
+fn put_old_key(store: &Store, name: &str) {
+    let ring = &store.shared().ring;
+    let (org, plugin) = (org_id(1), plugin_id(3));
+    let row = key(&[&org.to_bytes(), &plugin.to_bytes(), &ring.hashes.plugin_key(org, plugin, name)]);
+    let size = u32::try_from(name.len() + 1).expect("small");
+    let head = key(&[&1_u64.to_be_bytes(), &u64::MAX.to_be_bytes(), &size.to_be_bytes()]);
+    let length = u16::try_from(name.len()).expect("small");
+    let plain = key(&[&length.to_be_bytes(), name.as_bytes(), b"x"]);
+    let value = ring.live(Owner::org(org)).expect("live").seal("kv-1", &row, &head, &plain).expect("sealed");
+    let transaction = store.shared().database.begin_write().expect("begun");
+    {
+        transaction.open_table(tables::KV).expect("opened").insert(&row[..], &value[..]).expect("written");
+        let mut usages = transaction.open_table(tables::KV_USAGE).expect("opened");
+        let usage = read(store).kv_usage(org, plugin).expect("read");
+        let usage = key(&[&(usage.keys + 1).to_be_bytes(), &(usage.bytes + u64::from(size)).to_be_bytes()]);
+        usages.insert(&row[..32], &usage[..]).expect("written");
+    }
+    transaction.commit().expect("committed");
+}
+
+#[test]
+fn a_store_of_format_2_counts_its_timers_and_gives_sessions_what_is_theirs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    keep(&store, writing(1, vec![Write::PutOrg(org(1))]));
+    keep(&store, creating(1, 5));
+    let timers = [(None, "a"), (Some(5), "b")].map(|(about, name)| TimerChange::Set(timer(1, about, name, at(1))));
+    keep(&store, Commit { timers: timers.into(), ..writing(1, vec![]) });
+    let named = |byte| format!("session:{}:count", session_id(byte));
+    for name in ["plain", &named(5), &named(6)] {
+        put_old_key(&store, name);
+    }
+    drop(store);
+    let database = Database::open(dir.path().join("portcullis.redb")).expect("opened");
+    let transaction = database.begin_write().expect("begun");
+    for table in NEW_IN_3 {
+        assert!(transaction.delete_table(table).expect("deleted"), "{}", table.name());
+    }
+    let format = 2_u64.to_be_bytes();
+    transaction
+        .open_table(tables::META)
+        .expect("opened")
+        .insert(crate::migrations::FORMAT_ROW, &format[..])
+        .expect("written");
+    transaction.commit().expect("committed");
+    drop(database);
+
+    let store = open(dir.path());
+    assert_sound(&store);
+    let kept = |name: &str| read(&store).kv(org_id(1), plugin_id(3), name, NOW).expect("read").is_some();
+    assert_eq!((kept("plain"), kept(&named(5)), kept(&named(6))), (true, true, false));
+    assert_eq!(read(&store).kv_usage(org_id(1), plugin_id(3)).expect("read").keys, 2);
+    keep(&store, writing(1, vec![Write::EraseSession(session_id(5))]));
+    finish(&store, NOW);
+    assert!(!kept(&named(5)));
+    assert_sound(&store);
 }

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use portcullis_core::{KvAccess, KvChange, MessageState, Secret, Session, Webhook};
+use portcullis_core::{KvAccess, KvChange, MessageState, Secret, Session, Timestamp, Webhook};
 use proptest::prelude::*;
 
 use super::sample::*;
-use crate::{Commit, CommitError, Expectation, MessagePhase, Store, Write};
+use crate::{Commit, CommitError, DecisionFilter, ErrandChange, Expectation, MessagePhase, Store, TimerChange, Write};
 
 /// One commit on a handful of sessions, with what goes with them, and keys.
 #[derive(Debug, Clone)]
@@ -17,28 +17,41 @@ enum Move {
     Hook { webhook: u8, about: Option<u8> },
     Unhook { webhook: u8 },
     Say { session: u8, message: u8, seen: Option<MessagePhase>, next: MessagePhase },
-    Put { key: u8, seen: Option<Option<u64>> },
-    Remove { key: u8 },
+    Put { key: u8, about: Option<u8>, seen: Option<Option<u64>> },
+    Remove { key: u8, about: Option<u8> },
+    Ask { confirmation: u8, about: Option<u8> },
+    Answer { confirmation: u8 },
+    Send { errand: u8, about: Option<u8>, due: u8 },
+    Carry { errand: u8 },
+    Time { timer: u8, about: Option<u8> },
+    Forget { at_most: usize },
     Finish,
 }
 
-/// What should be there: generations of sessions, versions of keys, holders of tokens, what webhooks are about, phases of messages.
+/// What should be there: generations of sessions, versions of keys, holders of tokens, what webhooks, questions, errands and
+/// timers are about, phases of messages, and how many decisions.
 #[derive(Debug, Default)]
 struct Model {
     sessions: BTreeMap<u8, u64>,
-    keys: BTreeMap<u8, u64>,
+    keys: BTreeMap<(Option<u8>, u8), u64>,
     tokens: BTreeMap<u8, u8>,
     webhooks: BTreeMap<u8, Option<u8>>,
     messages: BTreeMap<(u8, u8), MessagePhase>,
+    questions: BTreeMap<u8, Option<u8>>,
+    /// With when they are due.
+    errands: BTreeMap<u8, (Option<u8>, u8)>,
+    timers: BTreeMap<u8, Option<u8>>,
     /// Erased sessions whose keys are still to be destroyed; until then their ids are taken.
     dying: BTreeSet<u8>,
     audits: usize,
+    decisions: usize,
 }
 
 fn a_move() -> impl Strategy<Value = Move> {
     let session = 5..8_u8;
     let key = 0..3_u8;
     let seen = prop_oneof![Just(None), Just(Some(None)), (1..4_u64).prop_map(|version| Some(Some(version)))];
+    let about = prop::option::of(session.clone());
     let token = prop::option::of(0..2_u8);
     let phase = prop::sample::select(vec![
         MessagePhase::Queued,
@@ -56,8 +69,14 @@ fn a_move() -> impl Strategy<Value = Move> {
         1 => (0..3_u8).prop_map(|webhook| Move::Unhook { webhook }),
         4 => (session, 0..2_u8, from, phase)
             .prop_map(|(session, message, seen, next)| Move::Say { session, message, seen, next }),
-        3 => (key.clone(), seen).prop_map(|(key, seen)| Move::Put { key, seen }),
-        1 => key.prop_map(|key| Move::Remove { key }),
+        4 => (key.clone(), about.clone(), seen).prop_map(|(key, about, seen)| Move::Put { key, about, seen }),
+        1 => (key, about.clone()).prop_map(|(key, about)| Move::Remove { key, about }),
+        2 => (0..3_u8, about.clone()).prop_map(|(confirmation, about)| Move::Ask { confirmation, about }),
+        1 => (0..3_u8).prop_map(|confirmation| Move::Answer { confirmation }),
+        2 => (0..3_u8, about.clone(), 0..3_u8).prop_map(|(errand, about, due)| Move::Send { errand, about, due }),
+        1 => (0..3_u8).prop_map(|errand| Move::Carry { errand }),
+        2 => (0..3_u8, about).prop_map(|(timer, about)| Move::Time { timer, about }),
+        1 => (0..4_usize).prop_map(|at_most| Move::Forget { at_most }),
         1 => Just(Move::Finish),
     ]
 }
@@ -73,12 +92,19 @@ impl Model {
                 self.sessions.get(session) == Some(expect) && self.is_free(*token, *session)
             }
             Move::Erase { session } => self.sessions.contains_key(session),
-            Move::Put { key, seen } => seen.is_none_or(|seen| seen == self.keys.get(key).copied()),
-            Move::Hook { about, .. } => about.is_none_or(|session| self.sessions.contains_key(&session)),
+            Move::Put { key, about, seen } => {
+                self.is_there(*about) && seen.is_none_or(|seen| seen == self.keys.get(&(*about, *key)).copied())
+            }
+            Move::Hook { about, .. }
+            | Move::Ask { about, .. }
+            | Move::Send { about, .. }
+            | Move::Time { about, .. } => self.is_there(*about),
+            Move::Answer { confirmation } => self.questions.contains_key(confirmation),
+            Move::Carry { errand } => self.errands.contains_key(errand),
             Move::Say { session, message, seen, .. } => {
                 self.sessions.contains_key(session) && self.messages.get(&(*session, *message)) == seen.as_ref()
             }
-            Move::Unhook { .. } | Move::Remove { .. } | Move::Finish => true,
+            Move::Unhook { .. } | Move::Remove { .. } | Move::Forget { .. } | Move::Finish => true,
         };
         if !holds {
             return false;
@@ -97,17 +123,33 @@ impl Model {
                 self.tokens.retain(|_, holder| holder != session);
                 self.webhooks.retain(|_, about| *about != Some(*session));
                 self.messages.retain(|(of, _), _| of != session);
+                self.keys.retain(|(about, _), _| *about != Some(*session));
+                self.questions.retain(|_, about| *about != Some(*session));
+                self.errands.retain(|_, (about, _)| *about != Some(*session));
+                self.timers.retain(|_, about| *about != Some(*session));
                 self.dying.insert(*session);
             }
-            Move::Put { key, .. } => *self.keys.entry(*key).or_default() += 1,
-            Move::Remove { key } => drop(self.keys.remove(key)),
+            Move::Put { key, about, .. } => *self.keys.entry((*about, *key)).or_default() += 1,
+            Move::Remove { key, about } => drop(self.keys.remove(&(*about, *key))),
+            Move::Ask { confirmation, about } => drop(self.questions.insert(*confirmation, *about)),
+            Move::Answer { confirmation } => drop(self.questions.remove(confirmation)),
+            Move::Send { errand, about, due } => drop(self.errands.insert(*errand, (*about, *due))),
+            Move::Carry { errand } => drop(self.errands.remove(errand)),
+            Move::Time { timer, about } => drop(self.timers.insert(*timer, *about)),
+            // What is forgotten is older than the decision of the commit itself, which is counted below.
+            Move::Forget { at_most } => self.decisions -= self.decisions.min(*at_most),
             Move::Finish => {
                 self.dying.clear();
                 return true;
             }
         }
         self.audits += 1;
+        self.decisions += 1;
         true
+    }
+
+    fn is_there(&self, about: Option<u8>) -> bool {
+        about.is_none_or(|session| self.sessions.contains_key(&session))
     }
 
     fn is_free(&self, token: Option<u8>, session: u8) -> bool {
@@ -130,20 +172,29 @@ fn row(byte: u8, generation: u64, token: Option<u8>) -> Session {
 }
 
 fn commit(step: &Move, unique: u128) -> Commit {
-    let access = |key: &u8, seen, change| KvAccess { plugin: plugin_id(3), key: format!("key-{key}"), seen, change };
+    let access =
+        |key: &u8, about, seen, change| KvAccess { plugin: plugin_id(3), key: key_name(*key, about), seen, change };
     let kv = match step {
-        Move::Put { key, seen } => {
-            vec![access(key, *seen, KvChange::Put { value: vec![*key], expires: None })]
+        Move::Put { key, about, seen } => {
+            vec![access(key, *about, *seen, KvChange::Put { value: vec![*key], expires: None })]
         }
-        Move::Remove { key } => vec![access(key, None, KvChange::Remove)],
+        Move::Remove { key, about } => vec![access(key, *about, None, KvChange::Remove)],
         Move::Create { .. }
         | Move::Change { .. }
         | Move::Erase { .. }
         | Move::Hook { .. }
         | Move::Unhook { .. }
         | Move::Say { .. }
+        | Move::Ask { .. }
+        | Move::Answer { .. }
+        | Move::Send { .. }
+        | Move::Carry { .. }
+        | Move::Time { .. }
+        | Move::Forget { .. }
         | Move::Finish => vec![],
     };
+    let mut errands = vec![];
+    let mut timers = vec![];
     let (expect, writes) = match step {
         Move::Create { session, token } => {
             (vec![Expectation::Session(session_id(*session), None)], vec![Write::PutSession(row(*session, 1, *token))])
@@ -160,9 +211,36 @@ fn commit(step: &Move, unique: u128) -> Commit {
             (vec![Expectation::Message { session, id, state: *seen }], vec![Write::PutMessage(next)])
         }
         Move::Erase { session: byte } => (vec![], vec![Write::EraseSession(session_id(*byte))]),
+        Move::Ask { confirmation: byte, about } => {
+            (vec![], vec![Write::PutConfirmation(confirmation(1, *about, *byte))])
+        }
+        Move::Answer { confirmation: byte } => {
+            (vec![Expectation::Confirmation([*byte; 32])], vec![Write::RemoveConfirmation([*byte; 32])])
+        }
+        Move::Send { errand: byte, about, due } => {
+            errands.push(ErrandChange::Put(errand(1, *about, *byte, at((*due).into()))));
+            (vec![], vec![])
+        }
+        Move::Carry { errand: byte } => {
+            errands.push(ErrandChange::Remove(errand_id(*byte)));
+            (vec![Expectation::Errand(errand_id(*byte))], vec![])
+        }
+        Move::Time { timer: byte, about } => {
+            timers.push(TimerChange::Set(timer(1, *about, &byte.to_string(), NOW)));
+            (vec![], vec![])
+        }
+        Move::Forget { at_most } => {
+            (vec![], vec![Write::ForgetDecisions { before: Timestamp::MAX, at_most: *at_most }])
+        }
         Move::Put { .. } | Move::Remove { .. } | Move::Finish => (vec![], vec![]),
     };
-    Commit { expect, kv, audit: vec![audit(1, None, unique)], ..writing(1, writes) }
+    let decision = Some(decision(1, None, unique));
+    Commit { expect, kv, errands, timers, decision, audit: vec![audit(1, None, unique)], ..writing(1, writes) }
+}
+
+/// The name of a key of its own, or of a session's.
+fn key_name(key: u8, about: Option<u8>) -> String {
+    about.map_or_else(|| format!("key-{key}"), |session| format!("session:{}:key-{key}", session_id(session)))
 }
 
 fn assert_as_modelled(store: &Store, model: &Model) {
@@ -188,10 +266,22 @@ fn assert_as_modelled(store: &Store, model: &Model) {
     let mut open = 0;
     snapshot.every_open_message(|_| open += 1).expect("read");
     assert_eq!(open, model.messages.values().filter(|phase| phase.is_open()).count());
-    for key in 0..3 {
-        let entry = snapshot.kv(org_id(1), plugin_id(3), &format!("key-{key}"), NOW).expect("read");
-        assert_eq!(entry.map(|entry| entry.version), model.keys.get(&key).copied());
+    for (key, about) in (0..3).flat_map(|key| [None, Some(5), Some(6), Some(7)].map(|about| (key, about))) {
+        let entry = snapshot.kv(org_id(1), plugin_id(3), &key_name(key, about), NOW).expect("read");
+        assert_eq!(entry.map(|entry| entry.version), model.keys.get(&(about, key)).copied());
     }
+    for byte in 0..3 {
+        let asked = snapshot.confirmation(org_id(1), &[byte; 32]).expect("read");
+        assert_eq!(asked, model.questions.get(&byte).map(|about| confirmation(1, *about, byte)));
+    }
+    let errands = snapshot.errands_due(at(99), 99).expect("read");
+    let mut expected: Vec<_> = model.errands.iter().map(|(byte, (about, due))| (*due, *byte, *about)).collect();
+    expected.sort_unstable();
+    let expected = expected.iter().map(|(due, byte, about)| errand(1, *about, *byte, at((*due).into())));
+    assert_eq!(errands, expected.collect::<Vec<_>>());
+    assert_eq!(snapshot.timers_due(NOW, 99).expect("read").len(), model.timers.len());
+    let decisions = snapshot.decisions(org_id(1), None, &DecisionFilter::default(), 99).expect("read");
+    assert_eq!(decisions.decisions.len(), model.decisions);
     let audits = snapshot.audit(org_id(1), None, usize::MAX).expect("read");
     let own = audits.iter().filter(|entry| !matches!(entry.outcome, portcullis_core::AuditOutcome::Erased { .. }));
     assert_eq!(own.count(), model.audits);

@@ -1,9 +1,12 @@
 //! Each kind of row comes back as it was put, and only to its own organisation.
 
-use portcullis_core::{DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange, KvEntry, MessageState, OrgId};
+use portcullis_core::{
+    DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange, KvEntry, MessageState, OrgId, PluginVersion,
+    PublisherId,
+};
 
 use super::sample::*;
-use crate::{Commit, IdempotencyRecord, OutboxPlace, TimerChange, Write};
+use crate::{Commit, CommitError, DecisionFilter, IdempotencyRecord, OutboxPlace, TimerChange, Write};
 
 #[test]
 fn orgs_and_sessions() {
@@ -80,6 +83,27 @@ fn plugins_components_and_bindings() {
 }
 
 #[test]
+fn a_version_can_be_signed_later_and_go_alone() {
+    let store = store();
+    let components = [8, 9].map(|byte| Write::PutComponent { digest: [byte; 32], bytes: vec![byte; 3] });
+    let versions = [plugin(1, 3, 1, 8), plugin(1, 3, 2, 9), plugin(1, 4, 1, 9)].map(Write::PutPlugin);
+    keep(&store, writing(1, components.into_iter().chain(versions).collect()));
+    let signed = PluginVersion { signer: Some(PublisherId::from_bytes([6; 16])), ..plugin(1, 3, 1, 8) };
+    keep(&store, writing(1, vec![Write::PutPlugin(signed.clone())]));
+    let version = |number| read(&store).plugin(org_id(1), plugin_id(3), number).expect("read");
+    assert_eq!(version(1), Some(signed));
+    let other = store.commit_blocking(writing(1, vec![Write::PutPlugin(plugin(1, 3, 1, 9))]));
+    assert!(matches!(other, Err(CommitError::Conflict)), "a version got another component");
+
+    let remove = |version| writing(1, vec![Write::RemovePluginVersion { plugin: plugin_id(3), version }]);
+    keep(&store, remove(1));
+    assert_eq!((version(1), version(2)), (None, Some(plugin(1, 3, 2, 9))));
+    assert_eq!(read(&store).component(org_id(1), [8; 32]).expect("read"), None);
+    assert_eq!(read(&store).component(org_id(1), [9; 32]).expect("read"), Some(vec![9; 3]));
+    assert_sound(&store);
+}
+
+#[test]
 fn platform_rows_need_no_organisation() {
     let store = store();
     let mut row = binding(1, 1);
@@ -100,7 +124,8 @@ fn decisions_and_audit() {
     let snapshot = read(&store);
     let (five, six, org_wide) = (decision(1, Some(5), 5), decision(1, Some(6), 6), decision(1, None, 7));
     let page = |before: Option<_>, session: Option<_>, limit| {
-        snapshot.decisions(org_id(1), before, session, limit).expect("read")
+        let filter = DecisionFilter { session, ..DecisionFilter::default() };
+        snapshot.decisions(org_id(1), before, &filter, limit).expect("read").decisions
     };
     assert_eq!(page(None, None, 2), [org_wide, six.clone()]);
     assert_eq!(page(Some(six.id), None, 2), std::slice::from_ref(&five));

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use portcullis_core::confirmation::Question;
 use portcullis_core::decision::Decision;
 use portcullis_core::operation::SendText;
 use portcullis_core::plugin::{FailureFold, Mode, Selector};
 use portcullis_core::session::Names;
 use portcullis_core::verdict::{Allowance, Veto};
 use portcullis_core::{
-    Answer, ApiKey, AuditEntry, AuditId, AuditOutcome, Binding, BindingId, Capabilities, DecisionId, DecisionRecord,
-    DeliveryId, DomainEvent, EventBody, EventFormat, EventId, Intent, KeyId, Labels, MessageState, OperationKind, Org,
-    OrgId, OutgoingMessage, Plan, PluginId, PluginVersion, Principal, PrincipalKind, Quotas, RetryPolicy, Secret,
-    Session, SessionId, Timestamp, Verdict, Webhook, WebhookId, WebhookSpec,
+    Answer, ApiKey, AuditEntry, AuditId, AuditOutcome, Binding, BindingId, Capabilities, Confirmation, DecisionId,
+    DecisionRecord, DeliveryId, DomainEvent, Errand, ErrandBody, ErrandId, EventBody, EventFormat, EventId, Intent,
+    KeyId, Labels, MessageState, OperationKind, Org, OrgId, OutgoingMessage, Plan, PluginClass, PluginId, PluginRules,
+    PluginVersion, Principal, PrincipalKind, Publisher, PublisherId, Quotas, RetryPolicy, Secret, Session, SessionId,
+    Suspension, Timestamp, Verdict, Webhook, WebhookId, WebhookSpec,
 };
 
-use crate::{Commit, Committed, Erased, Expectation, PluginTimer, Snapshot, Store, Write};
+use crate::{Commit, Committed, Erased, Expectation, FactRecord, PluginTimer, Snapshot, Store, Write};
 
 pub(super) const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
@@ -41,6 +43,7 @@ pub(super) fn org(byte: u8) -> Org {
         plan: Plan::default(),
         quotas: Quotas::default(),
         labels: Labels::new(),
+        plugin_rules: PluginRules::default(),
         suspended: false,
         erasing: false,
         generation: 1,
@@ -101,7 +104,9 @@ pub(super) fn answer(denies: bool) -> Answer {
         plugin_name: "grace-delete".into(),
         version: 2,
         digest: [5; 32],
+        signer: None,
         mode: Mode::Enforce,
+        shadow: false,
         on_failure: FailureFold::Deny,
         result: Ok(if denies { deny } else { Decision::Allow }),
         fuel: 7,
@@ -123,7 +128,13 @@ pub(super) fn decision(owner: u8, about: Option<u8>, unique: u128) -> DecisionRe
         input: Some(r#"{"text": "a secret input"}"#.into()),
         answers: vec![answer(false)],
         verdict: Verdict::Allowed(Allowance::default()),
+        stopped: None,
     }
+}
+
+/// A fact with this id: something was paid.
+pub(super) fn fact(id: &str) -> FactRecord {
+    FactRecord { id: id.into(), content: b"paid".into(), event: EventId::from_bytes([7; 16]) }
 }
 
 pub(super) fn denied(owner: u8, about: u8, unique: u128) -> DecisionRecord {
@@ -166,7 +177,10 @@ pub(super) fn plugin(owner: u8, byte: u8, version: u32, digest: u8) -> PluginVer
         exports: vec!["gate".into()],
         settings_schema: None,
         hooks: vec![],
+        events: vec![],
         wants: vec![],
+        class: PluginClass::Standard,
+        signer: None,
         uploaded_at: NOW,
     }
 }
@@ -184,6 +198,10 @@ pub(super) fn binding(owner: u8, byte: u8) -> Binding {
         order: 0,
         grants: vec![],
         selector: Selector::default(),
+        authority: Capabilities::all(),
+        candidate: None,
+        previous: None,
+        wall_millis: None,
         generation: 1,
         created_at: NOW,
         updated_at: NOW,
@@ -238,9 +256,74 @@ pub(super) fn message(owner: u8, about: u8, byte: u8) -> OutgoingMessage {
         asked_by: Principal::system(org_id(owner)),
         request: None,
         content: SendText::plain(session, "49151@s.whatsapp.net", "hello"),
+        confirmed: None,
         state: MessageState::Queued,
         created_at: NOW,
         updated_at: NOW,
+    }
+}
+
+/// What a plugin is to be told; ids follow the bytes.
+pub(super) fn errand(owner: u8, about: Option<u8>, byte: u8, due: Timestamp) -> Errand {
+    Errand {
+        id: errand_id(byte),
+        org: org_id(owner),
+        binding: BindingId::from_bytes([4; 16]),
+        plugin: plugin_id(3),
+        session: about.map(session_id),
+        depth: 0,
+        due,
+        attempts: 0,
+        body: ErrandBody::Tell {
+            event: EventId::from_bytes([byte; 16]),
+            name: "session.linked".into(),
+            at: NOW,
+            about: None,
+            json: r#"{"text": "a secret errand"}"#.into(),
+        },
+    }
+}
+
+pub(super) fn errand_id(byte: u8) -> ErrandId {
+    ErrandId::from_bytes([byte; 16])
+}
+
+/// What a caller is asked; it ends a second from now.
+pub(super) fn confirmation(owner: u8, about: Option<u8>, byte: u8) -> Confirmation {
+    Confirmation {
+        hash: [byte; 32],
+        org: org_id(owner),
+        session: about.map(session_id),
+        asker: PrincipalKind::Operator,
+        operation: [7; 32],
+        intent: None,
+        questions: vec![Question {
+            binding: BindingId::from_bytes([4; 16]),
+            digest: [5; 32],
+            prompt: "a secret question".into(),
+            answer: Some("a secret answer".into()),
+        }],
+        expires: at(1_000),
+    }
+}
+
+pub(super) fn suspension(owner: u8, byte: u8, generation: u64) -> Suspension {
+    Suspension {
+        org: org_id(owner),
+        binding: BindingId::from_bytes([byte; 16]),
+        generation,
+        since: NOW,
+        failure: "plugin_trap".into(),
+    }
+}
+
+pub(super) fn publisher(owner: u8, byte: u8) -> Publisher {
+    Publisher {
+        id: PublisherId::from_bytes([byte; 16]),
+        org: org_id(owner),
+        name: "a publisher".into(),
+        public_key: [byte; 32],
+        created_at: NOW,
     }
 }
 
