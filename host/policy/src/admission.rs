@@ -5,13 +5,17 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use portcullis_core::{Grant, OperationKind, OrgId, PluginFailure};
+use portcullis_core::{Grant, OperationKind, OrgId, PluginClass, PluginFailure};
 use sha2::{Digest, Sha256};
 
 use crate::bindings::portcullis::policy::describe::Description;
-use crate::call::{Budget, Question, Reply};
+use crate::call::{Asked, Budget, Reply};
 use crate::compile::CompileError;
-use crate::{Runtime, shape};
+use crate::schema::Unjudged;
+use crate::{Runtime, schema, shape};
+
+/// The most kinds of events of which a plugin can be told.
+const MAX_EVENTS: usize = 64;
 
 /// A component that can be bound, and what it says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub struct Admitted {
     pub settings_schema: Option<String>,
     /// The operations for which it wants to be asked; empty means all that are hookable.
     pub hooks: Vec<OperationKind>,
+    /// The events of which it wants to be told.
+    pub events: Vec<String>,
     /// What it asks to be granted.
     pub wants: Vec<Grant>,
     /// The component itself.
@@ -169,36 +175,43 @@ impl Drop for Upload<'_> {
 }
 
 impl Runtime {
-    /// Makes a plugin of uploaded bytes, which also makes it ready to be asked.
+    /// Makes a plugin of uploaded bytes, within the bounds of its class, which also makes it ready to be asked.
     ///
     /// # Errors
     /// Says what is wrong with the component, or that the organisation is uploading already.
-    pub async fn admit(&self, org: OrgId, bytes: Vec<u8>) -> Result<Admitted, AdmissionError> {
+    pub async fn admit(&self, org: OrgId, bytes: Vec<u8>, class: PluginClass) -> Result<Admitted, AdmissionError> {
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let max = u64::try_from(self.config().component_bytes).unwrap_or(u64::MAX);
+        let bounds = self.config().bounds(class);
+        let max = u64::try_from(bounds.component_bytes).unwrap_or(u64::MAX);
         if size > max {
             return Err(AdmissionError::TooLarge { size, max });
         }
         let shape = shape::read(&bytes)?;
         let _upload = self.uploads().begin(org)?;
         let digest: [u8; 32] = Sha256::digest(&bytes).into();
-        let (plugin, bytes) = self.make(digest, bytes).await?;
+        let (plugin, bytes) = self.make(digest, class, bytes).await?;
 
         let Some(_permit) = self.permits().take(org).await else {
             return Err(AdmissionError::DescribeFailed(PluginFailure::Overloaded));
         };
-        let state = self.bare_state();
-        let called = self.call(&plugin, state, Budget::background(self.config()), Question::Describe).await;
+        let state = self.bare_state(class);
+        let called = self.call(&plugin, state, Budget::background(&bounds), Asked::Describe).await;
         if let Some(why) = called.mismatch {
             return Err(AdmissionError::Mismatched { why });
         }
         let description = match called.result {
-            Ok(Reply::Described(description)) => check(description)?,
+            Ok(Reply::Described(description)) => {
+                if let Some(settings) = &description.settings_schema {
+                    let judged = schema::judge(&self.config().compiler, settings, None).await;
+                    judged.map_err(|Unjudged(why)| AdmissionError::BadDescription { field: "settings-schema", why })?;
+                }
+                check(description)?
+            }
             Ok(_) => return Err(AdmissionError::DescribeFailed(PluginFailure::BadOutput)),
             Err(failure) => return Err(AdmissionError::DescribeFailed(failure)),
         };
         self.keep(digest, plugin);
-        let Described { name, declared_version, description, settings_schema, hooks, wants } = description;
+        let Described { name, declared_version, description, settings_schema, hooks, events, wants } = description;
         Ok(Admitted {
             digest,
             size,
@@ -209,6 +222,7 @@ impl Runtime {
             description,
             settings_schema,
             hooks,
+            events,
             wants,
             bytes,
         })
@@ -221,6 +235,7 @@ struct Described {
     description: String,
     settings_schema: Option<String>,
     hooks: Vec<OperationKind>,
+    events: Vec<String>,
     wants: Vec<Grant>,
 }
 
@@ -238,15 +253,6 @@ fn check(given: Description) -> Result<Described, AdmissionError> {
     if given.description.len() > 1024 || !printable(&given.description) {
         return Err(bad("description", "it must be at most 1024 printable bytes"));
     }
-    if let Some(schema) = &given.settings_schema {
-        match serde_json::from_str::<serde_json::Value>(schema) {
-            Ok(serde_json::Value::Object(_) | serde_json::Value::Bool(_)) => {}
-            Ok(_) => return Err(bad("settings-schema", "a JSON Schema is an object or a boolean")),
-            Err(error) => {
-                return Err(AdmissionError::BadDescription { field: "settings-schema", why: error.to_string() });
-            }
-        }
-    }
     let mut hooks = Vec::new();
     for hook in &given.hooks {
         match OperationKind::from_name(hook).filter(|kind| kind.row().hookable) {
@@ -261,6 +267,19 @@ fn check(given: Description) -> Result<Described, AdmissionError> {
                 });
             }
         }
+    }
+    let of_event = |c: char| matches!(c, 'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '-' | '_');
+    let is_event = |name: &String| {
+        let name = name.strip_suffix('*').unwrap_or(name);
+        name.len() <= 128 && name.chars().all(of_event)
+    };
+    if given.events.len() > MAX_EVENTS || given.events.iter().any(|event| event.is_empty() || !is_event(event)) {
+        return Err(AdmissionError::BadDescription {
+            field: "events",
+            why: format!(
+                "at most {MAX_EVENTS} names of 1 to 128 characters of a-z, A-Z, 0-9, '.', '-' and '_', of which the last may be '*'"
+            ),
+        });
     }
     let mut wants = Vec::new();
     for want in &given.wants {
@@ -284,6 +303,7 @@ fn check(given: Description) -> Result<Described, AdmissionError> {
         description: given.description,
         settings_schema: given.settings_schema,
         hooks,
+        events: given.events,
         wants,
     })
 }

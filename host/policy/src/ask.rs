@@ -47,6 +47,18 @@ pub struct Link {
     pub binding: Arc<Binding>,
     /// The version that is asked.
     pub version: Arc<PluginVersion>,
+    /// Whether it failed too often to be asked: it answers [`PluginFailure::Suspended`](portcullis_core::PluginFailure::Suspended).
+    pub suspended: bool,
+    /// Whether it is only asked beside another version, to compare the two: what it wants to keep, to follow and to log is dropped.
+    pub shadow: bool,
+}
+
+impl Link {
+    /// A place whose plugin is asked and whose answer counts.
+    #[must_use]
+    pub fn new(position: u32, binding: Arc<Binding>, version: Arc<PluginVersion>) -> Self {
+        Self { position, binding, version, suspended: false, shadow: false }
+    }
 }
 
 /// How an operation ended, for observers.
@@ -79,13 +91,21 @@ pub struct Event {
     pub json: String,
 }
 
-/// What a session has sent so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a session has used so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PaceUsage {
-    /// In the last 60 seconds.
+    /// Sends in the last 60 seconds.
     pub sends_last_minute: u64,
-    /// Since midnight UTC.
+    /// Sends since midnight UTC.
     pub sends_today: u64,
+    /// Group calls in the last 60 seconds.
+    pub group_calls_last_minute: u64,
+    /// Group calls since midnight UTC.
+    pub group_calls_today: u64,
+    /// Number checks in the last 60 seconds.
+    pub checks_last_minute: u64,
+    /// Number checks since midnight UTC.
+    pub checks_today: u64,
 }
 
 /// The rate limits that a plugin gave a session.

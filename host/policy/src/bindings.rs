@@ -16,5 +16,5 @@ wasmtime::component::bindgen!({
     ",
     world: "portcullis:host/contract",
     imports: { default: trappable },
-    additional_derives: [PartialEq, serde::Serialize],
+    additional_derives: [PartialEq, serde::Serialize, serde::Deserialize],
 });

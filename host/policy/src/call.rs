@@ -4,10 +4,9 @@
 //! The deadline is an outer cap on wall time: the guest yields at every tick of the engine's epoch, and a timer looks at the clock then.
 //! Refused memory does not stop it; what it does about that usually does.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_core::{Grant, PluginFailure, PluginId, PolicyReads, Timestamp};
+use portcullis_core::{Grant, OrgId, PluginFailure, PluginId, Timestamp};
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower, TypedFunc};
 use wasmtime::{ResourceLimiter, Store};
 
@@ -16,28 +15,33 @@ use crate::bindings::portcullis::policy::pace::Pacing;
 use crate::bindings::portcullis::policy::settings::Problem;
 use crate::bindings::portcullis::policy::types;
 use crate::convert::context::Context;
-use crate::failure::classify;
+use crate::failure::{Unrecorded, classify};
 use crate::imports::kv::KvBuffer;
 use crate::imports::log::Log;
-use crate::imports::reads::Reads;
+use crate::imports::reads::{Reads, Source};
 use crate::imports::wasi::Wasi;
 use crate::loaded::Plugin;
-use crate::{Runtime, RuntimeConfig, machine};
+use crate::{ClassBounds, Runtime, machine};
 
+/// The longest wall time that a binding can give one call inside a request.
+const LONGEST_GATE: Duration = Duration::from_secs(2);
 /// How many bytes a guest can hand to the host at a time, in an answer or in a call.
 const OUTPUT_BYTES: usize = 64 << 10;
 
-/// What is asked of a guest.
+/// What is asked of a guest. The context is a record of the contract's, in whichever of its forms.
 #[derive(Clone, Copy)]
-pub(crate) enum Question<'a> {
+pub(crate) enum Question<'a, C> {
     Describe,
     Validate(&'a str),
-    Before(&'a Context, &'a types::Operation),
-    After(&'a Context, &'a types::Operation, &'a types::Outcome),
-    OnEvent(&'a Context, &'a types::Event),
-    Fired(&'a Context, &'a str, &'a str),
-    Limits(&'a Context, types::Usage),
+    Before(&'a C, &'a types::Operation),
+    After(&'a C, &'a types::Operation, &'a types::Outcome),
+    OnEvent(&'a C, &'a types::Event),
+    Fired(&'a C, &'a str, &'a str),
+    Limits(&'a C, types::Usage),
 }
+
+/// A question as the host asks it.
+pub(crate) type Asked<'a> = Question<'a, Context>;
 
 /// What it said.
 pub(crate) enum Reply {
@@ -56,14 +60,20 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// For calls inside a request.
-    pub(crate) fn gate(config: &RuntimeConfig) -> Self {
-        Self { fuel: config.gate_fuel, wall: config.gate_wall }
+    /// For calls inside a request; a binding may have a wall time of its own.
+    pub(crate) fn gate(bounds: &ClassBounds, wall_millis: Option<u32>) -> Self {
+        let own = wall_millis.map(|millis| Duration::from_millis(millis.into()).min(LONGEST_GATE));
+        Self { fuel: bounds.gate_fuel, wall: own.unwrap_or(bounds.gate_wall) }
     }
 
     /// For calls off the request path.
-    pub(crate) fn background(config: &RuntimeConfig) -> Self {
-        Self { fuel: config.background_fuel, wall: config.background_wall }
+    pub(crate) fn background(bounds: &ClassBounds) -> Self {
+        Self { fuel: bounds.background_fuel, wall: bounds.background_wall }
+    }
+
+    /// For a call that was made inside a request and is made again off its path: fuel decides, and the clock is as patient as it can be.
+    pub(crate) fn again(bounds: &ClassBounds) -> Self {
+        Self { fuel: bounds.gate_fuel, wall: bounds.background_wall.max(LONGEST_GATE) }
     }
 }
 
@@ -72,6 +82,8 @@ pub(crate) struct Called {
     pub(crate) result: Result<Reply, PluginFailure>,
     /// If the function that was asked has another type than the contract's: which and how.
     pub(crate) mismatch: Option<String>,
+    /// If the call was ended by a read that a record does not tell: which.
+    pub(crate) unrecorded: Option<String>,
     pub(crate) fuel: u64,
     pub(crate) micros: u64,
     pub(crate) memory: u64,
@@ -90,17 +102,30 @@ pub(crate) struct CallState {
     /// Made when the guest first calls anything of WASI.
     pub(crate) wasi: Option<Box<Wasi>>,
     memory: Memory,
+    /// How much the call may still have the host do.
+    work: u32,
 }
+
+/// How much one call may have the host do, whatever its fuel: a kept key is 1, a page of sessions 100.
+/// A call into the host costs a guest few instructions, so fuel alone would bound floods of them by the clock.
+const HOST_WORK: u32 = 10_000;
+
+/// The guest had the host do more than one call may. It counts as used-up fuel: the same call ends at the same place every time.
+#[derive(Debug, thiserror::Error)]
+#[error("the call had the host do too much")]
+pub(crate) struct WorkSpent;
 
 /// A binding's side of a call.
 pub(crate) struct Bound {
+    /// Whose plugin it is: its secrets are theirs.
+    pub(crate) owner: OrgId,
     pub(crate) plugin: PluginId,
     pub(crate) grants: Vec<Grant>,
-    pub(crate) reads: Arc<dyn PolicyReads>,
+    pub(crate) reads: Source,
 }
 
 impl CallState {
-    pub(crate) fn new(config: &RuntimeConfig, now: Timestamp, seed: u64, bound: Option<Bound>) -> Self {
+    pub(crate) fn new(bounds: &ClassBounds, now: Timestamp, seed: u64, bound: Option<Bound>) -> Self {
         Self {
             now,
             seed,
@@ -109,8 +134,15 @@ impl CallState {
             log: Log::default(),
             reads: Reads::default(),
             wasi: None,
-            memory: Memory { most: config.memory_bytes, held: 0, peak: 0, denied: false },
+            work: HOST_WORK,
+            memory: Memory { most: bounds.memory_bytes, held: 0, peak: 0, denied: false },
         }
+    }
+
+    /// Takes units of host work.
+    pub(crate) fn spend(&mut self, units: u32) -> Result<(), WorkSpent> {
+        self.work = self.work.checked_sub(units).ok_or(WorkSpent)?;
+        Ok(())
     }
 
     /// The binding's side of the call if it grants `grant`.
@@ -121,12 +153,12 @@ impl CallState {
 
 impl Runtime {
     /// Asks `plugin`. The caller holds a permit.
-    pub(crate) async fn call(
+    pub(crate) async fn call<C: Lower + Sync>(
         &self,
         plugin: &Plugin,
         state: CallState,
         budget: Budget,
-        question: Question<'_>,
+        question: Question<'_, C>,
     ) -> Called {
         let began = Instant::now();
         let _calling = self.ticker().tick();
@@ -142,7 +174,7 @@ impl Runtime {
         };
 
         let fuel = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
-        let mut mismatch = None;
+        let (mut mismatch, mut unrecorded) = (None, None);
         let result = match outcome {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => {
@@ -150,6 +182,7 @@ impl Runtime {
                     mismatch = Some(why.clone());
                     PluginFailure::Unavailable
                 } else {
+                    unrecorded = error.downcast_ref().map(|Unrecorded(read)| read.clone());
                     classify(&error, store.data().memory.denied)
                 };
                 store.data_mut().log.failure(failure, &error);
@@ -164,6 +197,7 @@ impl Runtime {
         Called {
             result,
             mismatch,
+            unrecorded,
             fuel,
             micros: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
             memory: u64::try_from(state.memory.peak).unwrap_or(u64::MAX),
@@ -172,12 +206,16 @@ impl Runtime {
     }
 }
 
-async fn ask(plugin: &Plugin, store: &mut Store<CallState>, question: Question<'_>) -> wasmtime::Result<Reply> {
+async fn ask<C: Lower + Sync>(
+    plugin: &Plugin,
+    store: &mut Store<CallState>,
+    question: Question<'_, C>,
+) -> wasmtime::Result<Reply> {
     let instance = plugin.pre.instantiate_async(&mut *store).await?;
     let at = Lookup { plugin, instance };
     Ok(match question {
         Question::Describe => {
-            at.check_all(store)?;
+            at.check_all::<C>(store)?;
             let (description,) = at.describe(store)?.call_async(store, ()).await?;
             Reply::Described(description)
         }
@@ -219,7 +257,7 @@ struct Lookup<'a> {
     instance: Instance,
 }
 
-type Contextual<'a, T> = (&'a Context, T);
+type Contextual<'a, C, T> = (&'a C, T);
 type FollowUps = (Vec<types::FollowUp>,);
 type Found<P, R> = wasmtime::Result<TypedFunc<P, R>>;
 
@@ -242,51 +280,57 @@ impl Lookup<'_> {
         self.find(store, "settings.validate", self.plugin.validate.as_ref())
     }
 
-    fn before<'b>(
+    fn before<'b, C: Lower>(
         &self,
         store: &mut Store<CallState>,
-    ) -> Found<Contextual<'b, &'b types::Operation>, (types::Decision,)> {
+    ) -> Found<Contextual<'b, C, &'b types::Operation>, (types::Decision,)> {
         self.find(store, "gate.before", self.plugin.before.as_ref())
     }
 
-    fn after<'b>(
+    fn after<'b, C: Lower>(
         &self,
         store: &mut Store<CallState>,
-    ) -> Found<(&'b Context, &'b types::Operation, &'b types::Outcome), FollowUps> {
+    ) -> Found<(&'b C, &'b types::Operation, &'b types::Outcome), FollowUps> {
         self.find(store, "observer.after", self.plugin.after.as_ref())
     }
 
-    fn on_event<'b>(&self, store: &mut Store<CallState>) -> Found<Contextual<'b, &'b types::Event>, FollowUps> {
+    fn on_event<'b, C: Lower>(
+        &self,
+        store: &mut Store<CallState>,
+    ) -> Found<Contextual<'b, C, &'b types::Event>, FollowUps> {
         self.find(store, "observer.on-event", self.plugin.on_event.as_ref())
     }
 
-    fn fired<'b>(&self, store: &mut Store<CallState>) -> Found<(&'b Context, &'b str, &'b str), FollowUps> {
+    fn fired<'b, C: Lower>(&self, store: &mut Store<CallState>) -> Found<(&'b C, &'b str, &'b str), FollowUps> {
         self.find(store, "timer.fired", self.plugin.fired.as_ref())
     }
 
-    fn limits<'b>(&self, store: &mut Store<CallState>) -> Found<Contextual<'b, types::Usage>, (Option<Pacing>,)> {
+    fn limits<'b, C: Lower>(
+        &self,
+        store: &mut Store<CallState>,
+    ) -> Found<Contextual<'b, C, types::Usage>, (Option<Pacing>,)> {
         self.find(store, "pace.limits", self.plugin.limits.as_ref())
     }
 
     /// Checks the type of everything that the plugin exports of the contract.
-    fn check_all(&self, store: &mut Store<CallState>) -> wasmtime::Result<()> {
+    fn check_all<C: Lower>(&self, store: &mut Store<CallState>) -> wasmtime::Result<()> {
         let Plugin { validate, before, after, on_event, fired, limits, .. } = self.plugin;
         self.describe(store)?;
         if validate.is_some() {
             self.validate(store)?;
         }
         if before.is_some() {
-            self.before(store)?;
+            self.before::<C>(store)?;
         }
         if after.is_some() || on_event.is_some() {
-            self.after(store)?;
-            self.on_event(store)?;
+            self.after::<C>(store)?;
+            self.on_event::<C>(store)?;
         }
         if fired.is_some() {
-            self.fired(store)?;
+            self.fired::<C>(store)?;
         }
         if limits.is_some() {
-            self.limits(store)?;
+            self.limits::<C>(store)?;
         }
         Ok(())
     }
@@ -326,5 +370,17 @@ impl ResourceLimiter for Memory {
 
     fn memories(&self) -> usize {
         usize::try_from(machine::MEMORIES).unwrap_or(usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_bindings_wall_time_stands_for_the_usual_one_up_to_the_hosts_bound() {
+        let bounds = crate::RuntimeConfig::default().bounds(portcullis_core::PluginClass::Standard);
+        let wall = |millis| Budget::gate(&bounds, millis).wall.as_millis();
+        assert_eq!((wall(None), wall(Some(10)), wall(Some(2_000)), wall(Some(60_000))), (50, 10, 2_000, 2_000));
     }
 }

@@ -6,18 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::{
-    Answer, Binding, BindingId, Decision, FollowUp, KvAccess, Mode, Operation, PluginFailure, PluginId, PolicyReads,
+    Answer, Binding, BindingId, Decision, FollowUp, Hook, KvAccess, Mode, Operation, PluginFailure, PluginId,
+    PolicyReads,
 };
 use serde_json::json;
 
 use crate::bindings::portcullis::policy::types;
-use crate::call::{Bound, Budget, CallState, Called, Question, Reply};
+use crate::call::{Asked, Bound, Budget, CallState, Called, Reply};
 use crate::convert::answer::{Broken, Teller};
 use crate::convert::context::Context;
 use crate::convert::{answer, ask};
-use crate::imports::reads::{RECORD_BYTES, Read};
+use crate::imports::reads::{RECORD_BYTES, Read, Source};
 use crate::loaded::Plugin;
-use crate::{Ask, CONTRACT, Event, Link, Outcome, PaceUsage, Pacing, Runtime};
+use crate::{Ask, CONTRACT, ClassBounds, Event, Link, Outcome, PaceUsage, Pacing, Runtime, words};
 
 /// What a chain of gates said.
 pub struct ChainRun {
@@ -29,25 +30,31 @@ pub struct ChainRun {
     pub logs: Vec<LogLine>,
     context: Context,
     operation: types::Operation,
-    asked: Vec<Asked>,
+    told: Vec<Told>,
 }
 
 impl ChainRun {
-    /// What the plugins saw, as a JSON document: context, operation, and each link's settings and reads.
-    /// None if it is larger than is recorded (64 KiB); then the decision cannot be replayed.
+    /// What the plugins saw, as a JSON document in the contract's words: context, operation, and each link's settings and reads.
+    /// [`RecordedInput`](crate::RecordedInput) takes it apart again. None if it is larger than is recorded (64 KiB); then the decision cannot be replayed.
     ///
     /// It has no credentials, but it has personal values: who keeps it seals it.
     #[must_use]
     pub fn input(&self) -> Option<String> {
-        let mut links = Vec::with_capacity(self.asked.len());
-        for asked in &self.asked {
-            let reads = asked.reads.as_ref()?;
-            links.push(json!({ "binding": asked.binding.id, "settings": asked.binding.settings, "reads": reads }));
+        let mut links = Vec::with_capacity(self.told.len());
+        for told in &self.told {
+            let reads = told.reads.as_ref()?;
+            links.push(json!({
+                "position": told.position,
+                "binding": told.binding.id,
+                "shadow": told.shadow,
+                "settings": told.binding.settings,
+                "reads": words::to_json(reads),
+            }));
         }
         let document = json!({
             "contract": CONTRACT,
-            "context": self.context,
-            "operation": self.operation,
+            "context": words::to_json(&self.context),
+            "operation": words::to_json(&self.operation),
             "links": links,
         });
         let text = document.to_string();
@@ -55,8 +62,10 @@ impl ChainRun {
     }
 }
 
-/// What one link was asked with.
-struct Asked {
+/// What one link was told.
+struct Told {
+    position: u32,
+    shadow: bool,
     binding: Arc<Binding>,
     /// None if they are too large to be recorded.
     reads: Option<Vec<Read>>,
@@ -111,6 +120,7 @@ impl Runtime {
     /// Asks the gates of a chain about an operation, in turn.
     ///
     /// A link whose binding is off, or whose plugin exports no gate, is not asked and has no answer.
+    /// A link that is suspended is not asked either, and answers [`PluginFailure::Suspended`].
     /// A plugin that is not at hand ([`Runtime::load`] it first) answers [`PluginFailure::Unavailable`].
     /// Time that is spent queueing for a place counts against no plugin.
     pub async fn gate(
@@ -126,12 +136,12 @@ impl Runtime {
             logs: Vec::new(),
             context: ask::context(ask),
             operation: ask::operation(operation),
-            asked: Vec::with_capacity(links.len()),
+            told: Vec::with_capacity(links.len()),
         };
         let mut left = self.config().chain_wall;
         let mut permit = None;
         for link in links {
-            let plugin = match self.asked(link, |plugin| plugin.before.is_some()) {
+            let plugin = match self.asked(link, Hook::Gate, |plugin| plugin.before.is_some()) {
                 None => continue,
                 Some(Ok(plugin)) => plugin,
                 Some(Err(failure)) => {
@@ -147,15 +157,16 @@ impl Runtime {
                 run.answers.push(unanswered(link, failure));
                 continue;
             }
-            let mut budget = Budget::gate(self.config());
+            let bounds = self.config().bounds(link.version.class);
+            let mut budget = Budget::gate(&bounds, link.binding.wall_millis);
             budget.wall = budget.wall.min(left);
-            run.context.settings.clone_from(&link.binding.settings);
-            let question = Question::Before(&run.context, &run.operation);
-            let called = self.call(&plugin, self.state(link, ask, &reads), budget, question).await;
+            run.context.speak_to(&link.binding);
+            let question = Asked::Before(&run.context, &run.operation);
+            let called = self.call(&plugin, state(&bounds, link, ask, &reads), budget, question).await;
             left = left.saturating_sub(Duration::from_micros(called.micros));
             run.take(link, ask, called);
         }
-        run.context.settings.clear();
+        run.context.speak_to_nobody();
         run
     }
 
@@ -172,9 +183,10 @@ impl Runtime {
         let (operation, outcome) = (ask::operation(operation), ask::outcome(outcome));
         let mut observed = Vec::new();
         for link in links {
-            context.settings.clone_from(&link.binding.settings);
-            let question = Question::After(&context, &operation, &outcome);
-            observed.extend(self.tell(link, ask, &reads, question, |plugin| plugin.after.is_some()).await);
+            context.speak_to(&link.binding);
+            let question = Asked::After(&context, &operation, &outcome);
+            observed
+                .extend(self.tell(link, ask, &reads, question, Hook::Observer, |plugin| plugin.after.is_some()).await);
         }
         observed
     }
@@ -191,9 +203,11 @@ impl Runtime {
         let event = ask::event(event);
         let mut observed = Vec::new();
         for link in links {
-            context.settings.clone_from(&link.binding.settings);
-            let question = Question::OnEvent(&context, &event);
-            observed.extend(self.tell(link, ask, &reads, question, |plugin| plugin.on_event.is_some()).await);
+            context.speak_to(&link.binding);
+            let question = Asked::OnEvent(&context, &event);
+            observed.extend(
+                self.tell(link, ask, &reads, question, Hook::Observer, |plugin| plugin.on_event.is_some()).await,
+            );
         }
         observed
     }
@@ -208,9 +222,9 @@ impl Runtime {
         reads: Arc<dyn PolicyReads>,
     ) -> Observed {
         let mut context = ask::context(ask);
-        context.settings.clone_from(&link.binding.settings);
-        let question = Question::Fired(&context, key, payload);
-        let told = self.tell(link, ask, &reads, question, |plugin| plugin.fired.is_some()).await;
+        context.speak_to(&link.binding);
+        let question = Asked::Fired(&context, key, payload);
+        let told = self.tell(link, ask, &reads, question, Hook::Timer, |plugin| plugin.fired.is_some()).await;
         told.unwrap_or_else(|| unobserved(link, PluginFailure::Unavailable))
     }
 
@@ -226,15 +240,17 @@ impl Runtime {
         usage: PaceUsage,
         reads: Arc<dyn PolicyReads>,
     ) -> Result<Option<Pacing>, PluginFailure> {
-        let plugin = match self.asked(link, |plugin| plugin.limits.is_some()) {
+        let plugin = match self.asked(link, Hook::Pace, |plugin| plugin.limits.is_some()) {
             None => return Ok(None),
             Some(plugin) => plugin?,
         };
         let _permit = self.permits().take(ask.org.id).await.ok_or(PluginFailure::Overloaded)?;
         let mut context = ask::context(ask);
-        context.settings.clone_from(&link.binding.settings);
-        let question = Question::Limits(&context, ask::usage(usage));
-        let called = self.call(&plugin, self.state(link, ask, &reads), Budget::gate(self.config()), question).await;
+        context.speak_to(&link.binding);
+        let question = Asked::Limits(&context, ask::usage(usage));
+        let bounds = self.config().bounds(link.version.class);
+        let budget = Budget::gate(&bounds, link.binding.wall_millis);
+        let called = self.call(&plugin, state(&bounds, link, ask, &reads), budget, question).await;
         match called.result? {
             Reply::Paced(pacing) => Ok(pacing.map(answer::pacing)),
             _ => Err(PluginFailure::BadOutput),
@@ -242,9 +258,17 @@ impl Runtime {
     }
 
     /// The plugin of a link; none if it is not to be asked.
-    fn asked(&self, link: &Link, exports: fn(&Plugin) -> bool) -> Option<Result<Arc<Plugin>, PluginFailure>> {
-        if link.binding.mode == Mode::Off {
+    fn asked(
+        &self,
+        link: &Link,
+        hook: Hook,
+        exports: fn(&Plugin) -> bool,
+    ) -> Option<Result<Arc<Plugin>, PluginFailure>> {
+        if link.binding.mode == Mode::Off || !link.version.exports.iter().any(|it| it == hook.interface()) {
             return None;
+        }
+        if link.suspended {
+            return Some(Err(PluginFailure::Suspended));
         }
         match self.at_hand(&link.version.digest) {
             Some(plugin) => exports(&plugin).then_some(Ok(plugin)),
@@ -252,29 +276,24 @@ impl Runtime {
         }
     }
 
-    fn state(&self, link: &Link, ask: &Ask, reads: &Arc<dyn PolicyReads>) -> CallState {
-        let bound =
-            Bound { plugin: link.binding.plugin, grants: link.binding.grants.clone(), reads: Arc::clone(reads) };
-        CallState::new(self.config(), ask.now, ask.seed, Some(bound))
-    }
-
     async fn tell(
         &self,
         link: &Link,
         ask: &Ask,
         reads: &Arc<dyn PolicyReads>,
-        question: Question<'_>,
+        question: Asked<'_>,
+        hook: Hook,
         exports: fn(&Plugin) -> bool,
     ) -> Option<Observed> {
-        let plugin = match self.asked(link, exports)? {
+        let plugin = match self.asked(link, hook, exports)? {
             Ok(plugin) => plugin,
             Err(failure) => return Some(unobserved(link, failure)),
         };
         let Some(_permit) = self.permits().take(ask.org.id).await else {
             return Some(unobserved(link, PluginFailure::Overloaded));
         };
-        let called =
-            self.call(&plugin, self.state(link, ask, reads), Budget::background(self.config()), question).await;
+        let bounds = self.config().bounds(link.version.class);
+        let called = self.call(&plugin, state(&bounds, link, ask, reads), Budget::background(&bounds), question).await;
         let Called { result, fuel, micros, mut state, .. } = called;
         let converted = result.and_then(|reply| match reply {
             Reply::FollowUps(follow_ups) => {
@@ -282,15 +301,15 @@ impl Runtime {
             }
             _ => Err(PluginFailure::BadOutput),
         });
-        let enforced = link.binding.mode == Mode::Enforce;
+        let enforced = counts_for_something(link);
         let counts = enforced && converted.is_ok();
         Some(Observed {
             binding: link.binding.id,
             plugin: link.binding.plugin,
-            // What a monitoring plugin wants to follow is not done.
+            // What a monitoring plugin or a shadow wants to follow is not done.
             result: converted.map(|follow_ups| if enforced { follow_ups } else { Vec::new() }),
             kv: if counts { state.kv.into_accesses(link.binding.plugin) } else { Vec::new() },
-            logs: lines(link, state.log),
+            logs: if link.shadow { Vec::new() } else { lines(link, state.log) },
             fuel,
             micros,
         })
@@ -306,20 +325,42 @@ impl ChainRun {
             }
             _ => Err(PluginFailure::BadOutput),
         });
-        if link.binding.mode == Mode::Enforce && result.is_ok() {
+        if counts_for_something(link) && result.is_ok() {
             self.kv.extend(state.kv.into_accesses(link.binding.plugin));
         }
-        self.logs.extend(lines(link, state.log));
-        self.asked.push(Asked { binding: Arc::clone(&link.binding), reads: state.reads.into_list() });
+        if !link.shadow {
+            self.logs.extend(lines(link, state.log));
+        }
+        self.told.push(Told {
+            position: link.position,
+            shadow: link.shadow,
+            binding: Arc::clone(&link.binding),
+            reads: state.reads.into_list(),
+        });
         self.answers.push(Answer { fuel, micros, memory, ..answered(link, result) });
     }
+}
+
+/// Whether what the plugin does besides answering is done: not in monitor mode, and not in another version's shadow.
+fn counts_for_something(link: &Link) -> bool {
+    link.binding.mode == Mode::Enforce && !link.shadow
+}
+
+fn state(bounds: &ClassBounds, link: &Link, ask: &Ask, reads: &Arc<dyn PolicyReads>) -> CallState {
+    let bound = Bound {
+        owner: link.binding.org,
+        plugin: link.binding.plugin,
+        grants: link.binding.grants.clone(),
+        reads: Source::Live(Arc::clone(reads)),
+    };
+    CallState::new(bounds, ask.now, ask.seed, Some(bound))
 }
 
 fn teller<'a>(link: &'a Link, ask: &Ask) -> Teller<'a> {
     Teller { plugin: link.binding.plugin, grants: &link.binding.grants, now: ask.now }
 }
 
-fn bad_output(state: &mut CallState, broken: Broken) -> PluginFailure {
+pub(crate) fn bad_output(state: &mut CallState, broken: Broken) -> PluginFailure {
     state.log.failure(PluginFailure::BadOutput, &wasmtime::Error::new(broken));
     PluginFailure::BadOutput
 }
@@ -330,7 +371,7 @@ fn lines(link: &Link, log: crate::imports::log::Log) -> Vec<LogLine> {
 }
 
 fn answered(link: &Link, result: Result<Decision, PluginFailure>) -> Answer {
-    let Link { position, binding, version } = link;
+    let Link { position, binding, version, shadow, .. } = link;
     Answer {
         position: *position,
         binding: binding.id,
@@ -339,7 +380,9 @@ fn answered(link: &Link, result: Result<Decision, PluginFailure>) -> Answer {
         plugin_name: version.name.clone(),
         version: version.version,
         digest: version.digest,
+        signer: version.signer,
         mode: binding.mode,
+        shadow: *shadow,
         on_failure: binding.on_failure,
         result,
         fuel: 0,

@@ -5,14 +5,15 @@
 
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use crate::compile_child::{COMPILE_SUBCOMMAND, ChildLimits, EXIT_REFUSED};
-use crate::{Compiler, RuntimeConfig, trusted};
+use crate::compile_child::{COMPILE_SUBCOMMAND, ChildLimits, EXIT_REFUSED, Task};
+use crate::{ClassBounds, Compiler, trusted};
 
 /// How much machine code one byte of a component may become, and how much there may be for nothing.
 const GROWTH: usize = 32;
@@ -82,38 +83,66 @@ impl CompileError {
     }
 }
 
-/// Compiles `bytes` for `engine` as `config` says. Gives the bytes back.
+/// Machine code that our own compiler made of a component.
+pub(crate) struct Code(Vec<u8>);
+
+impl Code {
+    /// Code that this gateway compiled and kept, and that nobody has touched since.
+    pub(crate) fn kept(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Compiles `bytes` for `engine`. Gives the bytes back.
 pub(crate) async fn compile(
     engine: &Engine,
-    config: &RuntimeConfig,
+    compiler: &Compiler,
+    bounds: &ClassBounds,
     bytes: Vec<u8>,
-) -> Result<(Component, Vec<u8>), CompileError> {
-    let (compiled, bytes) = match &config.compiler {
+) -> Result<(Code, Vec<u8>), CompileError> {
+    match compiler {
         Compiler::InProcess => {
             let engine = engine.clone();
             let work = move || (engine.precompile_component(&bytes), bytes);
             let (compiled, bytes) = tokio::task::spawn_blocking(work).await.map_err(gone)?;
-            (compiled.map_err(|error| CompileError::Refused { why: short(&error) })?, bytes)
+            Ok((Code(compiled.map_err(|error| CompileError::Refused { why: short(&error) })?), bytes))
         }
         Compiler::Child { executable } => {
-            let compiled = tokio::time::timeout(config.compile_wall, in_child(executable, config, &bytes));
-            (compiled.await.map_err(|_| CompileError::TimedOut)??, bytes)
+            let limits = ChildLimits { memory: bounds.compile_memory, cpu: bounds.compile_wall };
+            let most = bytes.len().saturating_mul(GROWTH).saturating_add(BASE_OUTPUT);
+            let compiled = in_child(executable, Task::Compile, limits, &bytes, most);
+            let compiled = tokio::time::timeout(bounds.compile_wall, compiled).await;
+            Ok((Code(compiled.map_err(|_| CompileError::TimedOut)??), bytes))
         }
-    };
+    }
+}
+
+/// The component that `code` is, for instances to be made of.
+pub(crate) async fn instantiable(engine: &Engine, code: Arc<Code>) -> Result<Component, CompileError> {
     let engine = engine.clone();
-    let component = tokio::task::spawn_blocking(move || trusted::component(&engine, &compiled)).await.map_err(gone)?;
-    Ok((component.map_err(|error| CompileError::Unfit { why: short(&error) })?, bytes))
+    let component = tokio::task::spawn_blocking(move || trusted::component(&engine, &code)).await.map_err(gone)?;
+    component.map_err(|error| CompileError::Unfit { why: short(&error) })
 }
 
 fn gone(error: tokio::task::JoinError) -> CompileError {
     CompileError::Process(error.into())
 }
 
-async fn in_child(executable: &Path, config: &RuntimeConfig, bytes: &[u8]) -> Result<Vec<u8>, CompileError> {
-    let limits = ChildLimits { memory: config.compile_memory, cpu: config.compile_wall };
+/// What a child of this binary makes of `bytes`, at most `most` bytes of it. Whoever calls it bounds its wall time by dropping it.
+pub(crate) async fn in_child(
+    executable: &Path,
+    task: Task,
+    limits: ChildLimits,
+    bytes: &[u8],
+    most: usize,
+) -> Result<Vec<u8>, CompileError> {
     let mut child = Command::new(executable)
         .arg(COMPILE_SUBCOMMAND)
-        .args(limits.to_args())
+        .args(limits.to_args(task))
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -126,7 +155,6 @@ async fn in_child(executable: &Path, config: &RuntimeConfig, bytes: &[u8]) -> Re
     else {
         return Err(CompileError::Process(std::io::Error::other("a pipe of the child is missing")));
     };
-    let most = bytes.len().saturating_mul(GROWTH).saturating_add(BASE_OUTPUT);
     let write = async move {
         // A child that dies early closes the pipe; its status says more than this error.
         let _ = stdin.write_all(bytes).await;

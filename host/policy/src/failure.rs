@@ -3,10 +3,17 @@
 use portcullis_core::{PluginFailure, PolicyReadError};
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 
+use crate::call::WorkSpent;
+
 /// A read that the host could not serve; it ends the call and is not the guest's fault.
 #[derive(Debug, thiserror::Error)]
 #[error("the host could not serve a read")]
 pub(crate) struct HostReadFailed(#[from] pub(crate) PolicyReadError);
+
+/// A read of a replayed call that its record does not tell.
+#[derive(Debug, thiserror::Error)]
+#[error("the record does not tell the read {0}")]
+pub(crate) struct Unrecorded(pub(crate) String);
 
 /// What `error` means.
 ///
@@ -20,7 +27,10 @@ pub(crate) fn classify(error: &wasmtime::Error, denied_memory: bool) -> PluginFa
             _ => PluginFailure::Trap,
         };
     }
-    if error.is::<HostReadFailed>() {
+    if error.is::<WorkSpent>() {
+        return PluginFailure::Fuel;
+    }
+    if error.is::<HostReadFailed>() || error.is::<Unrecorded>() {
         return PluginFailure::Unavailable;
     }
     if error.is::<PoolConcurrencyLimitError>() {

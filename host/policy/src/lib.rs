@@ -1,15 +1,16 @@
 //! Policy plugins: WebAssembly components in wasmtime, asked before and after operations.
 //!
-//! A [`Runtime`] admits components ([`Runtime::admit`]) and asks them ([`Runtime::gate`] and its siblings).
+//! A [`Runtime`] admits components ([`Runtime::admit`]) and asks them ([`Runtime::gate`] and its siblings), or has them rehearse ([`Runtime::rehearse`]).
 //! Every call gets a fresh store and instance, a budget of fuel, an outer deadline and a bound on memory; whatever a guest does, the caller gets an answer or a [`PluginFailure`].
 //! No state outlives a call: what a plugin keeps, it keeps through `kv`, whose writes come back as [`KvAccess`] for the operation's commit.
 //!
 //! The journey of a question, file by file:
 //!
 //! ```text
-//! runtime ─▶ admission ─▶ shape ─▶ compile ─▶ loaded        a component becomes a plugin
-//!    └─────▶ chain ─▶ convert/ask ─▶ call ─▶ convert/answer  a question becomes an answer
-//!                                     └─▶ imports/*          what the guest may call meanwhile
+//! runtime ─▶ admission ─▶ shape ─▶ load ─▶ compile, code_cache ─▶ loaded   a component becomes a plugin
+//!    ├─────▶ chain ─▶ convert/ask ─▶ call ─▶ convert/answer                 a question becomes an answer
+//!    │                                └─▶ imports/*                         what the guest may call meanwhile
+//!    └─────▶ rehearse ─▶ words ──────▶ call                                 the same from a record or a file
 //! ```
 //!
 //! *Architecture Invariant:* only this crate names wasmtime, and only `trusted` has unsafe code.
@@ -26,26 +27,45 @@ mod ask;
 mod bindings;
 mod call;
 mod chain;
+mod code_cache;
 mod compile;
 mod compile_child;
+mod config;
 mod convert;
 mod failure;
 mod imports;
+mod load;
 mod loaded;
 mod machine;
 mod permits;
+mod rehearse;
 mod runtime;
+mod schema;
+mod settings;
 mod shape;
 #[cfg(test)]
 mod test;
 mod trusted;
+mod walls;
+mod words;
 
 pub use admission::{AdmissionError, Admitted};
 pub use ask::{Ask, Confirmed, Event, Link, Outcome, PaceUsage, Pacing};
 pub use chain::{ChainRun, LogLevel, LogLine, Observed};
+pub use code_cache::{CodeCache, CodeStats};
 pub use compile::CompileError;
 pub use compile_child::{COMPILE_SUBCOMMAND, compile_child};
-pub use runtime::{Compiler, LoadError, Runtime, RuntimeConfig, RuntimeError, SettingsError, SettingsProblem};
+pub use config::{ClassBounds, Compiler, RuntimeConfig};
+pub use load::LoadError;
+pub use rehearse::{ReadsFrom, RecordedInput, RecordedLink, Rehearsal, RehearsalError, Rehearsed, Said, Script};
+pub use runtime::{Runtime, RuntimeError};
+pub use settings::{SettingsError, SettingsProblem};
+pub use walls::{Walls, WallsError};
 
 /// The version of the policy contract that is served; uploads for others are refused.
 pub const CONTRACT: &str = "0.1.0";
+
+/// Bytes in hexadecimal, for messages and records.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -20,22 +20,26 @@ pub(crate) struct Plugin {
 }
 
 impl Plugin {
-    /// Links `component`; fails if an import's type is not the contract's.
+    /// Links `component`; fails if an import's type is not the contract's, or an interface that it exports lacks a function.
     pub(crate) fn link(linker: &Linker<CallState>, component: &Component) -> wasmtime::Result<Self> {
+        // An interface whose function is missing must not pass for one that is not there: a gate would silently never be asked.
         let find = |interface: &str, function: &str| {
             let name = format!("portcullis:policy/{interface}@{}", crate::CONTRACT);
-            let interface = component.get_export_index(None, &name)?;
-            component.get_export_index(Some(&interface), function)
+            let Some(found) = component.get_export_index(None, &name) else { return Ok(None) };
+            match component.get_export_index(Some(&found), function) {
+                Some(index) => Ok(Some(index)),
+                None => Err(wasmtime::Error::msg(format!("{interface}.{function} is not exported"))),
+            }
         };
         Ok(Self {
             pre: linker.instantiate_pre(component)?,
-            describe: find("describe", "describe"),
-            validate: find("settings", "validate"),
-            before: find("gate", "before"),
-            after: find("observer", "after"),
-            on_event: find("observer", "on-event"),
-            fired: find("timer", "fired"),
-            limits: find("pace", "limits"),
+            describe: find("describe", "describe")?,
+            validate: find("settings", "validate")?,
+            before: find("gate", "before")?,
+            after: find("observer", "after")?,
+            on_event: find("observer", "on-event")?,
+            fired: find("timer", "fired")?,
+            limits: find("pace", "limits")?,
         })
     }
 }

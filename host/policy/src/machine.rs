@@ -13,14 +13,15 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 
 use crate::RuntimeConfig;
 
-/// The most memories of one component.
-pub(crate) const MEMORIES: u32 = 2;
+/// The most memories of one component, which share what one call may hold. JavaScript and Python have three if their WASI is stubbed within the component.
+pub(crate) const MEMORIES: u32 = 4;
 /// The most tables of one component. A component with WASI has two; JavaScript has three.
 pub(crate) const TABLES: u32 = 4;
 /// The most elements of one table.
 pub(crate) const TABLE_ELEMENTS: usize = 20_000;
-/// The most core instances of one component. A component with WASI has four: itself, the adapter, and two that tie them together.
-pub(crate) const CORE_INSTANCES: u32 = 8;
+/// The most core instances of one component. A component with WASI has four: itself, the adapter, and two that tie them together;
+/// JavaScript has twice as many, and what passes values between its inner components; Python with stubs has 38.
+pub(crate) const CORE_INSTANCES: u32 = 64;
 
 /// How often a running guest lets others run.
 const TICK: Duration = Duration::from_millis(1);
@@ -39,9 +40,10 @@ pub(crate) fn tunables() -> Config {
         .concurrency_support(false)
         .epoch_interruption(true)
         .consume_fuel(true)
-        // Two proposals that no toolchain of plugins needs, and whose memories the bounds below do not speak about.
+        // A proposal that no toolchain of plugins needs, and whose memories the bounds below do not speak about.
         .wasm_memory64(false)
-        .wasm_multi_memory(false)
+        // What passes values between the components within a component has both their memories; JavaScript is built so.
+        .wasm_multi_memory(true)
         // The same inputs give the same answer on every machine.
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true)
@@ -88,7 +90,7 @@ fn pool(config: &RuntimeConfig) -> PoolingAllocationConfig {
         .max_tables_per_component(TABLES)
         .max_tables_per_module(TABLES)
         .table_elements(TABLE_ELEMENTS)
-        .max_memory_size(config.memory_bytes)
+        .max_memory_size(config.memory_bytes.max(config.large.memory_bytes))
         .linear_memory_keep_resident(RESIDENT_MEMORY)
         .table_keep_resident(RESIDENT_TABLE)
         .pagemap_scan(Enabled::Auto);

@@ -5,8 +5,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use portcullis_core::OrgId;
-use portcullis_policy::{AdmissionError, COMPILE_SUBCOMMAND, Compiler, Runtime, RuntimeConfig, compile_child};
+use portcullis_core::{OrgId, PluginClass};
+use portcullis_policy::{
+    AdmissionError, COMPILE_SUBCOMMAND, Compiler, Runtime, RuntimeConfig, SettingsError, compile_child,
+};
 use portcullis_testing::Guest;
 
 fn main() -> ExitCode {
@@ -21,6 +23,8 @@ fn main() -> ExitCode {
         a_compiler_that_takes_too_long_is_killed().await;
         a_compiler_that_takes_too_much_memory_is_told_so().await;
         a_binary_that_is_no_compiler_is_the_operators_problem().await;
+        settings_are_judged_by_their_schema().await;
+        a_schema_that_takes_too_much_is_given_up().await;
     });
     ExitCode::SUCCESS
 }
@@ -36,7 +40,7 @@ fn config() -> RuntimeConfig {
 
 async fn refused(config: RuntimeConfig, bytes: Vec<u8>) -> AdmissionError {
     let runtime = Runtime::new(config).expect("a runtime");
-    runtime.admit(OrgId::from_bytes([1; 16]), bytes).await.expect_err("it is refused")
+    runtime.admit(OrgId::from_bytes([1; 16]), bytes, PluginClass::Standard).await.expect_err("it is refused")
 }
 
 /// A component that takes a compiler seconds: many long functions.
@@ -48,7 +52,7 @@ fn heavy() -> Vec<u8> {
 
 async fn what_a_child_compiles_runs() {
     let runtime = Runtime::new(config()).expect("a runtime");
-    let admitted = runtime.admit(OrgId::from_bytes([1; 16]), Guest::allowing().build()).await;
+    let admitted = runtime.admit(OrgId::from_bytes([1; 16]), Guest::allowing().build(), PluginClass::Standard).await;
     // It was described, so it ran.
     assert_eq!(admitted.expect("it is admitted").name, "guest");
 }
@@ -88,4 +92,37 @@ async fn a_binary_that_is_no_compiler_is_the_operators_problem() {
     let compiler = Compiler::Child { executable: "/nowhere/portcullis".into() };
     let error = refused(RuntimeConfig { compiler, ..config() }, Guest::allowing().build()).await;
     assert_eq!(error.code(), "compile_failed", "{error:?}");
+}
+
+async fn settings_are_judged_by_their_schema() {
+    let runtime = Runtime::new(config()).expect("a runtime");
+    let schema = r#"{ "properties": { "grace": { "type": "string" } } }"#;
+    assert_eq!(runtime.check_schema(Some(schema), r#"{ "grace": "PT1S" }"#).await, Ok(()));
+    let error = runtime.check_schema(Some(schema), r#"{ "grace": 1 }"#).await.expect_err("it is no text");
+    assert!(matches!(&error, SettingsError::Refused { problems } if problems[0].field == "/grace"), "{error:?}");
+    let error = runtime.check_schema(Some(r#"{ "type": "nothing" }"#), "{}").await.expect_err("it is no schema");
+    assert_eq!(error.code(), "settings_unjudged");
+}
+
+/// Small schemas: one would take all of the time, and two are circles, which mean nothing and harm nobody.
+async fn a_schema_that_takes_too_much_is_given_up() {
+    let runtime = Runtime::new(config()).expect("a runtime");
+    let doubling: Vec<String> = (0..64)
+        .map(|level| {
+            let next = format!("{{ \"$ref\": \"#/$defs/l{}\" }}", level + 1);
+            format!("\"l{level}\": {{ \"anyOf\": [{next}, {next}] }}")
+        })
+        .collect();
+    let doubling = format!("{{ \"$ref\": \"#/$defs/l0\", \"$defs\": {{ {}, \"l64\": false }} }}", doubling.join(", "));
+    let itself = r##"{ "allOf": [{ "$ref": "#" }] }"##;
+    let each_other = r##"{
+        "$ref": "#/$defs/a",
+        "$defs": { "a": { "allOf": [{ "$ref": "#/$defs/b" }] }, "b": { "allOf": [{ "$ref": "#/$defs/a" }] } }
+    }"##;
+    let error = runtime.check_schema(Some(&doubling), "{}").await.expect_err("it would take years");
+    assert_eq!(error.code(), "settings_unjudged", "{error:?}");
+    for circle in [itself, each_other] {
+        assert_eq!(runtime.check_schema(Some(circle), "{}").await, Ok(()), "{circle}");
+    }
+    assert_eq!(runtime.check_schema(Some("true"), "{}").await, Ok(()));
 }

@@ -3,6 +3,8 @@
 //! A guest is a core module in text; the component around it is made from the contract's WIT, as every toolchain makes it.
 //! Such guests can do what no honest plugin does, and need no compiler for wasm.
 
+pub mod text;
+
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
@@ -12,23 +14,24 @@ pub const ANSWER: u32 = 512;
 pub const DATA: u32 = 2048;
 
 /// The parts of WASI that hand-written guests call, as far as they call them.
-const WASI: &str = "
-    package wasi:io@0.2.6 {
-        interface poll {
-            resource pollable { block: func(); }
-        }
-    }
-    package wasi:clocks@0.2.6 {
-        interface monotonic-clock {
-            use wasi:io/poll@0.2.6.{pollable};
-            now: func() -> u64;
-            subscribe-duration: func(when: u64) -> pollable;
-        }
-    }
-    package wasi:random@0.2.6 {
-        interface random { get-random-u64: func() -> u64; }
-    }
-";
+const WASI: &str = include_str!("wasi.wit");
+
+/// The interfaces of WASI that every hand-written guest may import.
+const WASI_IMPORTS: [&str; 13] = [
+    "wasi:io/streams",
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/wall-clock",
+    "wasi:random/random",
+    "wasi:cli/environment",
+    "wasi:cli/exit",
+    "wasi:cli/stdin",
+    "wasi:cli/stdout",
+    "wasi:filesystem/preopens",
+    "wasi:sockets/instance-network",
+    "wasi:sockets/ip-name-lookup",
+    "wasi:sockets/tcp-create-socket",
+    "wasi:sockets/udp-create-socket",
+];
 
 /// A guest in the making.
 #[derive(Clone)]
@@ -111,7 +114,7 @@ impl Guest {
         } else {
             ""
         };
-        // A description of 52 bytes at 64: name, version and description, and nothing for the rest.
+        // A description of 60 bytes at 64: name, version and description, and nothing for the rest.
         let record: String = [(256, name.len()), (320, 5), (336, 6), (0, 0), (0, 0), (0, 0)]
             .iter()
             .flat_map(|(at, len)| [*at, *len])
@@ -149,25 +152,51 @@ impl Guest {
 /// The text is not a module, or has not the functions of these interfaces.
 #[must_use]
 pub fn encode(core: &str, exports: &[&str]) -> Vec<u8> {
+    let module = wat::parse_str(core).expect("the core module is valid text");
+    wrap(module, exports, Strings::Utf8).expect("the module has the functions of its exports")
+}
+
+/// How the strings of a guest are encoded in its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strings {
+    /// As every toolchain of plugins does.
+    Utf8,
+    /// As nobody does.
+    Utf16,
+}
+
+/// The component around a core module that exports these interfaces of the contract, if it is one.
+///
+/// # Errors
+///
+/// In the encoder's words, what the module lacks.
+///
+/// # Panics
+///
+/// The contract's WIT has no such interface.
+pub fn wrap(mut module: Vec<u8>, exports: &[&str], strings: Strings) -> Result<Vec<u8>, String> {
     let mut resolve = Resolve::default();
     let contract = concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit/0.1.0");
     resolve.push_dir(contract).expect("the contract is valid WIT");
     let exports: String = exports.iter().map(|name| format!("export portcullis:policy/{name}@0.1.0;")).collect();
+    let imports: String = WASI_IMPORTS.iter().map(|name| format!("import {name}@0.2.6;")).collect();
     let world = format!(
         "package test:guest;
         world guest {{
             include portcullis:policy/imports@0.1.0;
-            import wasi:clocks/monotonic-clock@0.2.6;
-            import wasi:random/random@0.2.6;
+            {imports}
             {exports}
         }}
         {WASI}"
     );
     let package = resolve.push_str("guest.wit", &world).expect("the world is valid WIT");
     let world = resolve.select_world(&[package], Some("guest")).expect("there is one world");
-    let mut module = wat::parse_str(core).expect("the core module is valid text");
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false).expect("the metadata fits");
+    let encoding = match strings {
+        Strings::Utf8 => StringEncoding::UTF8,
+        Strings::Utf16 => StringEncoding::UTF16,
+    };
+    embed_component_metadata(&mut module, &resolve, world, encoding, false).map_err(|error| format!("{error:#}"))?;
     let mut encoder = ComponentEncoder::default();
-    encoder.module(&module).expect("the module has the world's functions");
-    encoder.encode().expect("the component is valid")
+    encoder.module(&module).map_err(|error| format!("{error:#}"))?;
+    encoder.encode().map_err(|error| format!("{error:#}"))
 }

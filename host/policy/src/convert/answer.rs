@@ -172,22 +172,29 @@ fn patch(patch: types::Patch) -> Checked<Patch> {
                 .map(|name| bounded("amend.display-name", name, NAME_BYTES))
                 .transpose()?,
             set_labels: labels("amend.set-labels", create.set_labels)?,
+            remove_labels: label_keys("amend.remove-labels", create.remove_labels)?,
             rate_policy: create.rate_policy.map(|slug| word("amend.rate-policy", slug, SLUG_BYTES)).transpose()?,
         },
-        types::Patch::SessionLabels(change) => {
-            if change.remove.len() > label::MAX_LABELS {
-                return Err(Broken { part: "amend.remove", why: "it names more labels than there can be" });
-            }
-            for key in &change.remove {
-                check_label("amend.remove", key, "")?;
-            }
-            Patch::SessionLabels { set: labels("amend.set", change.set)?, remove: change.remove }
-        }
+        types::Patch::SessionLabels(change) => Patch::SessionLabels {
+            set: labels("amend.set", change.set)?,
+            remove: label_keys("amend.remove", change.remove)?,
+        },
         types::Patch::SessionRatePolicy(slug) => {
             Patch::SessionRatePolicy { slug: word("amend.rate-policy", slug, SLUG_BYTES)? }
         }
         types::Patch::MessageSend(text) => Patch::MessageSend { text: bounded_text("amend.text", text, TEXT_BYTES)? },
     })
+}
+
+/// Keys of labels to take out.
+fn label_keys(part: &'static str, keys: Vec<String>) -> Checked<Vec<String>> {
+    if keys.len() > label::MAX_LABELS {
+        return Err(Broken { part, why: "it names more labels than there can be" });
+    }
+    for key in &keys {
+        check_label(part, key, "")?;
+    }
+    Ok(keys)
 }
 
 /// An operation that a plugin asks for. It is authorised and gated like any other, so only its form is checked here.
@@ -315,7 +322,8 @@ fn bounded_text(part: &'static str, text: String, most: usize) -> Checked<String
 
 fn json(part: &'static str, text: String) -> Checked<String> {
     let text = bounded_text(part, text, JSON_BYTES)?;
-    match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
+    // As a value, because that is how it will be read: what only looks like JSON at a glance would break whoever gets it.
+    match serde_json::from_str::<serde_json::Value>(&text) {
         Ok(_) => Ok(text),
         Err(_) => Err(Broken { part, why: "it is not JSON" }),
     }

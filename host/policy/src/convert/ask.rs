@@ -11,6 +11,7 @@ use crate::{Ask, Event, Outcome, PaceUsage};
 pub(crate) fn context(ask: &Ask) -> Context {
     Context {
         decision_id: ask.decision.to_string(),
+        binding_id: String::new(),
         now: ask.now.as_millis(),
         seed: ask.seed,
         phase: match ask.due_since {
@@ -60,6 +61,7 @@ fn org(org: &portcullis_core::Org) -> context::Org {
             quota("sessions", quotas.sessions),
             quota("keys", quotas.keys),
             quota("plugins", quotas.plugins),
+            quota("large-plugins", quotas.large_plugins),
             quota("bindings", quotas.bindings),
             quota("webhooks", quotas.webhooks),
             quota("queued-messages", quotas.queued_messages),
@@ -142,7 +144,12 @@ pub(crate) fn operation(operation: &Operation) -> types::Operation {
         | Operation::WebhookDelete { .. }
         | Operation::WebhookReplace { .. }
         | Operation::NumberCheck { .. }
-        | Operation::PresenceSet { .. } => types::Detail::Other(other::document(operation).to_string()),
+        | Operation::PresenceSet { .. }
+        | Operation::PluginUpload(_)
+        | Operation::PluginDelete { .. }
+        | Operation::BindingCreate(_)
+        | Operation::BindingUpdate(_)
+        | Operation::BindingDelete { .. } => types::Detail::Other(other::document(operation).to_string()),
     };
     types::Operation { name: operation.kind().name().to_owned(), detail }
 }
@@ -171,7 +178,14 @@ pub(crate) fn event(event: &Event) -> types::Event {
 
 /// What a session has sent so far.
 pub(crate) fn usage(usage: PaceUsage) -> types::Usage {
-    types::Usage { sends_last_minute: usage.sends_last_minute, sends_today: usage.sends_today }
+    types::Usage {
+        sends_last_minute: usage.sends_last_minute,
+        sends_today: usage.sends_today,
+        group_calls_last_minute: usage.group_calls_last_minute,
+        group_calls_today: usage.group_calls_today,
+        checks_last_minute: usage.checks_last_minute,
+        checks_today: usage.checks_today,
+    }
 }
 
 fn labels(labels: &Labels) -> Vec<types::Label> {

@@ -14,6 +14,8 @@ use crate::bindings::portcullis::policy::types::{Confirmation, Label, Phase, Pri
 pub(crate) struct Context {
     #[component(name = "decision-id")]
     pub(crate) decision_id: String,
+    #[component(name = "binding-id")]
+    pub(crate) binding_id: String,
     pub(crate) now: u64,
     pub(crate) seed: u64,
     pub(crate) phase: Phase,
@@ -24,6 +26,20 @@ pub(crate) struct Context {
     #[component(name = "dry-run")]
     pub(crate) dry_run: bool,
     pub(crate) settings: String,
+}
+
+impl Context {
+    /// Fills in what differs from binding to binding.
+    pub(crate) fn speak_to(&mut self, binding: &portcullis_core::Binding) {
+        self.binding_id = binding.id.to_string();
+        self.settings.clone_from(&binding.settings);
+    }
+
+    /// Takes out what differs from binding to binding, for the record.
+    pub(crate) fn speak_to_nobody(&mut self) {
+        self.binding_id.clear();
+        self.settings.clear();
+    }
 }
 
 /// Who asks.

@@ -2,8 +2,10 @@
 //!
 //! No document holds a credential: of headers only the names are told, and a secret or a password is told as being there.
 
-use portcullis_core::{Operation, WebhookChange, WebhookSpec};
+use portcullis_core::{Binding, Operation, WebhookChange, WebhookSpec};
 use serde_json::{Value, json};
+
+use crate::hex;
 
 /// What an operation asks for; `null` for those that have a case of their own.
 pub(super) fn document(operation: &Operation) -> Value {
@@ -35,6 +37,18 @@ pub(super) fn document(operation: &Operation) -> Value {
         }
         Operation::NumberCheck { numbers, .. } => json!({ "numbers": numbers }),
         Operation::PresenceSet { chat, presence, .. } => json!({ "chat": chat, "presence": presence.name() }),
+        Operation::PluginUpload(version) => json!({
+            "name": version.name,
+            "version": version.version,
+            "digest": format!("sha256:{}", hex(&version.digest)),
+            "size": version.size,
+            "class": version.class.name(),
+            "wants": version.wants,
+            "signer": version.signer,
+        }),
+        Operation::PluginDelete { plugin } => json!({ "plugin": plugin }),
+        Operation::BindingCreate(binding) | Operation::BindingUpdate(binding) => binding_of(binding),
+        Operation::BindingDelete { binding } => json!({ "binding": binding }),
         Operation::SessionCreate(_)
         | Operation::SessionStart { .. }
         | Operation::SessionStop { .. }
@@ -48,6 +62,22 @@ pub(super) fn document(operation: &Operation) -> Value {
         | Operation::SessionRatePolicy { .. }
         | Operation::MessageSend(_) => Value::Null,
     }
+}
+
+/// A binding as it is to be. Its settings are not told: they may hold what is its owner's alone.
+fn binding_of(binding: &Binding) -> Value {
+    json!({
+        "binding": binding.id,
+        "plugin": binding.plugin,
+        "version": binding.version,
+        "hooks": binding.hooks,
+        "mode": binding.mode,
+        "onFailure": binding.on_failure,
+        "order": binding.order,
+        "grants": binding.grants,
+        "selector": binding.selector,
+        "candidate": binding.candidate.as_ref().map(|candidate| candidate.version),
+    })
 }
 
 fn webhook_of(webhook: &WebhookSpec) -> Value {

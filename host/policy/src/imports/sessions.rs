@@ -2,36 +2,31 @@
 
 use portcullis_core::{Grant, OperationKind, SessionId};
 
-use super::reads::Read;
+use super::reads::{LOOKED_AT, Read, SESSIONS_PAGE};
 use crate::bindings::portcullis::policy::sessions::{Host, Page};
 use crate::bindings::portcullis::policy::types::{HostError, Session, Status, Window};
 use crate::call::CallState;
 use crate::convert;
-use crate::failure::HostReadFailed;
 
-const PAGE: usize = 100;
-/// The most sessions that one call may have the host look at.
-const LOOKED_AT: usize = 10_000;
 /// About how many bytes a session takes in the record.
 const SESSION_BYTES: usize = 512;
 
 impl Host for CallState {
     fn get(&mut self, id: String) -> wasmtime::Result<Result<Session, HostError>> {
+        self.spend(1)?;
         let bound = match self.granted(Grant::Sessions) {
             Ok(bound) => bound,
             Err(error) => return Ok(Err(error)),
         };
         // What is no id names no session.
-        let found = match id.parse::<SessionId>() {
-            Ok(id) => bound.reads.session(id).map_err(HostReadFailed)?,
-            Err(_) => return Ok(Err(HostError::NotFound)),
-        };
-        let session = found.as_ref().map(convert::ask::session);
-        self.reads.record(SESSION_BYTES, || Read::Session { id, session: session.clone() });
+        let Ok(id) = id.parse::<SessionId>() else { return Ok(Err(HostError::NotFound)) };
+        let session = bound.reads.session(id)?;
+        self.reads.record(SESSION_BYTES, || Read::Session { id: id.to_string(), session: session.clone() });
         Ok(session.ok_or(HostError::NotFound))
     }
 
     fn list(&mut self, cursor: Option<String>) -> wasmtime::Result<Result<Page, HostError>> {
+        self.spend(100)?;
         let bound = match self.granted(Grant::Sessions) {
             Ok(bound) => bound,
             Err(error) => return Ok(Err(error)),
@@ -40,40 +35,28 @@ impl Host for CallState {
             Ok(after) => after,
             Err(_) => return Ok(Err(HostError::Invalid("the cursor is none of a page's".to_owned()))),
         };
-        let found = bound.reads.sessions(after, PAGE).map_err(HostReadFailed)?;
-        let next = if found.len() == PAGE { found.last().map(|session| session.id.to_string()) } else { None };
-        let sessions: Vec<Session> = found.iter().map(convert::ask::session).collect();
+        let sessions = bound.reads.sessions(after)?;
+        let full = sessions.len() == SESSIONS_PAGE;
+        let next = sessions.last().filter(|_| full).map(|session| session.id.clone());
         let bytes = sessions.len() * SESSION_BYTES;
-        self.reads.record(bytes, || Read::Sessions { after: cursor, sessions: sessions.clone() });
+        self.reads
+            .record(bytes, || Read::Sessions { after: after.map(|id| id.to_string()), sessions: sessions.clone() });
         Ok(Ok(Page { sessions, cursor: next }))
     }
 
     fn count(&mut self, status: Option<Status>) -> wasmtime::Result<Result<u64, HostError>> {
+        self.spend(1000)?;
         let bound = match self.granted(Grant::Sessions) {
             Ok(bound) => bound,
             Err(error) => return Ok(Err(error)),
         };
-        let (mut after, mut looked_at, mut count) = (None, 0, 0);
-        loop {
-            let page = bound.reads.sessions(after, PAGE).map_err(HostReadFailed)?;
-            looked_at += page.len();
-            let counted = |session: &&portcullis_core::Session| {
-                status.is_none_or(|status| convert::ask::status(&session.status) == status)
-            };
-            count += u64::try_from(page.iter().filter(counted).count()).unwrap_or(u64::MAX);
-            match page.last() {
-                Some(last) if page.len() == PAGE && looked_at < LOOKED_AT => after = Some(last.id),
-                Some(_) if page.len() == PAGE => {
-                    return Ok(Err(HostError::Quota(format!("at most {LOOKED_AT} sessions can be counted"))));
-                }
-                _ => break,
-            }
-        }
+        let count = bound.reads.count(status)?;
         self.reads.record(16, || Read::Count { status, count });
-        Ok(Ok(count))
+        Ok(count.ok_or_else(|| HostError::Quota(format!("at most {LOOKED_AT} sessions can be counted"))))
     }
 
     fn usage(&mut self, operation: String, window: Window) -> wasmtime::Result<Result<u64, HostError>> {
+        self.spend(5)?;
         let bound = match self.granted(Grant::Sessions) {
             Ok(bound) => bound,
             Err(error) => return Ok(Err(error)),
@@ -82,7 +65,7 @@ impl Host for CallState {
             return Ok(Err(HostError::Invalid("there is no such operation".to_owned())));
         };
         let window = convert::answer::window(window);
-        let count = bound.reads.usage(kind, window).map_err(HostReadFailed)?;
+        let count = bound.reads.usage(kind, window)?;
         self.reads.record(operation.len(), || Read::Usage { operation, window, count });
         Ok(Ok(count))
     }

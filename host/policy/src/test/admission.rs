@@ -1,12 +1,15 @@
 //! Admission: each kind of unusable upload has its own code.
 
+use portcullis_core::PluginClass;
 use portcullis_testing::{Guest, encode};
 
 use super::{config, org_id, runtime};
 use crate::{LoadError, Runtime, RuntimeConfig};
 
+const STANDARD: PluginClass = PluginClass::Standard;
+
 async fn refused(bytes: Vec<u8>) -> &'static str {
-    let error = runtime().admit(org_id(), bytes).await.unwrap_err();
+    let error = runtime().admit(org_id(), bytes, STANDARD).await.unwrap_err();
     let text = error.to_string();
     assert!(!text.ends_with('.') && text.starts_with(char::is_lowercase), "{text}");
     error.code()
@@ -23,7 +26,7 @@ fn exporting(interface: &str) -> String {
 
 #[tokio::test]
 async fn a_plugin_says_what_it_is() {
-    let admitted = runtime().admit(org_id(), Guest::allowing().build()).await.unwrap();
+    let admitted = runtime().admit(org_id(), Guest::allowing().build(), STANDARD).await.unwrap();
     assert_eq!((admitted.name.as_str(), admitted.declared_version.as_str()), ("guest", "1.0.0"));
     assert_eq!((admitted.contract.as_str(), admitted.exports), ("0.1.0", vec!["describe".into(), "gate".into()]));
     assert_eq!(admitted.size, u64::try_from(admitted.bytes.len()).unwrap());
@@ -41,7 +44,7 @@ async fn what_is_no_component_is_told_so() {
 #[tokio::test]
 async fn what_is_too_large_is_not_even_looked_at() {
     let runtime = Runtime::new(RuntimeConfig { component_bytes: 10, ..config() }).unwrap();
-    let error = runtime.admit(org_id(), vec![0; 11]).await.unwrap_err();
+    let error = runtime.admit(org_id(), vec![0; 11], STANDARD).await.unwrap_err();
     assert_eq!(error.code(), "payload_too_large");
 }
 
@@ -78,7 +81,7 @@ async fn an_interface_of_another_type_is_refused() {
 async fn more_memory_than_a_call_gets_is_refused() {
     let large = Guest::allowing().build();
     let runtime = Runtime::new(RuntimeConfig { memory_bytes: 1 << 16, ..config() }).unwrap();
-    assert_eq!(runtime.admit(org_id(), large).await.unwrap_err().code(), "too_many_resources");
+    assert_eq!(runtime.admit(org_id(), large, STANDARD).await.unwrap_err().code(), "too_many_resources");
 }
 
 #[tokio::test]
@@ -102,9 +105,9 @@ async fn an_organisation_compiles_one_upload_at_a_time() {
     let (one, other) = (Guest::allowing().build(), Guest::gate("unreachable").build());
     let elsewhere = portcullis_core::OrgId::from_bytes([1; 16]);
     let (first, second, third) = tokio::join!(
-        runtime.admit(org_id(), one),
-        runtime.admit(org_id(), other.clone()),
-        runtime.admit(elsewhere, other)
+        runtime.admit(org_id(), one, STANDARD),
+        runtime.admit(org_id(), other.clone(), STANDARD),
+        runtime.admit(elsewhere, other, STANDARD)
     );
     assert!(first.is_ok() && third.is_ok());
     assert_eq!(second.unwrap_err().code(), "upload_in_progress");
@@ -113,8 +116,8 @@ async fn an_organisation_compiles_one_upload_at_a_time() {
 #[tokio::test]
 async fn loading_needs_the_very_bytes() {
     let runtime = runtime();
-    let missing = runtime.load([0; 32], || None).await;
-    assert!(matches!(missing, Err(LoadError::Missing { .. })));
-    let damaged = runtime.load([0; 32], || Some(Guest::allowing().build())).await;
-    assert!(matches!(damaged, Err(LoadError::Damaged { .. })));
+    let missing = runtime.load([0; 32], STANDARD, || None).await;
+    assert!(matches!(*missing.unwrap_err(), LoadError::Missing { .. }));
+    let damaged = runtime.load([0; 32], STANDARD, || Some(Guest::allowing().build())).await;
+    assert!(matches!(*damaged.unwrap_err(), LoadError::Damaged { .. }));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis_core::{Decision, Mode, PluginFailure};
+use portcullis_core::{Decision, Mode, PluginClass, PluginFailure};
 use portcullis_testing::{ANSWER, DATA, Guest};
 
 use super::{Runtime, answer, ask, bind, bind_with, config, delete, run, runtime};
@@ -52,7 +52,7 @@ async fn a_spin_ends_by_fuel() {
 #[tokio::test]
 async fn a_spin_in_the_start_function_is_found_at_upload() {
     let guest = Guest::allowing().with(&format!("(func $start {SPIN}) (start $start)"));
-    let error = runtime().admit(super::org_id(), guest.build()).await.unwrap_err();
+    let error = runtime().admit(super::org_id(), guest.build(), PluginClass::Standard).await.unwrap_err();
     assert_eq!(error.code(), "describe_failed");
 }
 
@@ -145,7 +145,7 @@ async fn the_same_question_costs_the_same_and_is_answered_the_same() {
     let runtime = runtime();
     // Deny or allow by the seed in the context, which lies 24 bytes into the arguments.
     let body = format!(
-        "(i32.store8 (i32.const {ANSWER}) (i32.and (i32.load (i32.add (local.get $args) (i32.const 16))) (i32.const 1)))
+        "(i32.store8 (i32.const {ANSWER}) (i32.and (i32.load (i32.add (local.get $args) (i32.const 24))) (i32.const 1)))
         (i32.store (i32.const {}) (i32.const {DATA}))
         (i32.store (i32.const {}) (i32.const 1))
         i32.const {ANSWER}",
@@ -184,7 +184,7 @@ async fn who_is_off_or_has_no_gate_is_not_asked_and_who_is_missing_is_unavailabl
     let missing = bind(&elsewhere, &guest).await;
     assert_eq!(answer(&runtime, &missing).await.result, Err(PluginFailure::Unavailable));
     let bytes = guest.build();
-    runtime.load(missing.version.digest, || Some(bytes)).await.unwrap();
+    runtime.load(missing.version.digest, PluginClass::Standard, || Some(bytes)).await.unwrap();
     assert_eq!(answer(&runtime, &missing).await.result, Ok(Decision::Allow));
 }
 
@@ -211,6 +211,6 @@ async fn an_organisation_that_uses_up_its_places_is_told_so() {
     let link = bind(&elsewhere, &Guest::allowing()).await;
     let runtime = Runtime::new(config).unwrap();
     let bytes = Guest::allowing().build();
-    runtime.load(link.version.digest, || Some(bytes)).await.unwrap();
+    runtime.load(link.version.digest, PluginClass::Standard, || Some(bytes)).await.unwrap();
     assert_eq!(answer(&runtime, &link).await.result, Err(PluginFailure::Overloaded));
 }

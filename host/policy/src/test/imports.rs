@@ -151,3 +151,104 @@ async fn time_stands_still_and_chance_repeats() {
     let other = runtime.gate(&[link], &other, &delete(), Arc::new(Snapshot::default())).await;
     assert_ne!(first.logs, other.logs);
 }
+
+/// Calls an import with these arguments and denies with 10 times its result's case, plus the case of its error, as the time to wait.
+fn caller(imports: &str, call: &str, error_at: u32) -> Guest {
+    let body = format!(
+        "{call}
+        (i32.store8 (i32.const {ANSWER}) (i32.const 1))
+        (i32.store (i32.const {code}) (i32.const {DATA}))
+        (i32.store (i32.const {code_len}) (i32.const 1))
+        (i32.store8 (i32.const {wait}) (i32.const 1))
+        (i64.store (i32.const {seconds}) (i64.extend_i32_u (i32.add
+            (i32.mul (i32.const 10) (i32.load8_u (i32.const 4096)))
+            (i32.mul (i32.load8_u (i32.const 4096)) (i32.load8_u (i32.const {error}))))))
+        i32.const {ANSWER}",
+        code = ANSWER + 8,
+        code_len = ANSWER + 12,
+        wait = ANSWER + 24,
+        seconds = ANSWER + 32,
+        error = 4096 + error_at,
+    );
+    Guest::gate(&body).importing(imports)
+}
+
+const GRANTED: u64 = 0;
+const NOT_GRANTED: u64 = 10;
+const NOT_FOUND: u64 = 11;
+const INVALID: u64 = 12;
+
+async fn told(runtime: &Runtime, link: &Link, snapshot: Snapshot) -> u64 {
+    match run_over(runtime, link, snapshot).await.answers.remove(0).result {
+        Ok(Decision::Deny { retry_after: Some(told), .. }) => told,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_sessions_keys_are_there_only_with_the_session() {
+    let runtime = runtime();
+    let session = || {
+        let names = portcullis_core::session::Names::new(7, None);
+        portcullis_core::Session::new(super::session_id(), super::org_id(), names, super::NOW)
+    };
+    let here = super::session_id();
+    let gone = portcullis_core::SessionId::from_bytes([1; 16]);
+    let cases = [
+        (format!("session:{here}:warmth"), GRANTED),
+        (format!("session:{here}:"), GRANTED),
+        (format!("session:{gone}:warmth"), NOT_FOUND),
+        (format!("session:{}:warmth", here.to_string().to_lowercase()), INVALID),
+        (format!("session:{here}"), INVALID),
+        ("session:".to_owned(), INVALID),
+        ("sessions:all".to_owned(), GRANTED),
+    ];
+    for (key, expected) in cases {
+        let len = key.len();
+        let get = format!("(call $get (i32.const {DATA}) (i32.const {len}) (i32.const 4096))");
+        let set = format!(
+            "(call $set (i32.const {DATA}) (i32.const {len}) (i32.const {DATA}) (i32.const 1) (i32.const 0) (i64.const 0) (i32.const 4096))"
+        );
+        for (call, error_at) in [(get, 8), (set, 4)] {
+            let guest = caller(KV, &call, error_at).data(&key);
+            let link = bind_with(&runtime, &guest, Mode::Enforce, &[Grant::Kv]).await;
+            let snapshot = Snapshot { sessions: vec![session()], ..Snapshot::default() };
+            let run = run_over(&runtime, &link, snapshot).await;
+            assert_eq!(run.kv.len(), usize::from(expected == GRANTED), "{key}");
+            let snapshot = Snapshot { sessions: vec![session()], ..Snapshot::default() };
+            assert_eq!(told(&runtime, &link, snapshot).await, expected, "{key}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_used_and_never_seen() {
+    let runtime = runtime();
+    let imports =
+        "(import \"portcullis:policy/secrets@0.1.0\" \"hmac-sha256\" (func $hmac (param i32 i32 i32 i32 i32)))";
+    let snapshot = || Snapshot {
+        secrets: [("signing".to_owned(), portcullis_core::Secret::new("Jefe"))].into(),
+        ..Snapshot::default()
+    };
+    let named = |name: &str| {
+        let call = format!(
+            "(call $hmac (i32.const {DATA}) (i32.const {}) (i32.const {DATA}) (i32.const 1) (i32.const 4096))",
+            name.len()
+        );
+        caller(imports, &call, 4).data(&format!("{name}x"))
+    };
+    let longest = "n".repeat(64);
+    let longer = "n".repeat(65);
+    let cases = [("signing", GRANTED), ("other", NOT_FOUND), (&longest, NOT_FOUND), (&longer, INVALID), ("", INVALID)];
+    for (name, expected) in cases {
+        let link = bind_with(&runtime, &named(name), Mode::Enforce, &[Grant::Secrets]).await;
+        assert_eq!(told(&runtime, &link, snapshot()).await, expected, "{name}");
+    }
+    let link = bind(&runtime, &named("signing")).await;
+    assert_eq!(told(&runtime, &link, snapshot()).await, NOT_GRANTED);
+    let link = bind_with(&runtime, &named("signing"), Mode::Enforce, &[Grant::Secrets]).await;
+    let input = run_over(&runtime, &link, snapshot()).await.input().unwrap();
+    assert!(input.contains("hmac") && !input.contains("Jefe"), "{input}");
+    let run = run_over(&runtime, &link, Snapshot { fails: true, ..Snapshot::default() }).await;
+    assert_eq!(run.answers[0].result, Err(PluginFailure::Unavailable));
+}

@@ -1,18 +1,22 @@
 //! Hostile, careless and honest guests, each asked through the public interface of the runtime.
 
 mod admission;
+mod classes;
+mod codes;
 mod gates;
 mod imports;
 mod others;
+mod rehearsals;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::{
-    Answer, Binding, BindingId, DecisionId, FailureFold, Grant, KvEntry, Mode, Operation, OperationKind, Org, OrgId,
-    PluginId, PluginVersion, PolicyReadError, PolicyReads, Principal, Quotas, Selector, Session, SessionId, Timestamp,
-    Window,
+    Answer, Binding, BindingId, Capabilities, DecisionId, FailureFold, Grant, KvEntry, Mode, Operation, OperationKind,
+    Org, OrgId, PluginClass, PluginId, PluginRules, PluginVersion, PolicyReadError, PolicyReads, Principal, Quotas,
+    Secret, Selector, Session, SessionId, Timestamp, Window,
 };
 use portcullis_testing::Guest;
 
@@ -62,6 +66,7 @@ fn ask() -> Ask {
             plan: portcullis_core::Plan::default(),
             quotas: Quotas::default(),
             labels: [("tier".to_owned(), "gold".to_owned())].into(),
+            plugin_rules: PluginRules::default(),
             suspended: false,
             erasing: false,
             generation: 1,
@@ -83,7 +88,7 @@ async fn bind(runtime: &Runtime, guest: &Guest) -> Link {
 }
 
 async fn bind_with(runtime: &Runtime, guest: &Guest, mode: Mode, grants: &[Grant]) -> Link {
-    let admitted = runtime.admit(org_id(), guest.build()).await.unwrap();
+    let admitted = runtime.admit(org_id(), guest.build(), PluginClass::Standard).await.unwrap();
     let version = PluginVersion {
         plugin: plugin_id(),
         org: org_id(),
@@ -97,7 +102,10 @@ async fn bind_with(runtime: &Runtime, guest: &Guest, mode: Mode, grants: &[Grant
         exports: admitted.exports,
         settings_schema: admitted.settings_schema,
         hooks: admitted.hooks,
+        events: admitted.events,
         wants: admitted.wants,
+        class: PluginClass::Standard,
+        signer: None,
         uploaded_at: NOW,
     };
     let binding = Binding {
@@ -112,11 +120,15 @@ async fn bind_with(runtime: &Runtime, guest: &Guest, mode: Mode, grants: &[Grant
         order: 0,
         grants: grants.to_vec(),
         selector: Selector::default(),
+        authority: Capabilities::all(),
+        candidate: None,
+        previous: None,
+        wall_millis: None,
         generation: 1,
         created_at: NOW,
         updated_at: NOW,
     };
-    Link { position: 0, binding: Arc::new(binding), version: Arc::new(version) }
+    Link::new(0, Arc::new(binding), Arc::new(version))
 }
 
 async fn run(runtime: &Runtime, link: &Link) -> ChainRun {
@@ -132,6 +144,7 @@ async fn answer(runtime: &Runtime, link: &Link) -> Answer {
 struct Snapshot {
     kv: BTreeMap<String, KvEntry>,
     sessions: Vec<Session>,
+    secrets: BTreeMap<String, Secret>,
     fails: bool,
 }
 
@@ -165,6 +178,12 @@ impl PolicyReads for Snapshot {
     fn sessions(&self, after: Option<SessionId>, limit: usize) -> Result<Vec<Session>, PolicyReadError> {
         let past = |session: &&Session| after.is_none_or(|after| session.id > after);
         Ok(self.sessions.iter().filter(past).take(limit).cloned().collect())
+    }
+
+    fn secret(&self, owner: OrgId, plugin: PluginId, name: &str) -> Result<Option<Secret>, PolicyReadError> {
+        self.check()?;
+        assert_eq!((owner, plugin), (org_id(), plugin_id()));
+        Ok(self.secrets.get(name).cloned())
     }
 
     fn usage(&self, _operation: OperationKind, _window: Window) -> Result<u64, PolicyReadError> {

@@ -77,7 +77,7 @@ async fn a_timer_fires_and_a_plugin_without_timers_is_unavailable() {
 #[tokio::test]
 async fn limits_are_given_or_left_to_the_named_policy() {
     let runtime = runtime();
-    let usage = PaceUsage { sends_last_minute: 1, sends_today: 2 };
+    let usage = PaceUsage { sends_last_minute: 1, sends_today: 2, ..PaceUsage::default() };
     let some = [1, 0, 11, 12, 13, 14, 15, 16, 17, 18, 5, 0];
     let link = bind(&runtime, &exporting("pace", &["limits"], "i32", &some)).await;
     let pacing = runtime.pace(&link, &ask(), usage, Arc::new(Snapshot::default())).await.unwrap().unwrap();

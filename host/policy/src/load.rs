@@ -1,0 +1,219 @@
+//! How a component becomes a plugin at hand: from compiled code that was kept, or from the compiler.
+//!
+//! Whoever needs a plugin that is not at hand loads it. Those who need the same one wait for the same attempt; different ones are loaded side by side, a bounded number at once,
+//! and one that fails or takes long is in nobody's way. A component that could not be made ready is not tried again at once: the compiler would be busy with nothing else.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use portcullis_core::PluginClass;
+use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
+use wasmtime::component::Component;
+
+use crate::compile::{compile, instantiable, short};
+use crate::loaded::Plugin;
+use crate::{AdmissionError, Runtime, hex, machine};
+
+const PAGE_BYTES: u64 = 64 << 10;
+/// For how long a component that could not be made ready is not tried again.
+const REST: Duration = Duration::from_secs(10);
+
+/// Why a plugin could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Its bytes are not there.
+    #[error("the component {} is not there", hex(.digest))]
+    Missing {
+        /// SHA-256 of the component.
+        digest: [u8; 32],
+    },
+    /// Its bytes are others than were admitted.
+    #[error("the bytes of the component {} are not its own", hex(.digest))]
+    Damaged {
+        /// SHA-256 of the component.
+        digest: [u8; 32],
+    },
+    /// It was admitted once and is not now.
+    #[error("the component {} could not be made ready", hex(.digest))]
+    Refused {
+        /// SHA-256 of the component.
+        digest: [u8; 32],
+        /// Why.
+        #[source]
+        source: AdmissionError,
+    },
+}
+
+/// How an attempt ended, once it has.
+type Flight = OnceCell<Result<(), Arc<LoadError>>>;
+/// What is attempted: a component may be acceptable in one class and not in the other.
+type Wanted = ([u8; 32], PluginClass);
+
+/// The attempts under way, and those that failed a short while ago.
+#[derive(Default)]
+pub(crate) struct Flights {
+    under_way: Mutex<HashMap<Wanted, Arc<Flight>>>,
+    failed: Mutex<HashMap<Wanted, (Instant, Arc<LoadError>)>>,
+}
+
+impl Flights {
+    /// The attempt at this component, which begins if there is none.
+    fn join(&self, wanted: Wanted) -> Arc<Flight> {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        // An attempt whose callers have all gone away is over without an end.
+        under_way.retain(|_, flight| Arc::strong_count(flight) > 1);
+        Arc::clone(under_way.entry(wanted).or_default())
+    }
+
+    fn leave(&self, wanted: &Wanted, flight: &Arc<Flight>) {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if under_way.get(wanted).is_some_and(|current| Arc::ptr_eq(current, flight)) {
+            under_way.remove(wanted);
+        }
+    }
+
+    fn remember(&self, wanted: Wanted, error: &Arc<LoadError>) {
+        // Bytes that are missing or damaged cost nothing to look for again.
+        if matches!(**error, LoadError::Refused { .. }) {
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.insert(wanted, (Instant::now(), Arc::clone(error)));
+        }
+    }
+
+    fn failed(&self, wanted: &Wanted) -> Option<Arc<LoadError>> {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.retain(|_, (when, _)| when.elapsed() < REST);
+        failed.get(wanted).map(|(_, error)| Arc::clone(error))
+    }
+}
+
+impl Runtime {
+    /// Makes sure that the plugin with this digest is at hand: from kept code, or by compiling its `bytes` again.
+    /// `bytes` may block; it is only called if they are needed.
+    ///
+    /// # Errors
+    /// If the bytes are not there or are no longer acceptable.
+    pub async fn load(
+        &self,
+        digest: [u8; 32],
+        class: PluginClass,
+        bytes: impl FnOnce() -> Option<Vec<u8>> + Send + 'static,
+    ) -> Result<(), Arc<LoadError>> {
+        if self.at_hand(&digest).is_some() {
+            return Ok(());
+        }
+        let wanted = (digest, class);
+        if let Some(error) = self.flights().failed(&wanted) {
+            return Err(error);
+        }
+        let flight = self.flights().join(wanted);
+        let attempt = async {
+            if self.at_hand(&digest).is_some() {
+                return Ok(());
+            }
+            let plugin = self.ready(digest, class, bytes).await.map_err(Arc::new)?;
+            self.keep(digest, plugin);
+            Ok(())
+        };
+        let outcome = flight.get_or_init(|| attempt).await.clone();
+        if let Err(error) = &outcome {
+            self.flights().remember(wanted, error);
+        }
+        self.flights().leave(&wanted, &flight);
+        outcome
+    }
+
+    async fn ready(
+        &self,
+        digest: [u8; 32],
+        class: PluginClass,
+        bytes: impl FnOnce() -> Option<Vec<u8>> + Send + 'static,
+    ) -> Result<Arc<Plugin>, LoadError> {
+        let refused = |source| LoadError::Refused { digest, source };
+        // The semaphores live as long as the runtime and are never closed; without a permit the work goes on all the same.
+        let place = self.loading().acquire().await.ok();
+        if let Some(component) = self.codes().find(self.engine(), digest).await {
+            return self.plugin(&component, class).map_err(refused);
+        }
+        drop(place);
+        // Those who wait for the large plugins' only place must not keep the others from theirs.
+        let _large = if class == PluginClass::Large { self.loading_large().acquire().await.ok() } else { None };
+        let _place = self.loading().acquire().await.ok();
+        // Read from disk and digested where nothing waits for it. A reader that panics has no bytes.
+        let read = move || bytes().map(|bytes| (<[u8; 32]>::from(Sha256::digest(&bytes)), bytes));
+        let (found, bytes) =
+            tokio::task::spawn_blocking(read).await.ok().flatten().ok_or(LoadError::Missing { digest })?;
+        if found != digest {
+            return Err(LoadError::Damaged { digest });
+        }
+        let (plugin, _) = self.build(digest, class, bytes).await.map_err(refused)?;
+        Ok(plugin)
+    }
+
+    /// Makes an uploaded plugin, unless it is at hand already. Gives the bytes back.
+    pub(crate) async fn make(
+        &self,
+        digest: [u8; 32],
+        class: PluginClass,
+        bytes: Vec<u8>,
+    ) -> Result<(Arc<Plugin>, Vec<u8>), AdmissionError> {
+        if let Some(plugin) = self.at_hand(&digest) {
+            return Ok((plugin, bytes));
+        }
+        if let Some(component) = self.codes().find(self.engine(), digest).await {
+            return Ok((self.plugin(&component, class)?, bytes));
+        }
+        // As above: never closed.
+        let _place = self.uploading().acquire().await.ok();
+        self.build(digest, class, bytes).await
+    }
+
+    async fn build(
+        &self,
+        digest: [u8; 32],
+        class: PluginClass,
+        bytes: Vec<u8>,
+    ) -> Result<(Arc<Plugin>, Vec<u8>), AdmissionError> {
+        let bounds = self.config().bounds(class);
+        let (code, bytes) =
+            compile(self.engine(), &self.config().compiler, &bounds, bytes).await.map_err(AdmissionError::Compile)?;
+        self.codes().compiled();
+        let code = Arc::new(code);
+        let component = instantiable(self.engine(), Arc::clone(&code)).await.map_err(AdmissionError::Compile)?;
+        let plugin = self.plugin(&component, class)?;
+        self.codes().keep(digest, code).await;
+        Ok((plugin, bytes))
+    }
+
+    fn plugin(&self, component: &Component, class: PluginClass) -> Result<Arc<Plugin>, AdmissionError> {
+        self.check_resources(component, class)?;
+        let plugin = Plugin::link(self.linker(), component)
+            .map_err(|error| AdmissionError::Mismatched { why: short(&error) })?;
+        Ok(Arc::new(plugin))
+    }
+
+    fn check_resources(&self, component: &Component, class: PluginClass) -> Result<(), AdmissionError> {
+        let too_many = |what: String| AdmissionError::TooManyResources { what };
+        let Some(needs) = component.resources_required() else {
+            return Err(too_many("it instantiates modules that it imports, so its needs are unknown".to_owned()));
+        };
+        let memory = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(PAGE_BYTES);
+        let most = u64::try_from(self.config().bounds(class).memory_bytes).unwrap_or(u64::MAX);
+        if needs.num_memories > machine::MEMORIES {
+            return Err(too_many(format!("{} memories, of {}", needs.num_memories, machine::MEMORIES)));
+        }
+        if memory > most {
+            return Err(too_many(format!("a memory of {memory} bytes, of {most}")));
+        }
+        if needs.num_tables > machine::TABLES {
+            return Err(too_many(format!("{} tables, of {}", needs.num_tables, machine::TABLES)));
+        }
+        let table = needs.max_initial_table_size.unwrap_or(0);
+        if usize::try_from(table).map_or(true, |table| table > machine::TABLE_ELEMENTS) {
+            return Err(too_many(format!("a table of {table} elements, of {}", machine::TABLE_ELEMENTS)));
+        }
+        Ok(())
+    }
+}
