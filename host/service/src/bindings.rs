@@ -3,13 +3,18 @@
 use std::sync::Arc;
 
 use portcullis_core::{
-    Binding, BindingId, FailureFold, Grant, Mode, OperationKind, Permit, PluginId, PluginVersion, RequestId, Selector,
+    Binding, BindingId, Candidate, FailureFold, Grant, Mode, Operation, OperationKind, OrgId, Permit, PluginId,
+    PluginVersion, Selector,
 };
 use portcullis_policy::SettingsError;
-use portcullis_store::{Commit, Expectation, Quota, QuotaKind, Write};
 
-use crate::orgs::{admin_audit, admin_error, check_labels};
-use crate::{Service, ServiceError, mint};
+use crate::orgs::check_labels;
+use crate::{Call, Done, Service, ServiceError, mint};
+
+/// The longest wall time of one call that an organisation can give its own binding, in milliseconds.
+const MAX_WALL: u32 = 250;
+/// The same for bindings of the platform.
+const MAX_WALL_OF_PLATFORM: u32 = 2_000;
 
 /// What a new binding is to be.
 #[derive(Debug, Clone)]
@@ -32,6 +37,8 @@ pub struct NewBinding {
     pub grants: Option<Vec<Grant>>,
     /// For which sessions it works.
     pub selector: Selector,
+    /// Wall time of one call, in milliseconds; the gateway's usual bound if there is none.
+    pub wall_millis: Option<u32>,
 }
 
 /// What to change about a binding; `None` leaves a field as it is.
@@ -53,6 +60,28 @@ pub struct BindingChange {
     pub grants: Option<Vec<Grant>>,
     /// Another selector.
     pub selector: Option<Selector>,
+    /// Another bound on the wall time of one call; none within is the gateway's usual one.
+    pub wall_millis: Option<Option<u32>>,
+    /// Another candidate; none within takes it back.
+    pub candidate: Option<Option<Candidate>>,
+}
+
+impl BindingChange {
+    fn apply(self, current: &Binding) -> Binding {
+        let mut binding = current.clone();
+        let version = self.version.unwrap_or(binding.version);
+        let settings = self.settings.unwrap_or_else(|| binding.settings.clone());
+        binding.rebind(version, settings);
+        binding.hooks = self.hooks.unwrap_or(binding.hooks);
+        binding.mode = self.mode.unwrap_or(binding.mode);
+        binding.on_failure = self.on_failure.unwrap_or(binding.on_failure);
+        binding.order = self.order.unwrap_or(binding.order);
+        binding.grants = self.grants.unwrap_or(binding.grants);
+        binding.selector = self.selector.unwrap_or(binding.selector);
+        binding.wall_millis = self.wall_millis.unwrap_or(binding.wall_millis);
+        binding.candidate = self.candidate.unwrap_or(binding.candidate);
+        binding
+    }
 }
 
 impl Service {
@@ -61,11 +90,11 @@ impl Service {
     /// # Errors
     /// If there is no such version, the plugin does not accept the settings, a value breaks its bounds, a quota is used up, or the store fails.
     pub async fn create_binding(
-        &self,
+        self: &Arc<Self>,
         permit: &Permit,
         new: NewBinding,
-        request: Option<RequestId>,
-    ) -> Result<Arc<Binding>, ServiceError> {
+        call: Call,
+    ) -> Result<Done, ServiceError> {
         let org = permit.target().org;
         let versions = self.store.snapshot()?.plugin_versions(org, new.plugin)?;
         let version = match new.version {
@@ -84,25 +113,18 @@ impl Service {
             settings: new.settings,
             on_failure: new.on_failure,
             order: new.order,
-            grants: new.grants.unwrap_or_else(|| version.wants.clone()),
+            grants: new.grants.unwrap_or_else(|| self.usual_grants(&version)),
             selector: new.selector,
+            authority: permit.principal().capabilities,
+            candidate: None,
+            previous: None,
+            wall_millis: new.wall_millis,
             generation: 1,
             created_at: now,
             updated_at: now,
         };
-        self.check_binding(&binding, &version, true).await?;
-        let quota =
-            self.org(org).map(|org| org.quotas.bindings).unwrap_or_else(|| portcullis_core::Quotas::default().bindings);
-        let _alone = self.administering.lock().await;
-        self.still_there(&binding)?;
-        let mut commit = Commit::new(org, now);
-        commit.expect.push(Expectation::Binding(binding.id, None));
-        commit.quotas.push(Quota { of: QuotaKind::Bindings, max: quota });
-        commit.writes.push(Write::PutBinding(binding.clone()));
-        commit.audit.push(admin_audit(permit, org, OperationKind::BindingCreate, binding.id.to_string(), request, now));
-        self.store.commit(commit).await.map_err(admin_error)?;
-        self.chains.changed(org);
-        Ok(Arc::new(binding))
+        self.check_binding(&binding, None).await?;
+        self.administer(permit, Operation::BindingCreate(Box::new(binding)), None, call).await
     }
 
     /// Changes a binding.
@@ -110,41 +132,39 @@ impl Service {
     /// # Errors
     /// As [`Service::create_binding`].
     pub async fn update_binding(
-        &self,
+        self: &Arc<Self>,
         permit: &Permit,
         id: BindingId,
         change: BindingChange,
-        request: Option<RequestId>,
-    ) -> Result<Arc<Binding>, ServiceError> {
+        call: Call,
+    ) -> Result<Done, ServiceError> {
         let org = permit.target().org;
-        let snapshot = self.store.snapshot()?;
-        let current = snapshot.binding(org, id)?.ok_or(ServiceError::NotFound("binding"))?;
-        let now = self.now();
-        let mut binding = current.clone();
-        binding.version = change.version.unwrap_or(binding.version);
-        binding.hooks = change.hooks.unwrap_or(binding.hooks);
-        binding.mode = change.mode.unwrap_or(binding.mode);
-        binding.settings = change.settings.unwrap_or(binding.settings);
-        binding.on_failure = change.on_failure.unwrap_or(binding.on_failure);
-        binding.order = change.order.unwrap_or(binding.order);
-        binding.grants = change.grants.unwrap_or(binding.grants);
-        binding.selector = change.selector.unwrap_or(binding.selector);
-        binding.generation += 1;
-        binding.updated_at = now;
-        let version =
-            snapshot.plugin(org, binding.plugin, binding.version)?.ok_or(ServiceError::NotFound("plugin version"))?;
-        // A plugin that is broken can still be switched off.
-        let same = binding.version == current.version && binding.settings == current.settings;
-        self.check_binding(&binding, &version, !same).await?;
-        let _alone = self.administering.lock().await;
-        self.still_there(&binding)?;
-        let mut commit = Commit::new(org, now);
-        commit.expect.push(Expectation::Binding(id, Some(current.generation)));
-        commit.writes.push(Write::PutBinding(binding.clone()));
-        commit.audit.push(admin_audit(permit, org, OperationKind::BindingUpdate, id.to_string(), request, now));
-        self.store.commit(commit).await.map_err(admin_error)?;
-        self.chains.changed(org);
-        Ok(Arc::new(binding))
+        let current = self.store.snapshot()?.binding(org, id)?.ok_or(ServiceError::NotFound("binding"))?;
+        let grants_anew = change.grants.is_some();
+        let mut binding = change.apply(&current);
+        if grants_anew {
+            // A plugin can do no more than whoever granted it could.
+            binding.authority = permit.principal().capabilities;
+        }
+        self.replace_binding(permit, &current, binding, call).await
+    }
+
+    /// Puts a changed binding in the place of what it was.
+    pub(crate) async fn replace_binding(
+        self: &Arc<Self>,
+        permit: &Permit,
+        current: &Binding,
+        mut binding: Binding,
+        call: Call,
+    ) -> Result<Done, ServiceError> {
+        binding.generation = current.generation + 1;
+        binding.updated_at = self.now();
+        if tasks(&binding) != tasks(current) {
+            // Nor more than whoever chose what it does.
+            binding.authority = binding.authority.both(permit.principal().capabilities);
+        }
+        self.check_binding(&binding, Some(current)).await?;
+        self.administer(permit, Operation::BindingUpdate(Box::new(binding)), None, call).await
     }
 
     /// Removes a binding.
@@ -152,58 +172,75 @@ impl Service {
     /// # Errors
     /// If there is no such binding, or the store fails.
     pub async fn delete_binding(
-        &self,
+        self: &Arc<Self>,
         permit: &Permit,
         id: BindingId,
-        request: Option<RequestId>,
-    ) -> Result<(), ServiceError> {
-        let org = permit.target().org;
-        let current = self.store.snapshot()?.binding(org, id)?.ok_or(ServiceError::NotFound("binding"))?;
-        let now = self.now();
-        let mut commit = Commit::new(org, now);
-        commit.expect.push(Expectation::Binding(id, Some(current.generation)));
-        commit.writes.push(Write::RemoveBinding(id));
-        commit.audit.push(admin_audit(permit, org, OperationKind::BindingDelete, id.to_string(), request, now));
-        self.store.commit(commit).await.map_err(admin_error)?;
-        self.chains.changed(org);
+        call: Call,
+    ) -> Result<Done, ServiceError> {
+        // Nobody is asked about what is not there.
+        self.store.snapshot()?.binding(permit.target().org, id)?.ok_or(ServiceError::NotFound("binding"))?;
+        self.administer(permit, Operation::BindingDelete { binding: id }, None, call).await
+    }
+
+    /// What a plugin asks for, as far as the operator lets it have that.
+    fn usual_grants(&self, version: &PluginVersion) -> Vec<Grant> {
+        let rules = self.rules(version.org);
+        version.wants.iter().copied().filter(|grant| rules.beyond_ceiling(&[*grant]).is_none()).collect()
+    }
+
+    /// Checks what is new about a binding. A plugin that is broken can so still be switched off.
+    async fn check_binding(&self, binding: &Binding, current: Option<&Binding>) -> Result<(), ServiceError> {
+        let invalid = |field, message| Err(ServiceError::Invalid { field, message });
+        if let Some(unhooked) = binding.hooks.iter().find(|kind| !kind.row().hookable) {
+            return invalid("hooks", format!("{} cannot be hooked", unhooked.name()));
+        }
+        check_labels(&binding.selector.0)?;
+        let most = if binding.org == OrgId::PLATFORM { MAX_WALL_OF_PLATFORM } else { MAX_WALL };
+        if binding.wall_millis.is_some_and(|millis| millis == 0 || millis > most) {
+            return invalid("wallMillis", format!("wallMillis must be 1 to {most}"));
+        }
+        if binding.candidate.as_ref().is_some_and(|candidate| candidate.percent > 100) {
+            return invalid("candidate", "percent must be 0 to 100".to_owned());
+        }
+        let snapshot = self.snapshot()?;
+        let find = |version| snapshot.plugin(binding.org, binding.plugin, version);
+        let bound = find(binding.version)?.ok_or(ServiceError::NotFound("plugin version"))?;
+        if current.is_none_or(|current| current.grants != binding.grants || current.version != binding.version) {
+            if let Some(unasked) = binding.grants.iter().find(|grant| !bound.wants.contains(grant)) {
+                return invalid("grants", format!("the plugin does not ask for the grant {}", unasked.name()));
+            }
+            if let Some(beyond) = self.rules(binding.org).beyond_ceiling(&binding.grants) {
+                return invalid("grants", format!("the operator lets no plugin have the grant {} here", beyond.name()));
+            }
+        }
+        let before = current.map(tasks).unwrap_or_default();
+        for (version, settings) in tasks(binding) {
+            if before.contains(&(version, settings)) {
+                continue;
+            }
+            let version = find(version)?.ok_or(ServiceError::NotFound("plugin version"))?;
+            self.check_signed(&version, &snapshot)?;
+            self.check_settings(&version, settings).await?;
+        }
         Ok(())
     }
 
-    /// The version may have been deleted while the plugin was asked about its settings.
-    fn still_there(&self, binding: &Binding) -> Result<(), ServiceError> {
-        let found = self.store.snapshot()?.plugin(binding.org, binding.plugin, binding.version)?;
-        found.map(drop).ok_or(ServiceError::NotFound("plugin"))
-    }
-
-    async fn check_binding(
-        &self,
-        binding: &Binding,
-        version: &PluginVersion,
-        ask_plugin: bool,
-    ) -> Result<(), ServiceError> {
-        if let Some(unhooked) = binding.hooks.iter().find(|kind| !kind.row().hookable) {
-            let message = format!("{} cannot be hooked", unhooked.name());
-            return Err(ServiceError::Invalid { field: "hooks", message });
-        }
-        if let Some(unasked) = binding.grants.iter().find(|grant| !version.wants.contains(grant)) {
-            let message = format!("the plugin does not ask for the grant {}", unasked.name());
-            return Err(ServiceError::Invalid { field: "grants", message });
-        }
-        check_labels(&binding.selector.0)?;
-        if !ask_plugin {
-            return Ok(());
-        }
-        let owner = binding.org;
-        let (snapshot, digest) = (self.snapshot()?, version.digest);
-        let load = self.runtime.load(digest, move || snapshot.component(owner, digest).ok().flatten()).await;
+    pub(crate) async fn check_settings(&self, version: &PluginVersion, settings: &str) -> Result<(), ServiceError> {
+        let (snapshot, digest, owner) = (self.snapshot()?, version.digest, version.org);
+        let load =
+            self.runtime.load(digest, version.class, move || snapshot.component(owner, digest).ok().flatten()).await;
         if let Err(error) = load {
             tracing::warn!(plugin = %version.plugin, error = &error as &dyn std::error::Error, "a plugin could not be loaded");
         }
-        match self.runtime.validate_settings(version, &binding.settings, owner).await {
-            Ok(()) => Ok(()),
-            Err(error) => Err(settings_error(error)),
-        }
+        self.runtime.validate_settings(version, settings, owner).await.map_err(settings_error)
     }
+}
+
+/// What a binding has done: versions with their settings, the bound one first.
+fn tasks(binding: &Binding) -> Vec<(u32, &str)> {
+    let candidate = binding.candidate.as_ref();
+    let tried = candidate.map(|tried| (tried.version, tried.settings.as_ref().unwrap_or(&binding.settings).as_str()));
+    std::iter::once((binding.version, binding.settings.as_str())).chain(tried).collect()
 }
 
 fn settings_error(error: SettingsError) -> ServiceError {

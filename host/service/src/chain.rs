@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use portcullis_core::{Binding, Hook, Labels, Mode, OperationKind, OrgId, PluginVersion};
+use portcullis_core::{Binding, BindingId, Hook, Labels, Mode, OperationKind, OrgId, PluginVersion};
 use portcullis_policy::Link;
 use portcullis_store::{ReadError, Snapshot};
+use sha2::{Digest, Sha256};
 
 /// The bindings that work for each organisation, as of their last change.
 #[derive(Default)]
@@ -57,28 +58,84 @@ impl Chains {
 
 fn read(org: OrgId, snapshot: &Snapshot) -> Result<Vec<Link>, ReadError> {
     let mut links: Vec<Link> = Vec::new();
+    let suspended: HashMap<BindingId, u64> =
+        snapshot.suspensions(org)?.into_iter().map(|found| (found.binding, found.generation)).collect();
+    // The operator's ceiling holds for every plugin that works for the organisation.
+    let ceiling = snapshot.org(org)?.and_then(|org| org.plugin_rules.ceiling);
     let owners = if org == OrgId::PLATFORM { vec![org] } else { vec![OrgId::PLATFORM, org] };
     for owner in owners {
         let mut bindings: Vec<Binding> =
             snapshot.bindings(owner)?.into_iter().filter(|binding| binding.mode != Mode::Off).collect();
         // Ids sort by birth: among equals the older binding is asked first.
         bindings.sort_by_key(|binding| (binding.order, binding.id));
-        for binding in bindings {
+        for mut binding in bindings {
+            if let Some(ceiling) = &ceiling {
+                binding.grants.retain(|grant| ceiling.contains(grant));
+            }
             let Some(version) = snapshot.plugin(owner, binding.plugin, binding.version)? else { continue };
-            let position = u32::try_from(links.len()).unwrap_or(u32::MAX);
-            links.push(Link { position, binding: Arc::new(binding), version: Arc::new(version) });
+            let candidate = candidate_of(&binding, snapshot)?;
+            let suspended = suspended.get(&binding.id) == Some(&binding.generation);
+            let place = |links: &Vec<Link>| u32::try_from(links.len()).unwrap_or(u32::MAX);
+            let (position, binding) = (place(&links), Arc::new(binding));
+            links.push(Link { position, binding, version: Arc::new(version), suspended, shadow: false });
+            if let Some((binding, version)) = candidate {
+                let (position, binding, version) = (place(&links), Arc::new(binding), Arc::new(version));
+                links.push(Link { position, binding, version, suspended: false, shadow: true });
+            }
         }
     }
     Ok(links)
 }
 
-/// The links that are asked at `hook` about an operation on a session with these labels.
-pub(crate) fn asked(chain: &[Link], hook: Hook, kind: OperationKind, labels: &Labels) -> Vec<Link> {
-    chain.iter().filter(|link| is_asked(&link.binding, &link.version, hook, kind, labels)).cloned().collect()
+/// A binding as its candidate would have it, and the candidate's version.
+fn candidate_of(binding: &Binding, snapshot: &Snapshot) -> Result<Option<(Binding, PluginVersion)>, ReadError> {
+    let Some(candidate) = &binding.candidate else { return Ok(None) };
+    let Some(version) = snapshot.plugin(binding.org, binding.plugin, candidate.version)? else { return Ok(None) };
+    let settings = candidate.settings.as_ref().unwrap_or(&binding.settings).clone();
+    Ok(Some((Binding { version: candidate.version, settings, ..binding.clone() }, version)))
+}
+
+/// Whether the candidate decides in the place of the bound version about what has this id.
+/// The same session is always on the same side, and different bindings choose different sessions.
+fn candidate_decides(binding: &Binding, id: [u8; 16]) -> bool {
+    let Some(candidate) = &binding.candidate else { return false };
+    let mut hash = Sha256::new();
+    hash.update(binding.id.to_bytes());
+    hash.update(id);
+    let digest = hash.finalize();
+    // 16 bits are enough to cut a hundred into hundredths.
+    u32::from(u16::from_be_bytes([digest[0], digest[1]])) * 100 / 65_536 < u32::from(candidate.percent)
+}
+
+/// The link of a binding that decides about what has this id: its candidate, or the version that is bound.
+pub(crate) fn deciding(chain: &[Link], binding: BindingId, id: [u8; 16]) -> Option<Link> {
+    let candidate = chain.iter().find(|link| link.binding.id == binding && link.shadow);
+    match candidate.filter(|link| candidate_decides(&link.binding, id)) {
+        Some(link) => Some(Link { shadow: false, ..link.clone() }),
+        None => chain.iter().find(|link| link.binding.id == binding && !link.shadow).cloned(),
+    }
+}
+
+/// Has candidates decide that are to, and takes out who is only asked by gates if `hook` is another one.
+fn cast(links: Vec<Link>, hook: Hook, id: [u8; 16]) -> Vec<Link> {
+    let cast = links.into_iter().map(|link| match candidate_decides(&link.binding, id) {
+        true => Link { shadow: !link.shadow, ..link },
+        false => link,
+    });
+    cast.filter(|link| hook == Hook::Gate || !link.shadow).collect()
+}
+
+/// The links that are asked at `hook` about an operation on what has this id and these labels.
+pub(crate) fn asked(chain: &[Link], hook: Hook, kind: OperationKind, labels: &Labels, id: [u8; 16]) -> Vec<Link> {
+    let asked = chain.iter().filter(|link| is_asked(&link.binding, &link.version, hook, kind, labels));
+    cast(asked.cloned().collect(), hook, id)
 }
 
 fn is_asked(binding: &Binding, version: &PluginVersion, hook: Hook, kind: OperationKind, labels: &Labels) -> bool {
     let hooks = if binding.hooks.is_empty() { &version.hooks } else { &binding.hooks };
+    if kind.is_about_plugins() && binding.org != OrgId::PLATFORM {
+        return false;
+    }
     version.exports.iter().any(|export| export == hook.interface())
         // Pacing is asked about a session, not about an operation, so hooks do not choose there.
         && (hook == Hook::Pace || hooks.is_empty() || hooks.contains(&kind))

@@ -4,13 +4,13 @@
 //! [`Service::run`] calls it whenever something may be due.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use portcullis_core::lifecycle::{self, Move};
 use portcullis_core::{
-    DecisionId, EngineFact, EventBody, Fact, Input, Intent, Operation, OrgId, Principal, Request, Session, SessionId,
-    Step, Timestamp, step,
+    EngineFact, EventBody, Fact, Input, Intent, Operation, OrgId, Principal, Request, Session, SessionId, Step,
+    Timestamp, step,
 };
 use portcullis_engine::{Command, Report, ReportBody, Task};
 use portcullis_store::{Commit, CommitError, Expectation, Write};
@@ -18,12 +18,14 @@ use tokio::task::JoinSet;
 
 use crate::execute::{DUE_RETRY, Done, Outcome, domain_events};
 use crate::ruling::Question;
-use crate::{Service, ServiceError, StoreFailure, mint};
+use crate::{Service, ServiceError, StoreFailure};
 
 /// How often an input is applied again because the session changed meanwhile.
 const TRIES: usize = 8;
 /// How often everything is looked at, however quiet it is.
 const RECONCILE_EVERY: Duration = Duration::from_secs(30);
+/// How often what has been kept for long enough is forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
 /// How long a session is left alone after a change before reconciliation doubts it: its effects may still be under way.
 const SETTLING: Duration = Duration::from_secs(5);
 /// How many sessions are moved at once by a tick.
@@ -36,13 +38,19 @@ impl Service {
         let preloading = Arc::clone(&self);
         let timers = tokio::spawn(Arc::clone(&self).run_timers());
         let messages = tokio::spawn(Arc::clone(&self).run_queue());
+        let errands = tokio::spawn(Arc::clone(&self).drive_errands());
         tokio::spawn(async move { preloading.preload().await });
         let mut reconcile_at = self.now().after(RECONCILE_EVERY);
+        let mut forget_at = self.now();
         loop {
             let worked = self.tick_sessions().await;
             if self.now() >= reconcile_at {
                 self.reconcile(SETTLING).await;
                 reconcile_at = self.now().after(RECONCILE_EVERY);
+            }
+            if self.now() >= forget_at {
+                self.forget_decisions().await;
+                forget_at = self.now().after(FORGET_EVERY);
             }
             // Work that failed is still due; a moment's rest keeps a broken disk from becoming a busy loop.
             let rest = if worked { Timestamp::default() } else { self.now().after(Duration::from_secs(1)) };
@@ -55,6 +63,7 @@ impl Service {
                 () = &mut shutdown => {
                     timers.abort();
                     messages.abort();
+                    errands.abort();
                     return;
                 }
                 () = self.engine.ready() => {}
@@ -120,8 +129,9 @@ impl Service {
     /// Does everything that is due now. Answers whether all of it could be done.
     pub async fn tick(self: &Arc<Self>) -> bool {
         let timers = self.fire_timers(self.now()).await;
+        let errands = self.run_errands(self.now()).await;
         let messages = self.send_queued().await;
-        self.tick_sessions().await && timers && messages
+        self.tick_sessions().await && timers && messages && errands
     }
 
     /// Does all that is due for sessions. No guest code runs here but the gates of due deletes.
@@ -165,7 +175,10 @@ impl Service {
     /// When [`Service::tick`] will have something by time alone.
     #[must_use]
     pub fn next_wake(&self) -> Option<Timestamp> {
-        [self.next_session_wake(), self.next_timer(), self.next_queued()].into_iter().flatten().min()
+        [self.next_session_wake(), self.next_timer(), self.next_errand(), self.next_queued()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn next_session_wake(&self) -> Option<Timestamp> {
@@ -192,6 +205,24 @@ impl Service {
         }
     }
 
+    fn next_errand(&self) -> Option<Timestamp> {
+        self.store.snapshot().ok().and_then(|snapshot| snapshot.next_errand().ok().flatten())
+    }
+
+    /// Runs errands of plugins, beside everything else.
+    async fn drive_errands(self: Arc<Self>) {
+        loop {
+            let read = self.run_errands(self.now()).await;
+            let now = self.now();
+            let rest = now.after(if read { Duration::from_millis(10) } else { Duration::from_secs(1) });
+            let next = self.next_errand().map_or_else(|| now.after(RECONCILE_EVERY), |at| at.max(rest));
+            tokio::select! {
+                () = self.errands_stirred.notified() => {}
+                () = self.clock.reach(next) => {}
+            }
+        }
+    }
+
     /// Takes one report of the engine.
     async fn observe(self: &Arc<Self>, report: Report) -> bool {
         match report.body {
@@ -202,7 +233,7 @@ impl Service {
                 let mut commit = Commit::new(report.org, now);
                 let body = EventBody::MessageIn { message: text.id, from: text.from, text: text.text };
                 commit.events = domain_events(&session, now, vec![body]);
-                report_failure(session.id, self.store.commit(commit).await.map(drop))
+                report_failure(session.id, self.write(commit, 0).await.map(drop))
             }
         }
     }
@@ -241,7 +272,7 @@ impl Service {
             commit.expect.push(Expectation::Session(id, Some(session.generation)));
             commit.events = domain_events(&next, now, events);
             commit.writes.push(Write::PutSession(next.clone()));
-            match self.store.commit(commit).await {
+            match self.write(commit, 0).await {
                 Err(CommitError::Conflict) => {}
                 Err(CommitError::UnknownSession(_) | CommitError::UnknownOrg(_)) => return Ok(()),
                 Err(error) => return Err(ServiceError::Store(StoreFailure::Commit(error))),
@@ -259,26 +290,23 @@ impl Service {
     /// A delete is due: policy is asked again, as the system, and carried out, put off or cancelled.
     async fn carry_out_delete(self: &Arc<Self>, session: &Session, now: Timestamp) -> bool {
         let Intent::Removed { since, .. } = session.intent else { return true };
+        let operation = Operation::SessionDelete { session: session.id };
         let question = Question {
-            decision: mint::id(DecisionId::new, now),
-            now,
-            seed: crate::execute::low_half(mint::random()),
-            request: None,
-            principal: Principal::system(session.org),
-            org: session.org,
-            operation: Operation::SessionDelete { session: session.id },
             due_since: Some(since),
-            dry_run: false,
-            patience: now,
-            caller: None,
-            message: None,
-            turn: Mutex::default(),
+            confirmed: session.confirmed_delete.clone(),
+            ..Question::new(session.org, Principal::system(session.org), operation, now)
         };
         let later = |reason: String| Request::Postpone { since, due: now.after(DUE_RETRY), reason };
         let next = match self.decide(&question).await.map_err(ServiceError::from) {
             Ok(Done { outcome: Outcome::Done | Outcome::Unchanged | Outcome::Deferred { .. }, .. }) => return true,
             Ok(Done {
-                outcome: Outcome::Sent(_) | Outcome::Webhooks(_) | Outcome::Checked(_) | Outcome::DryRun(_),
+                outcome:
+                    Outcome::Sent(_)
+                    | Outcome::Webhooks(_)
+                    | Outcome::Checked(_)
+                    | Outcome::Uploaded(..)
+                    | Outcome::Bound(_)
+                    | Outcome::DryRun(_),
                 ..
             })
             | Err(ServiceError::NotFound(_)) => {

@@ -59,7 +59,7 @@ impl Service {
             let mut commit = Commit::new(session.org, self.now());
             commit.expect.push(Expectation::Session(session.id, Some(session.generation)));
             commit.writes.push(Write::EraseSession(session.id));
-            self.store.commit(commit).await.map_err(|error| ServiceError::Store(StoreFailure::Commit(error)))?;
+            self.write(commit, 0).await.map_err(|error| ServiceError::Store(StoreFailure::Commit(error)))?;
         }
         self.finish_erasures().await?;
         self.views.remove(session.org, session.id);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use portcullis_core::confirmation::Rejected;
 use portcullis_core::verdict::{Prompt, Veto};
 use portcullis_core::{DecisionId, Denial, Refusal, Secret};
 use portcullis_engine::SendError;
@@ -38,8 +39,10 @@ pub enum ServiceError {
         decision: DecisionId,
         /// What is asked.
         prompts: Vec<Prompt>,
-        /// The one-time token with which the request is to be repeated. There is none as long as nothing takes confirmations.
+        /// The one-time token with which the request is to be repeated; none if nobody could.
         token: Option<Secret>,
+        /// Why the confirmation that came with the request does not count, if one came.
+        rejected: Option<Rejected>,
     },
     /// A rate limit is used up.
     #[error("{message}")]
@@ -100,6 +103,21 @@ pub enum ServiceError {
     /// Something of the simulator does not fit.
     #[error("{0}")]
     Simulator(String),
+    /// A signature on a plugin does not hold, or is missing where one is needed.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    /// A fact with this id and another content was told before.
+    #[error("another fact with this id is known already")]
+    FactTaken,
+    /// The plugins of the organisation have more to be told than is kept for them.
+    #[error("too much waits to be told to the organisation's plugins; try again later")]
+    Backlog {
+        /// When there may be room.
+        retry_after: Duration,
+    },
+    /// All is well, and nothing was done because only that was to be found out.
+    #[error("nothing was done, because this was a dry run")]
+    DryRun,
     /// Too much is under way.
     #[error("too many operations are under way; try again")]
     Busy {
@@ -123,6 +141,28 @@ pub enum StoreFailure {
     /// A commit.
     #[error("committing failed")]
     Commit(#[from] CommitError),
+}
+
+/// What is wrong with a plugin's signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// It is no signature of that publisher over these bytes; or there is no such publisher.
+    #[error("the signature is not one of that publisher's over this component")]
+    Invalid,
+    /// There is none, and the organisation or the platform takes only signed plugins.
+    #[error("only plugins that a registered publisher has signed can be used here")]
+    Required,
+}
+
+impl SignatureError {
+    /// The stable code.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid_signature",
+            Self::Required => "signature_required",
+        }
+    }
 }
 
 impl ServiceError {
@@ -150,6 +190,10 @@ impl ServiceError {
             Self::Send(SendError::Refused) => "send_refused",
             Self::Send(SendError::UnknownRecipient) => "unknown_recipient",
             Self::Simulator(_) => "simulator",
+            Self::Signature(error) => error.code(),
+            Self::FactTaken => "fact_taken",
+            Self::Backlog { .. } => "backlog_full",
+            Self::DryRun => "dry_run",
             Self::Busy { .. } => "busy",
             Self::Contention => "contention",
             Self::Store(_) => "store_unavailable",

@@ -1,22 +1,24 @@
 //! The way of an operation: snapshot, policy, commit, publish, effects. In that order, and nowhere else.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::lifecycle::Move;
 use portcullis_core::verdict::{Allowance, Limit};
 use portcullis_core::{
-    AuditEntry, AuditId, AuditOutcome, DecisionId, DecisionRecord, Denial, DomainEvent, EventBody, EventId, Intent,
-    Operation, Permit, RequestId, Session, Status, Timestamp, Verdict, Webhook,
+    AuditEntry, AuditId, AuditOutcome, Binding, DecisionId, DecisionRecord, Denial, DomainEvent, EventBody, EventId,
+    FollowUp, Intent, Operation, OrgId, Permit, PluginVersion, RequestId, Session, Status, Stop, Timestamp, Verdict,
+    Webhook,
 };
 use portcullis_engine::NumberCheck;
 use portcullis_store::{Commit, CommitError, Expectation, Quota, QuotaKind, Write};
 
+use crate::confirming::GivenToken;
 use crate::plan::{self, Plan};
 use crate::ruling::{Case, Question, Ruling};
 use crate::sending::Sent;
 use crate::undecided::{Undecided, Unsettled};
-use crate::{Service, ServiceError, mint, webhooks};
+use crate::{Service, ServiceError, administer, confirming, mint, webhooks};
 
 /// How often an operation is decided again because the session changed meanwhile.
 const TRIES: usize = 3;
@@ -38,6 +40,8 @@ pub struct Call {
     pub dry_run: bool,
     /// Who waits for the answer, if that can end.
     pub caller: Option<Caller>,
+    /// The confirmation that the caller gives, if they were asked for one.
+    pub confirmation: Option<GivenToken>,
 }
 
 /// An operation that was done, or did not have to be.
@@ -71,8 +75,21 @@ pub enum Outcome {
     Webhooks(Vec<Webhook>),
     /// WhatsApp was asked for these phone numbers.
     Checked(Vec<NumberCheck>),
+    /// A plugin version is kept.
+    Uploaded(Box<PluginVersion>, Novelty),
+    /// A binding was made or changed; this is it now.
+    Bound(Arc<Binding>),
     /// Nothing was done, because only the answer was wanted.
     DryRun(Verdict),
+}
+
+/// Whether something was there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Novelty {
+    /// It is new.
+    New,
+    /// It was there.
+    Known,
 }
 
 impl Service {
@@ -90,22 +107,9 @@ impl Service {
         if permit.kind() != operation.kind() || permit.target().session != operation.session() {
             return Err(Denial::Hidden.into());
         }
-        let question = Question {
-            decision: mint::id(DecisionId::new, self.now()),
-            now: self.now(),
-            seed: low_half(mint::random()),
-            request: call.request,
-            principal: permit.principal().clone(),
-            org: permit.target().org,
-            operation,
-            due_since: None,
-            dry_run: call.dry_run,
-            patience: self.now().after(self.send_patience),
-            caller: call.caller,
-            message: None,
-            turn: Mutex::default(),
-        };
-        self.ask_in_place(question).await
+        let now = self.now();
+        let patience = now.after(self.send_patience);
+        self.ask_in_place(Question { patience, ..Question::asked(permit, operation, call, now) }).await
     }
 
     /// Decides a question until a commit holds.
@@ -125,7 +129,8 @@ impl Service {
                 if let (Verdict::Allowed(_) | Verdict::Deferred { .. }, Ok(due)) =
                     (&ruling.verdict, plan::deferral(&ruling.verdict, &question.operation))
                 {
-                    plan::plan(&case, &ruling.operation, due, question)?;
+                    let planned = plan::plan(&case, &ruling.operation, due, question, false)?;
+                    self.try_plan(question, &case, planned).await?;
                 }
                 return Ok(Done { session: case.session, outcome: Outcome::DryRun(ruling.verdict), decision: None });
             }
@@ -146,11 +151,11 @@ impl Service {
     pub(crate) fn case(&self, question: &Question) -> Result<Case, ServiceError> {
         let epoch = self.chains.epoch();
         let snapshot = self.snapshot()?;
-        let org = snapshot
-            .org(question.org)?
-            .filter(|org| !org.erasing)
-            .map(Arc::new)
-            .ok_or(ServiceError::NotFound("organisation"))?;
+        let org = match question.org {
+            OrgId::PLATFORM => Some(administer::platform(question.now)),
+            org => snapshot.org(org)?.filter(|org| !org.erasing),
+        };
+        let org = Arc::new(org.ok_or(ServiceError::NotFound("organisation"))?);
         let session = match question.operation.session() {
             None => None,
             Some(id) => Some(Arc::new(snapshot.session(question.org, id)?.ok_or(ServiceError::NotFound("session"))?)),
@@ -162,45 +167,47 @@ impl Service {
     /// Commits what the ruling comes to, and acts on it.
     async fn settle(self: &Arc<Self>, question: &Question, case: &Case, ruling: Ruling) -> Result<Done, Unsettled> {
         let mut commit = Commit::new(question.org, question.now);
-        commit.expect.push(Expectation::Org(Some(case.org.generation)));
+        if question.org != OrgId::PLATFORM {
+            commit.expect.push(Expectation::Org(Some(case.org.generation)));
+        }
         if let Some(session) = &case.session {
             commit.expect.push(Expectation::Session(session.id, Some(session.generation)));
         }
         commit.decision.clone_from(&ruling.record);
+        // How a candidate compares counts whatever becomes of the operation.
+        commit.tallies.clone_from(&ruling.tallies);
         let decision = ruling.record.as_ref().map(|record| record.id);
 
         let no_allowance = Allowance::default();
         let allowance = match &ruling.verdict {
             Verdict::Denied { denials } => return self.veto(question, commit, denials.clone()).await,
             Verdict::ConfirmationRequired { prompts } => {
-                let refused = AuditOutcome::Refused { code: "confirmation_required".to_owned() };
-                commit.audit.push(question.audit(refused, decision, None));
-                self.commit(commit).await?;
-                let error = ServiceError::ConfirmationRequired {
-                    decision: question.decision,
-                    prompts: prompts.clone(),
-                    token: None,
-                };
-                return Err(error.into());
+                return Err(self.ask_back(question, commit, &ruling, prompts, case.session.as_deref()).await);
             }
             Verdict::Deferred { allowance, .. } | Verdict::Allowed(allowance) => allowance,
         };
         let due = match plan::deferral(&ruling.verdict, &question.operation) {
             Ok(due) => due,
-            Err(veto) => return self.veto(question, commit, vec![*veto]).await,
+            Err(veto) => {
+                stop(&mut commit, &veto.code);
+                return self.veto(question, commit, vec![*veto]).await;
+            }
         };
-        let planned = match plan::plan(case, &ruling.operation, due.clone(), question) {
+        let log_out_first = allowance.follow_ups.iter().any(|extension| extension.follow_up == FollowUp::LogOutFirst);
+        let planned = match plan::plan(case, &ruling.operation, due.clone(), question, log_out_first) {
             Ok(planned) => planned,
             Err(error) => return self.refuse(question, commit, error, decision).await,
         };
-        commit.kv = ruling.kv;
+        confirming::use_up(question, &ruling, &mut commit);
+        self.end_errand(question, &mut commit);
+        commit.kv.clone_from(&ruling.kv);
         match planned {
             Plan::Unchanged => {
                 commit.audit.push(question.audit(AuditOutcome::Unchanged, decision, None));
                 // Nothing is done, so nothing is counted; but what was decided is remembered, and what it asks for besides is done.
                 let extended =
                     extend(question, case, &mut commit, if due.is_some() { &no_allowance } else { allowance });
-                self.commit(commit).await?;
+                self.write(commit, question.depth()).await?;
                 if let Some(session) = &extended {
                     self.publish(session);
                 }
@@ -213,6 +220,7 @@ impl Service {
                 Ok(Done { session: extended.or_else(|| case.session.clone()), outcome, decision })
             }
             Plan::Call(outgoing) => self.call(question, case, commit, outgoing, allowance).await,
+            Plan::Rows(rows) => self.settle_rows(question, case, commit, rows, allowance).await,
             Plan::Webhooks(mut rows) => {
                 let touched = rows.session.take();
                 commit.writes.extend(touched.clone().map(Write::PutSession));
@@ -237,8 +245,40 @@ impl Service {
                 let limits = if question.due_since.is_none() { allowance.limits.clone() } else { Vec::new() };
                 let deferred = Allowance { limits, ..Allowance::default() };
                 let allowance = if due.is_some() { &deferred } else { allowance };
-                self.change(question, case, commit, *moved, allowance, due, decision).await
+                let mut moved = *moved;
+                if matches!(question.operation, Operation::SessionDelete { .. }) && question.due_since.is_none() {
+                    // When the delete is due nobody is there to be asked again.
+                    moved.session.confirmed_delete.clone_from(&ruling.given);
+                }
+                self.change(question, case, commit, moved, allowance, due, decision).await
             }
+        }
+    }
+
+    /// Whether the rows of a plan could be committed: names are free, and quotas have room.
+    async fn try_plan(&self, question: &Question, case: &Case, planned: Plan) -> Result<(), Undecided> {
+        let mut commit = Commit::new(question.org, question.now);
+        match planned {
+            Plan::Unchanged | Plan::Call(_) => return Ok(()),
+            Plan::Rows(rows) => rows.join(&mut commit),
+            Plan::Webhooks(mut rows) => {
+                commit.writes.extend(rows.session.take().map(Write::PutSession));
+                take_rows(&mut commit, rows);
+            }
+            Plan::Change(moved, rows) => {
+                if case.session.is_none() {
+                    commit.quotas.push(Quota { of: QuotaKind::Sessions, max: case.org.quotas.sessions });
+                }
+                commit.writes.push(Write::PutSession(moved.session));
+                take_rows(&mut commit, rows);
+            }
+        }
+        match self.store.check(commit).await.map_err(|error| own_quota(error.into(), case)) {
+            Ok(()) => Ok(()),
+            Err(Unsettled::Failed(ServiceError::NameTaken)) if has_made_up_name(&question.operation) => Ok(()),
+            Err(Unsettled::Failed(error)) => Err(error.into()),
+            // Somebody was faster; what they changed is the next try's to find out.
+            Err(Unsettled::Conflict | Unsettled::Wait(_)) => Ok(()),
         }
     }
 
@@ -254,10 +294,8 @@ impl Service {
         decision: Option<DecisionId>,
     ) -> Result<Done, Unsettled> {
         let now = question.now;
-        let extras =
-            plan::extend(&case.org, Some(&mut moved.session), &allowance.follow_ups, now, |id| case.plugin_of(id));
-        moved.events.extend(extras.events);
-        commit.timers = extras.timers;
+        let (follow_ups, depth) = (&allowance.follow_ups, question.depth());
+        let extras = plan::extend(&case.org, Some(&mut moved.session), follow_ups, now, depth, |id| case.link_of(id));
         commit.limits = allowance.limits.iter().map(|limit| limit.check.clone()).collect();
 
         let session = Arc::new(moved.session);
@@ -275,6 +313,7 @@ impl Service {
         };
         commit.audit.push(question.audit(outcome, decision, Some(session.id)));
         commit.events = domain_events(&session, question.now, moved.events);
+        extras.join(&mut commit, Some(&session));
         // The session comes before what belongs to it.
         commit.writes.insert(0, Write::PutSession(Session::clone(&session)));
         if matches!(told, Outcome::Done) {
@@ -305,7 +344,8 @@ impl Service {
             generation: 0,
             body: EventBody::PolicyDenied { operation: question.operation.kind().name().to_owned(), code },
         }];
-        self.commit(commit).await?;
+        self.end_errand(question, &mut commit);
+        self.write(commit, question.depth()).await?;
         Err(ServiceError::Vetoed { decision: question.decision, denials }.into())
     }
 
@@ -316,7 +356,9 @@ impl Service {
         error: ServiceError,
         decision: Option<DecisionId>,
     ) -> Result<Done, Unsettled> {
+        stop(&mut commit, error.code());
         commit.audit.push(question.audit(AuditOutcome::Refused { code: error.code().to_owned() }, decision, None));
+        self.end_errand(question, &mut commit);
         self.commit(commit).await?;
         Err(error.into())
     }
@@ -333,7 +375,13 @@ impl Service {
         let decision = record.as_ref().map(|record| record.id);
         let mut commit = Commit::new(question.org, question.now);
         // A session that was not created has no key to seal with.
-        commit.decision = record.map(|record| DecisionRecord { session: question.operation.session(), ..record });
+        let retry_millis = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+        let stopped = Stop::Limited { plugin: limit.map(|limit| limit.plugin.clone()), retry_millis };
+        commit.decision = record.map(|record| DecisionRecord {
+            session: question.operation.session(),
+            stopped: Some(stopped),
+            ..record
+        });
         commit.audit.push(question.audit(AuditOutcome::Refused { code: "rate_limited".to_owned() }, decision, None));
         if let Err(error) = self.store.commit(commit).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "a refusal was not audited");
@@ -342,9 +390,14 @@ impl Service {
         ServiceError::Limited { decision: limit.and(decision), message, retry_after }
     }
 
-    async fn commit_limited(&self, commit: Commit, limits: &[Limit], question: &Question) -> Result<(), Unsettled> {
+    pub(crate) async fn commit_limited(
+        &self,
+        commit: Commit,
+        limits: &[Limit],
+        question: &Question,
+    ) -> Result<(), Unsettled> {
         let record = commit.decision.clone().filter(|_| !limits.is_empty());
-        match self.store.commit(commit).await {
+        match self.write(commit, question.depth()).await {
             Ok(_) => Ok(()),
             Err(CommitError::Limited { index, retry_after }) => {
                 Err(self.limited(question, limits.get(index), retry_after, record).await.into())
@@ -364,6 +417,13 @@ impl Service {
         self.stirred.notify_one();
         self.timers_stirred.notify_one();
         self.queue.stirred.notify_one();
+    }
+}
+
+/// Records that the operation was not done although policy lets it through.
+fn stop(commit: &mut Commit, code: &str) {
+    if let Some(record) = &mut commit.decision {
+        record.stopped = Some(Stop::Refused { code: code.to_owned() });
     }
 }
 
@@ -407,23 +467,27 @@ impl Question {
     }
 }
 
-/// Adds the follow-ups of an operation that leaves its session as it is; they may change the session after all.
+/// Adds the follow-ups of an operation that leaves its session as it is, or has none; they may change the session after all.
 pub(crate) fn extend(
     question: &Question,
     case: &Case,
     commit: &mut Commit,
     allowance: &Allowance,
 ) -> Option<Arc<Session>> {
-    let session = case.session.as_ref().filter(|_| !allowance.follow_ups.is_empty())?;
-    let mut next = session.changed(question.now);
-    let extras = plan::extend(&case.org, Some(&mut next), &allowance.follow_ups, question.now, |id| case.plugin_of(id));
-    commit.timers = extras.timers;
-    let changed = next.labels != session.labels || next.rate_policy != session.rate_policy;
-    commit.events = domain_events(if changed { &next } else { session }, question.now, extras.events);
-    changed.then(|| {
-        commit.writes.push(Write::PutSession(next.clone()));
-        Arc::new(next)
-    })
+    if allowance.follow_ups.is_empty() {
+        return None;
+    }
+    let session = case.session.as_ref();
+    let mut next = session.map(|session| session.changed(question.now));
+    let (now, depth) = (question.now, question.depth());
+    let extras = plan::extend(&case.org, next.as_mut(), &allowance.follow_ups, now, depth, |id| case.link_of(id));
+    let changed = next.filter(|next| {
+        session.is_some_and(|session| next.labels != session.labels || next.rate_policy != session.rate_policy)
+    });
+    extras.join(commit, changed.as_ref().or_else(|| session.map(Arc::as_ref)));
+    let changed = changed?;
+    commit.writes.push(Write::PutSession(changed.clone()));
+    Some(Arc::new(changed))
 }
 
 /// Events of one session's move.
@@ -452,9 +516,4 @@ fn is_settled(question: &Question, session: &Session) -> bool {
 
 fn has_made_up_name(operation: &Operation) -> bool {
     matches!(operation, Operation::SessionCreate(create) if create.instance_name.is_none())
-}
-
-/// 64 of 128 random bits.
-pub(crate) fn low_half(bits: u128) -> u64 {
-    u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default()
 }

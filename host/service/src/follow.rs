@@ -8,15 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::verdict::Extension;
-use portcullis_core::{DecisionId, Hook, OrgId, PluginFailure, Principal, Session, SessionId, Timestamp};
+use portcullis_core::{
+    BindingId, DecisionId, ErrandId, Hook, OrgId, PluginFailure, Principal, Session, SessionId, Timestamp,
+};
 use portcullis_policy::{Ask, Link, LogLevel, LogLine, Observed};
-use portcullis_store::{Commit, CommitError, Expectation, PluginTimer, Snapshot, TimerChange, Write};
+use portcullis_store::{Commit, CommitError, ErrandChange, Expectation, PluginTimer, Snapshot, TimerChange, Write};
 use tokio::task::JoinSet;
 
-use crate::execute::{Done, Outcome, domain_events, low_half};
+use crate::execute::{Done, Outcome};
 use crate::reads::OrgReads;
 use crate::ruling::{Case, Question};
-use crate::{Service, ServiceError, StoreFailure, mint, plan};
+use crate::{Service, ServiceError, StoreFailure, chain, mint, plan};
 
 /// How many operations' observers are at work at once.
 pub(crate) const OBSERVERS_AT_ONCE: usize = 64;
@@ -46,13 +48,13 @@ impl Service {
         };
         let (service, ask, operation) = (Arc::clone(self), question.ask(&case), question.operation.clone());
         let session = question.operation.session().or_else(|| created(ended));
-        let outcome = outcome(ended);
+        let (outcome, depth) = (outcome(ended), question.depth());
         tokio::spawn(async move {
             service.load(&links, &case.snapshot).await;
             let reads = Arc::new(OrgReads { snapshot: case.snapshot, org: ask.org.id, now: ask.now });
             let told = service.runtime.observe(&links, &ask, &operation, &outcome, reads).await;
             for observed in told {
-                service.follow(ask.org.id, session, &links, observed, None).await;
+                service.follow(ask.org.id, session, &links, observed, Settles::Nothing, depth).await;
             }
             drop(place);
         });
@@ -93,14 +95,14 @@ impl Service {
 
     async fn fire(self: &Arc<Self>, timer: PluginTimer, now: Timestamp) -> bool {
         let fired = TimerChange::Fired { plugin: timer.plugin, key: timer.key.clone(), at: timer.at };
-        let found = match self.timer_case(&timer) {
+        let found = match self.call_case(timer.org, timer.binding, timer.session) {
             Ok(found) => found,
             Err(error) => {
                 tracing::error!(plugin = %timer.plugin, error = &error as &dyn std::error::Error, "a timer could not be read");
                 return false;
             }
         };
-        let Some((snapshot, link, ask)) = found else {
+        let Some(CallCase { snapshot, link, ask }) = found else {
             // Its binding or its organisation is gone, and with it whoever wanted to know.
             return self.commit_follow_up(timer.org, |commit| commit.timers.push(fired.clone())).await;
         };
@@ -114,46 +116,56 @@ impl Service {
             }
             _ => fired,
         };
-        self.follow(timer.org, timer.session, &links, observed, Some(change)).await
+        self.follow(timer.org, timer.session, &links, observed, Settles::Timer(change), 0).await
     }
 
-    fn timer_case(&self, timer: &PluginTimer) -> Result<Option<(Arc<Snapshot>, Link, Ask)>, ServiceError> {
+    /// What a binding's plugin is called with off the path of any operation; none if the binding or its organisation is gone.
+    pub(crate) fn call_case(
+        &self,
+        org: OrgId,
+        binding: BindingId,
+        session: Option<SessionId>,
+    ) -> Result<Option<CallCase>, ServiceError> {
         let epoch = self.chains.epoch();
         let snapshot = self.snapshot()?;
-        let chain = self.chains.of(timer.org, &snapshot, epoch)?;
-        let link = chain.iter().find(|link| link.binding.id == timer.binding).cloned();
-        let (Some(link), Some(org)) = (link, self.org(timer.org)) else { return Ok(None) };
-        let session = match timer.session {
-            Some(id) => snapshot.session(timer.org, id)?.map(Arc::new),
+        let chain = self.chains.of(org, &snapshot, epoch)?;
+        let session = match session {
+            Some(id) => snapshot.session(org, id)?.map(Arc::new),
             None => None,
         };
         let now = self.now();
+        let decision = mint::id(DecisionId::new, now);
+        // A candidate decides for its share of the sessions here, too.
+        let key = session.as_ref().map_or_else(|| decision.to_bytes(), |session| session.id.to_bytes());
+        let link = chain::deciding(&chain, binding, key);
+        let (Some(link), Some(org)) = (link, self.org(org)) else { return Ok(None) };
         let ask = Ask {
-            decision: mint::id(DecisionId::new, now),
+            decision,
             now,
-            seed: low_half(mint::random()),
+            seed: mint::seed(),
             due_since: None,
             confirmed: None,
-            principal: Principal::system(timer.org),
+            principal: Principal::system(org.id),
             org,
             session,
             dry_run: false,
         };
-        Ok(Some((snapshot, link, ask)))
+        Ok(Some(CallCase { snapshot, link, ask }))
     }
 
-    /// Commits what one plugin wants to follow, with the change of the timer that made it speak.
-    async fn follow(
+    /// Commits what one plugin wants to follow, and with it that the errand or timer that made it speak is done.
+    pub(crate) async fn follow(
         self: &Arc<Self>,
         org: OrgId,
         session: Option<SessionId>,
         links: &[Link],
         observed: Observed,
-        timer: Option<TimerChange>,
+        settles: Settles,
+        depth: u8,
     ) -> bool {
         log(org, &observed.logs);
-        let link = links.iter().find(|link| link.binding.id == observed.binding);
-        let name = link.map_or_else(String::new, |link| link.version.name.clone());
+        let Some(link) = links.iter().find(|link| link.binding.id == observed.binding) else { return true };
+        let name = link.version.name.clone();
         let follow_ups: Vec<Extension> = match observed.result {
             Ok(follow_ups) => follow_ups
                 .into_iter()
@@ -161,10 +173,11 @@ impl Service {
                 .collect(),
             Err(failure) => {
                 tracing::warn!(%org, plugin = %name, failure = failure.code(), "a plugin failed off the path of an operation");
+                self.count_failure(org, links, link.binding.id, false, failure).await;
                 Vec::new()
             }
         };
-        if follow_ups.is_empty() && observed.kv.is_empty() && timer.is_none() {
+        if follow_ups.is_empty() && observed.kv.is_empty() && matches!(settles, Settles::Nothing) {
             return true;
         }
         for _ in 0..TRIES {
@@ -180,26 +193,35 @@ impl Service {
             let mut next = current.as_ref().map(|session| session.changed(now));
             // An organisation that is gone has nothing left to follow up on.
             let Some(owner) = self.org(org) else { return true };
-            let extras = plan::extend(&owner, next.as_mut(), &follow_ups, now, |_| Some(observed.plugin));
+            let extras = plan::extend(&owner, next.as_mut(), &follow_ups, now, depth, |_| Some(link.clone()));
             let moved = next.filter(|next| current.as_ref().is_some_and(|current| differs(current, next)));
-            commit.timers = extras.timers;
-            commit.timers.extend(timer.clone());
-            commit.kv.clone_from(&observed.kv);
-            if let Some(about) = moved.as_ref().or(current.as_ref()) {
-                commit.events = domain_events(about, now, extras.events);
+            extras.join(&mut commit, moved.as_ref().or(current.as_ref()));
+            match &settles {
+                Settles::Nothing => {}
+                Settles::Timer(change) => commit.timers.push(change.clone()),
+                Settles::Errand(id) => {
+                    commit.expect.push(Expectation::Errand(*id));
+                    commit.errands.push(ErrandChange::Remove(*id));
+                }
             }
+            commit.kv.clone_from(&observed.kv);
             if let (Some(current), Some(next)) = (&current, &moved) {
                 commit.expect.push(Expectation::Session(current.id, Some(current.generation)));
                 commit.writes.push(Write::PutSession(next.clone()));
             }
-            match self.store.commit(commit).await {
+            match self.write(commit, depth + 1).await {
                 Err(CommitError::Conflict) => {}
                 Err(error) => {
                     tracing::error!(%org, plugin = %name, error = &error as &dyn std::error::Error, "follow-ups were not committed");
                     // A fault of the store passes; everything else would come again for ever, and stand in the way of other timers.
-                    return match (error, timer) {
-                        (CommitError::Store(_) | CommitError::Closed, _) | (_, None) => false,
-                        (_, Some(change)) => self.commit_follow_up(org, |commit| commit.timers.push(change)).await,
+                    return match (error, settles) {
+                        (CommitError::Store(_) | CommitError::Closed, _) | (_, Settles::Nothing) => false,
+                        (_, Settles::Timer(change)) => {
+                            self.commit_follow_up(org, |commit| commit.timers.push(change)).await
+                        }
+                        (_, Settles::Errand(id)) => {
+                            self.commit_follow_up(org, |commit| commit.errands.push(ErrandChange::Remove(id))).await
+                        }
                     };
                 }
                 Ok(_) => {
@@ -212,8 +234,8 @@ impl Service {
             }
         }
         tracing::warn!(%org, plugin = %name, "follow-ups were given up because the state that they rest on kept changing");
-        // A timer that cannot be settled now is still there, and fires again.
-        timer.is_none()
+        // A timer or an errand that cannot be settled now is still there, and comes again.
+        matches!(settles, Settles::Nothing)
     }
 
     async fn commit_follow_up(&self, org: OrgId, fill: impl FnOnce(&mut Commit)) -> bool {
@@ -230,6 +252,23 @@ impl Service {
     }
 }
 
+/// What a plugin is called with off the path of any operation.
+pub(crate) struct CallCase {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) link: Link,
+    pub(crate) ask: Ask,
+}
+
+/// What made a plugin speak, and is over once what it said is committed.
+pub(crate) enum Settles {
+    /// Nothing that is kept.
+    Nothing,
+    /// A timer.
+    Timer(TimerChange),
+    /// An errand.
+    Errand(ErrandId),
+}
+
 /// Whether follow-ups changed more than the bookkeeping.
 fn differs(current: &Session, next: &Session) -> bool {
     current.labels != next.labels || current.rate_policy != next.rate_policy
@@ -243,9 +282,13 @@ fn outcome(ended: &Result<Done, ServiceError>) -> portcullis_policy::Outcome {
     use portcullis_policy::Outcome as Told;
     match ended {
         Ok(done) => match &done.outcome {
-            Outcome::Done | Outcome::Sent(_) | Outcome::Webhooks(_) | Outcome::Checked(_) | Outcome::DryRun(_) => {
-                Told::Done
-            }
+            Outcome::Done
+            | Outcome::Sent(_)
+            | Outcome::Webhooks(_)
+            | Outcome::Checked(_)
+            | Outcome::Uploaded(..)
+            | Outcome::Bound(_)
+            | Outcome::DryRun(_) => Told::Done,
             Outcome::Unchanged => Told::Unchanged,
             Outcome::Deferred { until, .. } => Told::Deferred(*until),
         },

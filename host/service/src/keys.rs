@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use portcullis_core::{
-    ApiKey, Capabilities, Capability, Denial, KeyId, OperationKind, OrgId, Permit, PrincipalKind, RequestId, SessionId,
-    Timestamp,
+    ApiKey, Capabilities, Capability, Denial, KeyId, OperationKind, OrgId, Permit, PrincipalKind, SessionId, Timestamp,
 };
 use portcullis_store::{Commit, Quota, QuotaKind, Write};
 
-use crate::orgs::{admin_audit, admin_error, check_name};
-use crate::{NewKey, Service, ServiceError};
+use crate::orgs::{admin_audit, check_name};
+use crate::{Call, NewKey, Service, ServiceError};
 
 /// How many times its quota of keys an organisation may have made, the dead ones included.
 const DEAD_KEYS: u32 = 100;
@@ -32,12 +31,7 @@ impl Service {
     ///
     /// # Errors
     /// If a value breaks its bounds, the caller lacks a capability that it wants to give, the quota is used up, or the store fails.
-    pub async fn create_key(
-        &self,
-        permit: &Permit,
-        new: KeyRequest,
-        request: Option<RequestId>,
-    ) -> Result<NewKey, ServiceError> {
+    pub async fn create_key(&self, permit: &Permit, new: KeyRequest, call: &Call) -> Result<NewKey, ServiceError> {
         let org = permit.target().org;
         let owner = self.org(org).ok_or(ServiceError::NotFound("organisation"))?;
         check_name("name", &new.name)?;
@@ -81,8 +75,15 @@ impl Service {
         let mut commit = Commit::new(org, now);
         commit.quotas.push(Quota { of: QuotaKind::Keys, max: max.saturating_mul(DEAD_KEYS) });
         commit.writes.push(Write::PutKey(made.key.clone()));
-        commit.audit.push(admin_audit(permit, org, OperationKind::KeyCreate, made.key.id.to_string(), request, now));
-        self.store.commit(commit).await.map_err(admin_error)?;
+        commit.audit.push(admin_audit(
+            permit,
+            org,
+            OperationKind::KeyCreate,
+            made.key.id.to_string(),
+            call.request,
+            now,
+        ));
+        self.carry_out(call, commit).await?;
         self.keyring.put(made.key.clone());
         Ok(made)
     }
@@ -91,12 +92,7 @@ impl Service {
     ///
     /// # Errors
     /// If there is no such key, or the store fails.
-    pub async fn revoke_key(
-        &self,
-        permit: &Permit,
-        id: KeyId,
-        request: Option<RequestId>,
-    ) -> Result<Arc<ApiKey>, ServiceError> {
+    pub async fn revoke_key(&self, permit: &Permit, id: KeyId, call: &Call) -> Result<Arc<ApiKey>, ServiceError> {
         let org = permit.target().org;
         let now = self.now();
         let mut key = self.store.snapshot()?.key(org, id)?.ok_or(ServiceError::NotFound("key"))?;
@@ -109,8 +105,8 @@ impl Service {
         key.revoked_at = Some(now);
         let mut commit = Commit::new(org, now);
         commit.writes.push(Write::PutKey(key.clone()));
-        commit.audit.push(admin_audit(permit, org, OperationKind::KeyRevoke, id.to_string(), request, now));
-        self.store.commit(commit).await.map_err(admin_error)?;
+        commit.audit.push(admin_audit(permit, org, OperationKind::KeyRevoke, id.to_string(), call.request, now));
+        self.carry_out(call, commit).await?;
         self.keyring.put(key.clone());
         Ok(Arc::new(key))
     }

@@ -7,15 +7,20 @@
 //! *Invariants.* No effect and no answer comes before its commit. No guest code runs while a write transaction is open.
 //! A crash between a commit and its effects is made good by [`Service::reconcile`], which looks at what is and needs no memory of what was.
 
+mod administer;
 mod admission;
 mod auth;
 mod bindings;
 mod chain;
 mod clock;
+mod confirming;
+mod decisions;
 mod drive;
 mod effects;
+mod errands;
 mod error;
 mod execute;
+mod facts;
 mod follow;
 mod keys;
 mod links;
@@ -25,11 +30,18 @@ mod orgs;
 mod pacing;
 mod plan;
 mod plugins;
+mod publishers;
 mod queries;
 mod reads;
+mod replay;
+mod retention;
+mod rollout;
 mod ruling;
+mod scan;
+mod secrets;
 mod sending;
 mod simulate;
+mod suspending;
 mod turns;
 mod undecided;
 mod views;
@@ -49,20 +61,31 @@ use tokio::sync::{Notify, Semaphore};
 pub use auth::{KEY_PREFIX, NewKey, UserRoles};
 pub use bindings::{BindingChange, NewBinding};
 pub use clock::{SteppedClock, SystemClock};
-pub use error::{ServiceError, StoreFailure};
-pub use execute::{Call, Caller, Done, Outcome};
+pub use confirming::GivenToken;
+pub use decisions::{DecisionPage, DecisionQuery};
+pub use error::{ServiceError, SignatureError, StoreFailure};
+pub use execute::{Call, Caller, Done, Novelty, Outcome};
+pub use facts::{Fact, NewFact};
 pub use keys::KeyRequest;
 pub use links::Followed;
 pub use mint::random;
 pub use orgs::{NewOrg, OrgChange, QuotaChange};
-pub use plugins::Uploaded;
+pub use plugins::Upload;
 /// Why a message was not sent, as the engine says it.
 pub use portcullis_engine::{NumberCheck, SendError};
+pub use publishers::{NewPublisher, Signature, signed_text};
 pub use queries::Page;
+pub use replay::{Change, MOST_REPLAYED, Replay, Replayed};
+pub use rollout::BindingState;
+pub use scan::{MOST_SCANNED, Scan, ScanRow, Scanned};
+pub use secrets::SecretName;
 pub use sending::{Dispatched, SendCall, Sent};
 pub use simulate::SimulatorAct;
 pub use views::SessionName;
 pub use wait::Waited;
+
+/// How many replays and scans are under way at once; an organisation has one.
+const REHEARSALS_AT_ONCE: u32 = 4;
 
 /// Bounds of the service.
 #[derive(Debug, Clone)]
@@ -71,11 +94,20 @@ pub struct ServiceConfig {
     pub operations_in_all: u32,
     /// How long a send waits for its rate limit before it is refused.
     pub send_patience: Duration,
+    /// For how long policy decisions are kept; none keeps them for ever.
+    pub decisions_kept: Option<Duration>,
+    /// Whether the operator's own plugins have to be signed.
+    pub require_signature: bool,
 }
 
 impl Default for ServiceConfig {
     fn default() -> Self {
-        Self { operations_in_all: 1024, send_patience: Duration::from_secs(10) }
+        Self {
+            operations_in_all: 1024,
+            send_patience: Duration::from_secs(10),
+            decisions_kept: None,
+            require_signature: false,
+        }
     }
 }
 
@@ -96,16 +128,28 @@ pub struct Service {
     sending: Arc<Mutex<HashMap<SessionId, u32>>>,
     /// How long a send waits for its rate limit.
     send_patience: Duration,
+    /// For how long policy decisions are kept.
+    decisions_kept: Option<Duration>,
+    /// What pacing plugins last said.
+    paces: pacing::Paces,
     /// Sends that wait for a rate limit, in the order of their coming.
     turns: turns::Turns,
     /// Messages that wait to be sent without anybody waiting for them.
     queue: messages::Queue,
+    /// Replays and scans under way.
+    rehearsing: Arc<admission::Places>,
+    /// Whether the platform's plugins have to be signed.
+    platform_signatures: bool,
     /// Observers at work; who finds no place is not told.
     observing: Arc<Semaphore>,
     /// Held from a check to its commit by administrative operations that rest on rows which the writer does not check for them.
     administering: tokio::sync::Mutex<()>,
     /// Reports of the engine that could not be recorded yet, oldest first.
     unrecorded: Mutex<VecDeque<Report>>,
+    /// When which plugin failed, lately.
+    failures: suspending::Failures,
+    /// Rung when an errand may be due.
+    errands_stirred: Notify,
     /// Rung when a timer may be due.
     timers_stirred: Notify,
     /// Rung when something was committed that the driver may have to wait for differently.
@@ -152,11 +196,17 @@ impl Service {
             orgs: RwLock::new(orgs),
             sending: Arc::default(),
             send_patience: config.send_patience,
+            decisions_kept: config.decisions_kept,
+            paces: pacing::Paces::default(),
             turns: turns::Turns::default(),
             queue,
+            rehearsing: admission::Places::new(REHEARSALS_AT_ONCE),
+            platform_signatures: config.require_signature,
             observing: Arc::new(Semaphore::new(follow::OBSERVERS_AT_ONCE)),
             administering: tokio::sync::Mutex::new(()),
             unrecorded: Mutex::default(),
+            failures: suspending::Failures::default(),
+            errands_stirred: Notify::new(),
             timers_stirred: Notify::new(),
             stirred: Notify::new(),
         }))

@@ -10,19 +10,19 @@ use std::time::Duration;
 use portcullis_core::message::INTERRUPTED;
 use portcullis_core::verdict::Verdict;
 use portcullis_core::{
-    AuditOutcome, DecisionId, DeliveryId, EventBody, Intent, MessageState, Operation, OperationKind, OrgId,
-    OutgoingMessage, Refusal, SessionId, Status, Target, Timestamp,
+    DeliveryId, EventBody, Intent, MessageState, Operation, OperationKind, OrgId, OutgoingMessage, Refusal, SessionId,
+    Status, Target, Timestamp,
 };
 use portcullis_engine::SendError;
 use portcullis_store::{Commit, Expectation, MessagePhase, Quota, QuotaKind, Write};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::execute::{domain_events, low_half};
+use crate::execute::domain_events;
 use crate::ruling::{Question, Tracked};
 use crate::sending::{Dispatched, row, take_key};
 use crate::undecided::Unsettled;
-use crate::{Service, ServiceError, mint};
+use crate::{Service, ServiceError, confirming};
 
 /// How long a message may wait to be sent.
 const EXPIRES_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -124,24 +124,23 @@ impl Service {
                 (_, Intent::Removed { .. }) => return Err(Refusal::PendingDelete.into()),
                 _ => {}
             }
-            let ruling = self.rule(question, &case).await?;
+            let mut ruling = self.rule(question, &case).await?;
             let mut commit = Commit::new(question.org, question.now);
             commit.expect.push(Expectation::Org(Some(case.org.generation)));
             commit.expect.push(Expectation::Session(session.id, Some(session.generation)));
-            commit.decision = ruling.record;
+            commit.decision = ruling.record.take();
+            commit.tallies = std::mem::take(&mut ruling.tallies);
             let decision = commit.decision.as_ref().map(|record| record.id);
-            let denied = match ruling.verdict {
-                Verdict::Denied { denials } => self.veto(question, commit, denials).await,
+            let denied = match &ruling.verdict {
+                Verdict::Denied { denials } => self.veto(question, commit, denials.clone()).await,
                 Verdict::ConfirmationRequired { prompts } => {
-                    let refused = AuditOutcome::Refused { code: "confirmation_required".to_owned() };
-                    commit.audit.push(question.audit(refused, decision, None));
-                    self.commit(commit).await.and_then(|()| {
-                        let decision = question.decision;
-                        Err(ServiceError::ConfirmationRequired { decision, prompts, token: None }.into())
-                    })
+                    Err(self.ask_back(question, commit, &ruling, prompts, Some(session)).await)
                 }
                 Verdict::Deferred { .. } | Verdict::Allowed(_) => {
-                    let message = row(question, tracked, send, MessageState::Queued, question.now);
+                    confirming::use_up(question, &ruling, &mut commit);
+                    let queued = row(question, tracked, send, MessageState::Queued, question.now);
+                    // Nobody is there to be asked again when it is sent.
+                    let message = OutgoingMessage { confirmed: ruling.given.clone(), ..queued };
                     commit.writes.push(Write::PutMessage(message));
                     commit.expect.push(Expectation::Message { session: session.id, id: tracked.id, state: None });
                     commit.idempotency = take_key(tracked, send, question.now);
@@ -271,20 +270,12 @@ impl Service {
     }
 
     async fn ask_queued(self: &Arc<Self>, message: &OutgoingMessage, now: Timestamp) -> Result<(), ServiceError> {
+        let operation = Operation::MessageSend(message.content.clone());
         let question = Question {
-            decision: mint::id(DecisionId::new, now),
-            now,
-            seed: low_half(mint::random()),
             request: message.request,
-            principal: message.asked_by.clone(),
-            org: message.org,
-            operation: Operation::MessageSend(message.content.clone()),
-            due_since: None,
-            dry_run: false,
-            patience: now,
-            caller: None,
             message: Some(Tracked { id: message.id, key: None, queued_at: Some(message.created_at) }),
-            turn: Mutex::default(),
+            confirmed: message.confirmed.clone(),
+            ..Question::new(message.org, message.asked_by.clone(), operation, now)
         };
         self.ask_in_place(question).await.map(drop)
     }
@@ -308,7 +299,7 @@ impl Service {
         }
         let failed = OutgoingMessage { state: MessageState::Failed { code }, updated_at: now, ..message.clone() };
         commit.writes.push(Write::PutMessage(failed));
-        match self.store.commit(commit).await {
+        match self.write(commit, 0).await {
             Ok(_) => true,
             Err(portcullis_store::CommitError::Conflict | portcullis_store::CommitError::UnknownSession(_)) => true,
             Err(error) => {

@@ -15,6 +15,12 @@ pub fn random() -> u128 {
     u128::from_le_bytes(bytes)
 }
 
+/// 64 random bits.
+pub(crate) fn seed() -> u64 {
+    let bits = random() & u128::from(u64::MAX);
+    u64::try_from(bits).unwrap_or_default()
+}
+
 /// A fresh id of any type, born at `now`.
 ///
 /// Ids of one process sort in the order in which they were made, also within a millisecond:

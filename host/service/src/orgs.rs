@@ -3,13 +3,13 @@
 use std::sync::{Arc, PoisonError};
 
 use portcullis_core::{
-    AuditEntry, AuditId, AuditOutcome, Labels, OperationKind, Org, OrgId, Permit, Plan, Quotas, RequestId, Timestamp,
-    label,
+    AuditEntry, AuditId, AuditOutcome, Grant, Labels, OperationKind, Org, OrgId, Permit, Plan, PluginRules, Quotas,
+    RequestId, Timestamp, label,
 };
 use portcullis_engine::{Command, Task};
 use portcullis_store::{Commit, CommitError, Expectation, Write};
 
-use crate::{Service, ServiceError, StoreFailure, mint};
+use crate::{Call, Service, ServiceError, StoreFailure, mint};
 
 /// The longest name of an organisation, a key or a session, in bytes.
 pub(crate) const MAX_NAME: usize = 200;
@@ -40,6 +40,10 @@ pub struct OrgChange {
     pub labels: Option<Labels>,
     /// Whether it is suspended.
     pub suspended: Option<bool>,
+    /// Another ceiling of its plugins' grants; none within lifts it.
+    pub plugin_ceiling: Option<Option<Vec<Grant>>>,
+    /// Whether the operator lets only signed plugins be bound.
+    pub require_signature: Option<bool>,
 }
 
 /// What to change about quotas; `None` leaves one as it is.
@@ -51,6 +55,8 @@ pub struct QuotaChange {
     pub keys: Option<u32>,
     /// Plugins that exist.
     pub plugins: Option<u32>,
+    /// Plugin versions of the `large` class that exist.
+    pub large_plugins: Option<u32>,
     /// Bindings that exist.
     pub bindings: Option<u32>,
     /// Webhooks that exist.
@@ -63,10 +69,12 @@ pub struct QuotaChange {
 
 impl QuotaChange {
     fn apply(self, quotas: &mut Quotas) {
-        let Quotas { sessions, keys, plugins, bindings, webhooks, queued_messages, concurrency } = quotas;
+        let Quotas { sessions, keys, plugins, large_plugins, bindings, webhooks, queued_messages, concurrency } =
+            quotas;
         *sessions = self.sessions.unwrap_or(*sessions);
         *keys = self.keys.unwrap_or(*keys);
         *plugins = self.plugins.unwrap_or(*plugins);
+        *large_plugins = self.large_plugins.unwrap_or(*large_plugins);
         *bindings = self.bindings.unwrap_or(*bindings);
         *webhooks = self.webhooks.unwrap_or(*webhooks);
         *queued_messages = self.queued_messages.unwrap_or(*queued_messages);
@@ -79,12 +87,7 @@ impl Service {
     ///
     /// # Errors
     /// If the name or the labels break their bounds, or the store fails.
-    pub async fn create_org(
-        &self,
-        permit: &Permit,
-        new: NewOrg,
-        request: Option<RequestId>,
-    ) -> Result<Arc<Org>, ServiceError> {
+    pub async fn create_org(&self, permit: &Permit, new: NewOrg, call: &Call) -> Result<Arc<Org>, ServiceError> {
         check_name("name", &new.name)?;
         check_name("plan.name", &new.plan.name)?;
         check_labels(&new.labels)?;
@@ -95,6 +98,7 @@ impl Service {
             plan: new.plan,
             quotas: new.quotas,
             labels: new.labels,
+            plugin_rules: PluginRules::default(),
             suspended: false,
             erasing: false,
             generation: 1,
@@ -104,8 +108,8 @@ impl Service {
         let mut commit = Commit::new(org.id, now);
         commit.expect.push(Expectation::Org(None));
         commit.writes.push(Write::PutOrg(org.clone()));
-        commit.audit.push(admin_audit(permit, org.id, OperationKind::OrgCreate, org.id.to_string(), request, now));
-        self.store.commit(commit).await.map_err(admin_error)?;
+        commit.audit.push(admin_audit(permit, org.id, OperationKind::OrgCreate, org.id.to_string(), call.request, now));
+        self.carry_out(call, commit).await?;
         self.put_org(org.clone());
         Ok(Arc::new(org))
     }
@@ -114,12 +118,7 @@ impl Service {
     ///
     /// # Errors
     /// If it does not exist, a value breaks its bounds, or the store fails.
-    pub async fn update_org(
-        &self,
-        permit: &Permit,
-        change: OrgChange,
-        request: Option<RequestId>,
-    ) -> Result<Arc<Org>, ServiceError> {
+    pub async fn update_org(&self, permit: &Permit, change: OrgChange, call: &Call) -> Result<Arc<Org>, ServiceError> {
         let id = permit.target().org;
         if let Some(name) = &change.name {
             check_name("name", name)?;
@@ -138,13 +137,16 @@ impl Service {
         change.quotas.apply(&mut org.quotas);
         org.labels = change.labels.unwrap_or(org.labels);
         org.suspended = change.suspended.unwrap_or(org.suspended);
+        let rules = &mut org.plugin_rules;
+        rules.ceiling = change.plugin_ceiling.unwrap_or_else(|| rules.ceiling.take());
+        rules.require_signature = change.require_signature.unwrap_or(rules.require_signature);
         org.generation += 1;
         org.updated_at = now;
         let mut commit = Commit::new(id, now);
         commit.expect.push(Expectation::Org(Some(current.generation)));
         commit.writes.push(Write::PutOrg(org.clone()));
-        commit.audit.push(admin_audit(permit, id, OperationKind::OrgUpdate, id.to_string(), request, now));
-        self.store.commit(commit).await.map_err(admin_error)?;
+        commit.audit.push(admin_audit(permit, id, OperationKind::OrgUpdate, id.to_string(), call.request, now));
+        self.carry_out(call, commit).await?;
         self.put_org(org.clone());
         Ok(Arc::new(org))
     }
@@ -153,7 +155,7 @@ impl Service {
     ///
     /// # Errors
     /// If it does not exist or the store fails; an erasure that was begun is finished at the next start.
-    pub async fn erase_org(&self, permit: &Permit, request: Option<RequestId>) -> Result<(), ServiceError> {
+    pub async fn erase_org(&self, permit: &Permit, call: &Call) -> Result<(), ServiceError> {
         let id = permit.target().org;
         let current = self.org(id).ok_or(ServiceError::NotFound("organisation"))?;
         let now = self.now();
@@ -164,11 +166,18 @@ impl Service {
         let mut commit = Commit::new(id, now);
         commit.expect.push(Expectation::Org(Some(current.generation)));
         commit.writes.push(Write::PutOrg(org.clone()));
-        self.store.commit(commit).await.map_err(admin_error)?;
+        self.carry_out(call, commit).await?;
         self.put_org(org);
         // The organisation's own audit goes with it; that it is gone is the platform's to remember.
         let mut told = Commit::new(OrgId::PLATFORM, now);
-        told.audit.push(admin_audit(permit, OrgId::PLATFORM, OperationKind::OrgDelete, id.to_string(), request, now));
+        told.audit.push(admin_audit(
+            permit,
+            OrgId::PLATFORM,
+            OperationKind::OrgDelete,
+            id.to_string(),
+            call.request,
+            now,
+        ));
         self.store.commit(told).await.map_err(admin_error)?;
         self.finish_org_erasure(id).await
     }
@@ -211,6 +220,28 @@ impl Service {
         self.chains.changed(id);
         self.forget_org(id);
         Ok(())
+    }
+}
+
+impl Service {
+    /// Makes the commit of an administrative call. Of a call that is only tried the commit is checked, and nothing is made:
+    /// every such call ends here, with an error that says so.
+    pub(crate) async fn carry_out(&self, call: &Call, commit: Commit) -> Result<(), ServiceError> {
+        self.carry_out_or(call, commit, admin_error).await
+    }
+
+    /// The same for commits that can be refused for reasons of their own.
+    pub(crate) async fn carry_out_or(
+        &self,
+        call: &Call,
+        commit: Commit,
+        refused: impl FnOnce(CommitError) -> ServiceError,
+    ) -> Result<(), ServiceError> {
+        if call.dry_run {
+            self.store.check(commit).await.map_err(refused)?;
+            return Err(ServiceError::DryRun);
+        }
+        self.store.commit(commit).await.map_err(refused).map(drop)
     }
 }
 

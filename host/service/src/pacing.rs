@@ -2,15 +2,25 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use portcullis_core::rate::{DEFAULT_POLICY, built_in_policies, built_in_policy, send_counter};
-use portcullis_core::{Hook, Mode, Org, OrgId, RateLimits, RatePolicy, Session, SessionId, Window};
+use portcullis_core::rate::{
+    DEFAULT_POLICY, built_in_policies, built_in_policy, check_counter, group_counter, send_counter,
+};
+use portcullis_core::{
+    BindingId, Hook, Mode, Org, OrgId, RateLimits, RatePolicy, Session, SessionId, Timestamp, Window,
+};
 use portcullis_policy::PaceUsage;
 use tokio::sync::Notify;
 
 use crate::reads::OrgReads;
 use crate::ruling::{Case, Question};
 use crate::{Service, ServiceError};
+
+/// The longest time that a pacing plugin's answer is kept.
+const LONGEST_PACE: Duration = Duration::from_secs(60 * 60);
+/// How many sessions' paces are kept.
+const REMEMBERED_PACES: usize = 10_000;
 
 impl Service {
     /// The limits under which a send happens: those of the pacing plugins, the strictest in each field, or else the named policy's.
@@ -22,25 +32,58 @@ impl Service {
         if links.is_empty() {
             return Ok(named);
         }
+        // The inputs of a pace: whoever changes one of them has it asked anew.
+        let inputs = Inputs {
+            session: session.generation,
+            org: case.org.generation,
+            kept: self.paces.kept(question.org),
+            bindings: links
+                .iter()
+                .map(|link| (link.binding.id, link.binding.generation, link.version.version))
+                .collect(),
+        };
+        if let Some(limits) = self.paces.get(session.id, &inputs, question.now) {
+            return Ok(limits.unwrap_or(named));
+        }
         self.load(&links, &case.snapshot).await;
-        let counter = send_counter(session.id);
-        let count = |window| case.snapshot.counter(question.org, &counter, window, question.now);
-        let usage =
-            PaceUsage { sends_last_minute: count(Window::Sliding(60_000))?, sends_today: count(Window::UtcDay)? };
+        let count = |counter: String| -> Result<(u64, u64), ServiceError> {
+            let of = |window| case.snapshot.counter(question.org, &counter, window, question.now);
+            Ok((of(Window::Sliding(60_000))?, of(Window::UtcDay)?))
+        };
+        let (sends_last_minute, sends_today) = count(send_counter(session.id))?;
+        let (group_calls_last_minute, group_calls_today) = count(group_counter(session.id))?;
+        let (checks_last_minute, checks_today) = count(check_counter(session.id))?;
+        let usage = PaceUsage {
+            sends_last_minute,
+            sends_today,
+            group_calls_last_minute,
+            group_calls_today,
+            checks_last_minute,
+            checks_today,
+        };
         let ask = question.ask(case);
         let mut paced: Option<RateLimits> = None;
+        // An answer holds as long as every plugin's does; a failure is not an answer, and is not kept.
+        let mut valid_until = Some(question.now.after(LONGEST_PACE));
         for link in &links {
             let reads =
                 Arc::new(OrgReads { snapshot: Arc::clone(&case.snapshot), org: question.org, now: question.now });
             match self.runtime.pace(link, &ask, usage, reads).await {
                 Ok(Some(pacing)) if link.binding.mode == Mode::Enforce => {
                     paced = Some(paced.map_or(pacing.limits, |limits| limits.stricter(pacing.limits)));
+                    valid_until = valid_until.map(|until| until.min(pacing.valid_until));
                 }
-                Ok(_) => {}
+                // That a plugin leaves it to the named policy may change with the next send.
+                Ok(_) => valid_until = None,
                 Err(failure) => {
+                    valid_until = None;
+                    self.count_failure(question.org, &links, link.binding.id, false, failure).await;
                     tracing::warn!(plugin = %link.version.name, failure = failure.code(), "a pacing plugin failed");
                 }
             }
+        }
+        if let Some(until) = valid_until {
+            self.paces.put(session.id, inputs, paced, until, question.now);
         }
         Ok(paced.unwrap_or(named))
     }
@@ -94,6 +137,56 @@ impl Service {
         }
         *under_way += 1;
         Some(Sending { all: Arc::clone(&self.sending), freed: Arc::clone(&self.turns.freed), session })
+    }
+}
+
+/// What pacing plugins last said of sessions.
+#[derive(Default)]
+pub(crate) struct Paces {
+    by_session: Mutex<HashMap<SessionId, Pace>>,
+    /// How often plugins have changed what they keep, by organisation.
+    kept: Mutex<HashMap<OrgId, u64>>,
+}
+
+/// The limits of one session, until when they hold, and on what they rest.
+struct Pace {
+    inputs: Inputs,
+    limits: Option<RateLimits>,
+    until: Timestamp,
+}
+
+/// What limits rest on besides usage; a plugin that wants to hear of every send says so by how long its answer holds.
+#[derive(PartialEq, Eq)]
+struct Inputs {
+    session: u64,
+    org: u64,
+    kept: u64,
+    bindings: Vec<(BindingId, u64, u32)>,
+}
+
+impl Paces {
+    /// Plugins have changed what they keep in an organisation: what they said before rests on something else.
+    pub(crate) fn keep_changed(&self, org: OrgId) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner).entry(org).or_default() += 1;
+    }
+
+    fn kept(&self, org: OrgId) -> u64 {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&org).copied().unwrap_or_default()
+    }
+
+    fn get(&self, session: SessionId, inputs: &Inputs, now: Timestamp) -> Option<Option<RateLimits>> {
+        let paces = self.by_session.lock().unwrap_or_else(PoisonError::into_inner);
+        paces.get(&session).filter(|pace| pace.inputs == *inputs && now < pace.until).map(|pace| pace.limits)
+    }
+
+    fn put(&self, session: SessionId, inputs: Inputs, limits: Option<RateLimits>, until: Timestamp, now: Timestamp) {
+        let mut paces = self.by_session.lock().unwrap_or_else(PoisonError::into_inner);
+        if paces.len() >= REMEMBERED_PACES {
+            paces.retain(|_, pace| now < pace.until);
+        }
+        if paces.len() < REMEMBERED_PACES {
+            paces.insert(session, Pace { inputs, limits, until });
+        }
     }
 }
 

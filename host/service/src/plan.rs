@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use portcullis_core::errand::MAX_DEPTH;
 use portcullis_core::label::MAX_LABELS;
 use portcullis_core::lifecycle::Move;
 use portcullis_core::operation::{
@@ -10,14 +11,15 @@ use portcullis_core::operation::{
 use portcullis_core::session::{Settings, TEMP_LINK_LIFETIME, uuid};
 use portcullis_core::verdict::{Extension, Verdict, Veto};
 use portcullis_core::{
-    BindingId, Effect, EventBody, FollowUp, Input, Intent, Names, Operation, Org, PluginId, Proxy, Refusal, Request,
-    Secret, Session, SessionId, Status, Step, TempLink, Timestamp, rate, step,
+    BindingId, DomainEvent, Effect, Errand, EventBody, EventId, FollowUp, Input, Intent, Names, Operation, Org, Proxy,
+    Refusal, Request, Secret, Session, SessionId, Status, Step, TempLink, Timestamp, rate, step,
 };
 use portcullis_engine::SendError;
-use portcullis_store::{PluginTimer, TimerChange};
+use portcullis_policy::Link;
+use portcullis_store::{Commit, ErrandChange, PluginTimer, TimerChange};
 
 use crate::ruling::{Case, Question};
-use crate::{ServiceError, mint, webhooks};
+use crate::{ServiceError, administer, errands, mint, webhooks};
 
 /// How far ahead a plugin's timer lies at least.
 const LEAST_TIMER: Duration = Duration::from_secs(1);
@@ -30,6 +32,8 @@ pub(crate) enum Plan {
     Change(Box<Move>, webhooks::Rows),
     /// Webhooks change.
     Webhooks(webhooks::Rows),
+    /// A plugin or a binding changes.
+    Rows(administer::Rows),
     /// Nothing of the session changes, but WhatsApp is asked for something.
     Call(Outgoing),
 }
@@ -50,6 +54,7 @@ pub(crate) fn plan(
     operation: &Operation,
     due: Option<(Timestamp, String)>,
     question: &Question,
+    log_out_first: bool,
 ) -> Result<Plan, ServiceError> {
     let now = question.now;
     let session = case.session.as_ref();
@@ -62,6 +67,14 @@ pub(crate) fn plan(
             return webhooks::update(*webhook, change, case, now).map(Plan::Webhooks);
         }
         (Operation::WebhookDelete { webhook }, _) => return webhooks::delete(*webhook, case).map(Plan::Webhooks),
+        (
+            Operation::PluginUpload(_)
+            | Operation::PluginDelete { .. }
+            | Operation::BindingCreate(_)
+            | Operation::BindingUpdate(_)
+            | Operation::BindingDelete { .. },
+            _,
+        ) => return administer::plan(question, case, operation),
         (_, None) => return Err(ServiceError::NotFound("session")),
         (Operation::WebhookReplace { format, webhooks, .. }, Some(session)) => {
             settings_open(session)?;
@@ -96,6 +109,10 @@ pub(crate) fn plan(
         }
         (Operation::SessionStart { when_unpaired, .. }, _) => {
             Request::Start { pair: *when_unpaired == WhenUnpaired::Pair }
+        }
+        // A logout leaves the session stopped, with nothing linked. Who is not linked is only stopped.
+        (Operation::SessionStop { .. }, Some(session)) if log_out_first && session.linked_device().is_some() => {
+            Request::Logout { connect: true }
         }
         (Operation::SessionStop { .. }, _) => Request::Stop,
         (Operation::SessionRestart { when_unpaired, when_stopped, .. }, _) => Request::Restart {
@@ -257,16 +274,37 @@ fn change(session: Session, event: EventBody) -> Plan {
 pub(crate) struct Extras {
     pub(crate) events: Vec<EventBody>,
     pub(crate) timers: Vec<TimerChange>,
+    pub(crate) errands: Vec<Errand>,
 }
 
-/// Applies follow-ups to the session that is left behind, if there is one; events and timers need none.
-/// Follow-ups of kinds that this version does not do are refused before a gate's verdict gets here, and ignored from observers and timers.
+impl Extras {
+    /// Puts them into a commit. Events are about `session`, or about the organisation.
+    pub(crate) fn join(self, commit: &mut Commit, session: Option<&Session>) {
+        commit.timers.extend(self.timers);
+        commit.errands.extend(self.errands.into_iter().map(ErrandChange::Put));
+        let (org, now) = (commit.org, commit.now);
+        commit.events.extend(self.events.into_iter().map(|body| DomainEvent {
+            id: mint::id(EventId::new, now),
+            org,
+            session: session.map(|session| session.id),
+            at: now,
+            generation: session.map_or(0, |session| session.generation),
+            body,
+        }));
+    }
+}
+
+/// Applies follow-ups to the session that is left behind, if there is one; events, timers and requests need none.
+/// What they come from is `depth` plugin requests away from a caller's operation.
+///
+/// Logging out first is a gate's alone and has been planned with its operation.
 pub(crate) fn extend(
     org: &Org,
     mut session: Option<&mut Session>,
     follow_ups: &[Extension],
     now: Timestamp,
-    plugin_of: impl Fn(BindingId) -> Option<PluginId>,
+    depth: u8,
+    link_of: impl Fn(BindingId) -> Option<Link>,
 ) -> Extras {
     let mut extras = Extras::default();
     for Extension { plugin, binding, follow_up } in follow_ups {
@@ -297,18 +335,30 @@ pub(crate) fn extend(
             }),
             (FollowUp::SetTimer { key, at, payload }, session) => {
                 let session = session.map(|session| session.id);
-                extras.timers.extend(plugin_of(*binding).map(|plugin| {
+                extras.timers.extend(link_of(*binding).map(|link| {
                     // A timer that is due at once could set itself again without end.
                     let (key, at, payload) = (key.clone(), (*at).max(now.after(LEAST_TIMER)), payload.clone());
+                    let plugin = link.binding.plugin;
                     TimerChange::Set(PluginTimer { org: org.id, plugin, binding: *binding, key, at, payload, session })
                 }));
             }
             (FollowUp::CancelTimer { key }, _) => {
-                let cancel = |plugin| TimerChange::Cancel { plugin, key: key.clone() };
-                extras.timers.extend(plugin_of(*binding).map(cancel));
+                let cancel = |link: Link| TimerChange::Cancel { plugin: link.binding.plugin, key: key.clone() };
+                extras.timers.extend(link_of(*binding).map(cancel));
+            }
+            // A gate's requests were counted before; what watches is simply not followed any further.
+            (FollowUp::Request { .. }, _) if depth >= MAX_DEPTH => {
+                tracing::warn!(org = %org.id, plugin, "a plugin's request is too far from any caller's operation");
+            }
+            (FollowUp::Request { operation }, session) => {
+                // Sealed with the session that it is about, if that is the one at hand.
+                let about = operation.session().filter(|id| session.is_some_and(|session| session.id == *id));
+                extras
+                    .errands
+                    .extend(link_of(*binding).map(|link| errands::asking(&link, org.id, operation, about, depth, now)));
             }
             (FollowUp::SetLabel { .. } | FollowUp::RemoveLabel { .. } | FollowUp::SetRatePolicy { .. }, None)
-            | (FollowUp::LogOutFirst | FollowUp::Request { .. }, _) => {}
+            | (FollowUp::LogOutFirst, _) => {}
         }
     }
     extras

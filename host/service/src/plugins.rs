@@ -1,53 +1,63 @@
 //! Plugins: uploaded, admitted, and kept as immutable versions.
 
-use portcullis_core::{AuditOutcome, OperationKind, Permit, PluginId, PluginVersion, RequestId};
-use portcullis_store::{Commit, Quota, QuotaKind, Write};
+use std::sync::Arc;
 
-use crate::orgs::{admin_audit, admin_error};
-use crate::{Service, ServiceError, mint};
+use portcullis_core::{AuditOutcome, Operation, OperationKind, Permit, PluginClass, PluginId, PluginVersion};
+use portcullis_store::Commit;
+use sha2::{Digest, Sha256};
 
-/// How many versions of one plugin are kept.
-const MAX_VERSIONS: u32 = 50;
+use crate::execute::Novelty;
+use crate::orgs::admin_audit;
+use crate::rollout::unchanged;
+use crate::{Call, Done, Outcome, Service, ServiceError, Signature, mint};
 
-/// An upload that was admitted.
-#[derive(Debug, Clone)]
-pub struct Uploaded {
-    /// The version.
-    pub version: PluginVersion,
-    /// Whether the same bytes were there already.
-    pub known: bool,
+/// What is uploaded.
+#[derive(Debug, Clone, Default)]
+pub struct Upload {
+    /// The component.
+    pub bytes: Vec<u8>,
+    /// How much it may use.
+    pub class: PluginClass,
+    /// Who vouches for it.
+    pub signature: Option<Signature>,
 }
 
 impl Service {
     /// Admits a component and keeps it as the next version of the plugin that it says it is.
-    /// The same bytes again are the same version.
+    /// The same bytes again are the same version; with a signature they become a signed one.
+    /// Of more versions than are kept, the oldest goes that no binding needs.
     ///
     /// # Errors
-    /// If the component is not admitted, a quota is used up, or the store fails.
+    /// If a signature is wrong or missing, the component is not admitted, a quota is used up, or the store fails.
     pub async fn upload_plugin(
-        &self,
+        self: &Arc<Self>,
         permit: &Permit,
-        bytes: Vec<u8>,
-        request: Option<RequestId>,
-    ) -> Result<Uploaded, ServiceError> {
+        upload: Upload,
+        call: Call,
+    ) -> Result<Done, ServiceError> {
         let org = permit.target().org;
-        let quotas = self.org(org).map(|org| org.quotas.clone()).unwrap_or_default();
-        let admitted = self.runtime.admit(org, bytes).await?;
+        let Upload { bytes, class, signature } = upload;
+        let digest: [u8; 32] = Sha256::digest(&bytes).into();
+        let known = self.store.snapshot()?.plugins(org)?.into_iter().find(|version| version.digest == digest);
+        // Whether a signature is right is known sooner than whether the component is.
+        let signer = match (&signature, known.as_ref().and_then(|known| known.signer)) {
+            (None, Some(signer)) => Some(signer),
+            _ => self.signer(org, signature.as_ref(), &digest)?,
+        };
+        let admitted = self.runtime.admit(org, bytes, class).await?;
         let now = self.now();
-        let snapshot = self.store.snapshot()?;
-        let versions = snapshot.plugins(org)?;
-        if let Some(known) = versions.iter().find(|version| version.digest == admitted.digest) {
-            return Ok(Uploaded { version: known.clone(), known: true });
+        if let Some(known) = known {
+            if known.signer != signer {
+                let signed = PluginVersion { signer, ..known };
+                return self.administer(permit, Operation::PluginUpload(Box::new(signed)), None, call).await;
+            }
+            return Ok(unchanged(Outcome::Uploaded(Box::new(known), Novelty::Known), &call));
         }
-        let named: Vec<_> = versions.iter().filter(|version| version.name == admitted.name).collect();
-        if named.len() >= MAX_VERSIONS as usize {
-            return Err(ServiceError::Quota { of: "versions of one plugin", max: MAX_VERSIONS });
-        }
-        let plugin = named.first().map_or_else(|| mint::id(PluginId::new, now), |version| version.plugin);
         let version = PluginVersion {
-            plugin,
+            plugin: mint::id(PluginId::new, now),
             org,
-            version: named.iter().map(|version| version.version).max().unwrap_or(0) + 1,
+            // The commit finds the number, and the plugin of this name.
+            version: 1,
             name: admitted.name,
             declared_version: admitted.declared_version,
             description: admitted.description,
@@ -57,23 +67,19 @@ impl Service {
             exports: admitted.exports,
             settings_schema: admitted.settings_schema,
             hooks: admitted.hooks,
+            events: admitted.events,
+            class,
+            signer,
             wants: admitted.wants,
             uploaded_at: now,
         };
-        let mut commit = Commit::new(org, now);
-        if named.is_empty() {
-            commit.quotas.push(Quota { of: QuotaKind::Plugins, max: quotas.plugins });
-        }
-        commit.writes.push(Write::PutComponent { digest: version.digest, bytes: admitted.bytes });
-        commit.writes.push(Write::PutPlugin(version.clone()));
-        commit.audit.push(admin_audit(permit, org, OperationKind::PluginUpload, plugin.to_string(), request, now));
-        self.store.commit(commit).await.map_err(admin_error)?;
-        Ok(Uploaded { version, known: false })
+        self.administer(permit, Operation::PluginUpload(Box::new(version)), Some(admitted.bytes), call).await
     }
 
     /// As [`Service::upload_plugin`], for a caller who does not wait: what becomes of it is in the list of plugins, or in the audit.
-    pub async fn upload_in_background(&self, permit: &Permit, bytes: Vec<u8>, request: Option<RequestId>) {
-        let Err(error) = self.upload_plugin(permit, bytes, request).await else { return };
+    pub async fn upload_in_background(self: &Arc<Self>, permit: &Permit, upload: Upload, call: Call) {
+        let request = call.request;
+        let Err(error) = self.upload_plugin(permit, upload, call).await else { return };
         let (org, now) = (permit.target().org, self.now());
         let mut commit = Commit::new(org, now);
         let mut entry = admin_audit(permit, org, OperationKind::PluginUpload, String::new(), request, now);
@@ -90,24 +96,15 @@ impl Service {
     /// # Errors
     /// If there is no such plugin, a binding uses it, or the store fails.
     pub async fn delete_plugin(
-        &self,
+        self: &Arc<Self>,
         permit: &Permit,
         plugin: PluginId,
-        request: Option<RequestId>,
-    ) -> Result<(), ServiceError> {
-        let org = permit.target().org;
-        let _alone = self.administering.lock().await;
-        let snapshot = self.store.snapshot()?;
-        if snapshot.plugin_versions(org, plugin)?.is_empty() {
+        call: Call,
+    ) -> Result<Done, ServiceError> {
+        // Nobody is asked about what is not there.
+        if self.store.snapshot()?.plugin_versions(permit.target().org, plugin)?.is_empty() {
             return Err(ServiceError::NotFound("plugin"));
         }
-        if snapshot.bindings(org)?.iter().any(|binding| binding.plugin == plugin) {
-            return Err(ServiceError::InUse("a binding uses this plugin; delete the binding first"));
-        }
-        let now = self.now();
-        let mut commit = Commit::new(org, now);
-        commit.writes.push(Write::RemovePlugin(plugin));
-        commit.audit.push(admin_audit(permit, org, OperationKind::PluginDelete, plugin.to_string(), request, now));
-        self.store.commit(commit).await.map_err(admin_error).map(drop)
+        self.administer(permit, Operation::PluginDelete { plugin }, None, call).await
     }
 }

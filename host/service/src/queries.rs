@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use portcullis_core::{
-    Answer, ApiKey, AuditEntry, AuditId, Binding, BindingId, DecisionId, DecisionRecord, Denial, OperationKind, Org,
-    OrgId, Permit, PluginId, PluginVersion, Session, SessionId,
+    ApiKey, AuditEntry, AuditId, Denial, OperationKind, Org, OrgId, Permit, PluginId, PluginVersion, Session, SessionId,
 };
-use serde_json::Value;
 
 use crate::{Service, ServiceError};
 
@@ -128,55 +126,6 @@ impl Service {
         if versions.is_empty() { Err(ServiceError::NotFound("plugin")) } else { Ok(versions) }
     }
 
-    /// All bindings, in the order in which they are asked.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn list_bindings(&self, permit: &Permit) -> Result<Vec<Binding>, ServiceError> {
-        expect(permit, OperationKind::PluginRead)?;
-        let mut bindings = self.store.snapshot()?.bindings(permit.target().org)?;
-        bindings.sort_by_key(|binding| (binding.order, binding.id));
-        Ok(bindings)
-    }
-
-    /// One binding.
-    ///
-    /// # Errors
-    /// If there is none, or the store cannot be read.
-    pub fn binding(&self, permit: &Permit, id: BindingId) -> Result<Binding, ServiceError> {
-        expect(permit, OperationKind::PluginRead)?;
-        self.store.snapshot()?.binding(permit.target().org, id)?.ok_or(ServiceError::NotFound("binding"))
-    }
-
-    /// Recorded decisions, newest first.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn decisions(
-        &self,
-        permit: &Permit,
-        session: Option<SessionId>,
-        before: Option<DecisionId>,
-        limit: usize,
-    ) -> Result<Page<DecisionRecord>, ServiceError> {
-        expect(permit, OperationKind::DecisionRead)?;
-        let mut found = self.store.snapshot()?.decisions(permit.target().org, before, session, limit + 1)?;
-        found.iter_mut().for_each(|record| mask(permit, record));
-        Ok(Page::cut(found, limit))
-    }
-
-    /// One recorded decision.
-    ///
-    /// # Errors
-    /// If there is none, or the store cannot be read.
-    pub fn decision(&self, permit: &Permit, id: DecisionId) -> Result<DecisionRecord, ServiceError> {
-        expect(permit, OperationKind::DecisionRead)?;
-        let found = self.store.snapshot()?.decision(permit.target().org, id)?;
-        let mut record = found.ok_or(ServiceError::NotFound("decision"))?;
-        mask(permit, &mut record);
-        Ok(record)
-    }
-
     /// The audit, newest first.
     ///
     /// # Errors
@@ -191,26 +140,6 @@ impl Service {
         let found = self.store.snapshot()?.audit(permit.target().org, before, limit + 1)?;
         Ok(Page::cut(found, limit))
     }
-}
-
-/// The settings of the platform's bindings are the operator's, also where they stand in an organisation's decision.
-fn mask(permit: &Permit, record: &mut DecisionRecord) {
-    let platform = |binding: &str| {
-        let same = |answer: &&Answer| answer.owner == OrgId::PLATFORM && answer.binding.to_string() == binding;
-        record.answers.iter().find(same).is_some()
-    };
-    if permit.principal().is_operator() || record.answers.iter().all(|answer| answer.owner != OrgId::PLATFORM) {
-        return;
-    }
-    let Some(mut input) = record.input.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
-        return;
-    };
-    for link in input["links"].as_array_mut().into_iter().flatten() {
-        if link["binding"].as_str().is_none_or(platform) {
-            link["settings"] = Value::Null;
-        }
-    }
-    record.input = Some(input.to_string());
 }
 
 /// A permit for something else permits nothing here; whoever passes one has a bug, and still learns nothing.

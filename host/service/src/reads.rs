@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use portcullis_core::{
-    KvEntry, OperationKind, OrgId, PluginId, PolicyReadError, PolicyReads, Session, SessionId, Timestamp, Window,
+    KvEntry, OperationKind, OrgId, PluginId, PolicyReadError, PolicyReads, Secret, Session, SessionId, Timestamp,
+    Window,
 };
 use portcullis_store::{ReadError, Snapshot};
 
@@ -35,6 +36,10 @@ impl PolicyReads for OrgReads {
 
     fn sessions(&self, after: Option<SessionId>, limit: usize) -> Result<Vec<Session>, PolicyReadError> {
         self.snapshot.sessions(self.org, after, limit).map_err(|error| failed(&error))
+    }
+
+    fn secret(&self, owner: OrgId, plugin: PluginId, name: &str) -> Result<Option<Secret>, PolicyReadError> {
+        self.snapshot.secret(owner, plugin, name).map_err(|error| failed(&error))
     }
 
     fn usage(&self, operation: OperationKind, window: Window) -> Result<u64, PolicyReadError> {

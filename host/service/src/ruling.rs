@@ -2,25 +2,31 @@
 
 use std::sync::{Arc, Mutex};
 
+use portcullis_core::confirmation::{self, Given, Rejected};
+use portcullis_core::errand::MAX_DEPTH;
+use portcullis_core::verdict::fold_confirmed;
 use portcullis_core::verdict::{Allowance, Amendment, Veto};
 use portcullis_core::{
-    BindingId, DecisionId, DecisionRecord, DeliveryId, FollowUp, Hook, KvAccess, Labels, Operation, Org, PluginId,
-    Principal, RequestId, Session, Timestamp, Verdict, fold,
+    Answer, BindingId, DecisionId, DecisionRecord, DeliveryId, ErrandId, FollowUp, Hook, KvAccess, Labels, Operation,
+    OperationKind, Org, OrgId, Permit, Principal, PrincipalKind, RequestId, Session, Timestamp, Verdict,
 };
-use portcullis_policy::{Ask, ChainRun, Link};
-use portcullis_store::Snapshot;
+use portcullis_policy::{Ask, ChainRun, Confirmed, Link};
+use portcullis_store::{Snapshot, TallyChange};
 
-use crate::execute::Caller;
+use crate::confirming::GivenToken;
+use crate::execute::{Call, Caller};
 use crate::reads::OrgReads;
 use crate::turns::Turn;
-use crate::{Service, ServiceError, chain};
+use crate::{Service, ServiceError, chain, mint};
 
 /// The code of the denial of an operation that its amendments did not settle.
 const CODE_UNSETTLED: &str = "amendments_did_not_settle";
 /// The code of the denial of an operation that a patch does not fit.
 const CODE_UNFIT_PATCH: &str = "patch_does_not_fit";
-/// The code of the denial of an operation with a follow-up that this version of the host does not do.
-const CODE_UNSUPPORTED_FOLLOW_UP: &str = "follow_up_unsupported";
+/// The code of the denial of an operation that a follow-up does not fit.
+const CODE_UNFIT_FOLLOW_UP: &str = "follow_up_does_not_fit";
+/// The code of the denial of an operation whose follow-up is too far from any caller's operation.
+const CODE_TOO_DEEP: &str = "request_too_deep";
 
 /// What is being asked, fixed once for all re-runs of one operation: its decision id and seed never change, and its time only if it waited.
 pub(crate) struct Question {
@@ -29,7 +35,7 @@ pub(crate) struct Question {
     pub(crate) seed: u64,
     pub(crate) request: Option<RequestId>,
     pub(crate) principal: Principal,
-    pub(crate) org: portcullis_core::OrgId,
+    pub(crate) org: OrgId,
     pub(crate) operation: Operation,
     /// Set if the operation was deferred and is due: since when it has been wanted.
     pub(crate) due_since: Option<Timestamp>,
@@ -40,8 +46,60 @@ pub(crate) struct Question {
     pub(crate) caller: Option<Caller>,
     /// The message that it carries out, if that is remembered.
     pub(crate) message: Option<Tracked>,
+    /// The component that is uploaded with it, if it is an upload.
+    pub(crate) component: Option<Arc<Vec<u8>>>,
+    /// The confirmation that came with it, to be looked at.
+    pub(crate) confirmation: Option<GivenToken>,
+    /// What was confirmed when it was first asked for, if that is remembered.
+    pub(crate) confirmed: Option<Given>,
+    /// The errand that it carries out; the commit that ends it takes the errand out.
+    pub(crate) errand: Option<ErrandId>,
     /// Its place in the line of those who wait for the same session, from when it had to wait until it is counted.
     pub(crate) turn: Mutex<Option<Turn>>,
+}
+
+impl Question {
+    /// A question that nobody waits for.
+    pub(crate) fn new(org: OrgId, principal: Principal, operation: Operation, now: Timestamp) -> Self {
+        Self {
+            decision: mint::id(DecisionId::new, now),
+            now,
+            seed: mint::seed(),
+            request: None,
+            principal,
+            org,
+            operation,
+            due_since: None,
+            dry_run: false,
+            patience: now,
+            caller: None,
+            message: None,
+            component: None,
+            confirmation: None,
+            confirmed: None,
+            errand: None,
+            turn: Mutex::default(),
+        }
+    }
+
+    /// What a caller asks.
+    pub(crate) fn asked(permit: &Permit, operation: Operation, call: Call, now: Timestamp) -> Self {
+        Self {
+            request: call.request,
+            dry_run: call.dry_run,
+            caller: call.caller,
+            confirmation: call.confirmation,
+            ..Self::new(permit.target().org, permit.principal().clone(), operation, now)
+        }
+    }
+
+    /// How many plugin requests lie between it and a caller's operation.
+    pub(crate) fn depth(&self) -> u8 {
+        match self.principal.kind {
+            PrincipalKind::Plugin { depth, .. } => depth,
+            _ => 0,
+        }
+    }
 }
 
 /// A message that is remembered while it is sent.
@@ -64,9 +122,9 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// The plugin of a binding of the chain.
-    pub(crate) fn plugin_of(&self, binding: BindingId) -> Option<PluginId> {
-        self.chain.iter().find(|link| link.binding.id == binding).map(|link| link.binding.plugin)
+    /// The link of a binding of the chain.
+    pub(crate) fn link_of(&self, binding: BindingId) -> Option<Link> {
+        self.chain.iter().find(|link| link.binding.id == binding && !link.shadow).cloned()
     }
 }
 
@@ -79,6 +137,14 @@ pub(crate) struct Ruling {
     pub(crate) kv: Vec<KvAccess>,
     /// The record; none if no plugin was asked.
     pub(crate) record: Option<DecisionRecord>,
+    /// The confirmation with which it was asked, if one was given that counts.
+    pub(crate) given: Option<Given>,
+    /// Why the confirmation that was given does not count.
+    pub(crate) rejected: Option<Rejected>,
+    /// What plugins ask the caller back.
+    pub(crate) questions: Vec<confirmation::Question>,
+    /// How candidates answered beside what is bound.
+    pub(crate) tallies: Vec<TallyChange>,
 }
 
 impl Service {
@@ -91,19 +157,37 @@ impl Service {
                 operation: question.operation.clone(),
                 kv: Vec::new(),
                 record: None,
+                given: None,
+                rejected: None,
+                questions: Vec::new(),
+                tallies: Vec::new(),
             });
         }
-        let first = self.ask(&links, question, case, question.operation.clone()).await;
-        let verdict = fold(&first.run.answers);
+        let (given, rejected) = match self.given(question, case)? {
+            Ok(given) => (given, None),
+            Err(rejected) => (None, Some(rejected)),
+        };
+        let first = self.ask(&links, question, case, question.operation.clone(), given.as_ref()).await;
+        let verdict = fold_confirmed(&first.run.answers, answered(given.as_ref()));
         let (round, verdict) = match &verdict {
             Verdict::Allowed(allowance) | Verdict::Deferred { allowance, .. } if !allowance.patches.is_empty() => {
-                self.second_round(&links, question, case, &allowance.patches, first).await
+                self.second_round(&links, question, case, &allowance.patches, first, given.as_ref()).await
             }
             _ => (first, verdict),
         };
-        let verdict = refuse_unsupported(verdict);
+        let verdict = refuse_unfit(verdict, question);
+        self.count_failures(question.org, &links, &round.run.answers).await;
         let record = record(question, &round, &verdict);
-        Ok(Ruling { verdict, operation: round.operation, kv: round.run.kv, record: Some(record) })
+        Ok(Ruling {
+            verdict,
+            operation: round.operation,
+            record: Some(record),
+            given,
+            rejected,
+            questions: confirmation::Question::all_of(&round.run.answers),
+            tallies: tallies(&links, &round.run.answers),
+            kv: round.run.kv,
+        })
     }
 
     /// After an amendment every gate is asked again about the final operation, and only this round's answers stand.
@@ -114,6 +198,7 @@ impl Service {
         case: &Case,
         patches: &[Amendment],
         first: Round,
+        given: Option<&Given>,
     ) -> (Round, Verdict) {
         let mut amended = question.operation.clone();
         for Amendment { plugin, patch } in patches {
@@ -125,8 +210,8 @@ impl Service {
                 }
             }
         }
-        let second = self.ask(links, question, case, amended.clone()).await;
-        let verdict = match fold(&second.run.answers) {
+        let second = self.ask(links, question, case, amended.clone(), given).await;
+        let verdict = match fold_confirmed(&second.run.answers, answered(given)) {
             Verdict::Allowed(mut allowance) => match unsettled(&allowance.patches, &amended) {
                 Some(veto) => veto,
                 None => {
@@ -148,8 +233,16 @@ impl Service {
         (second, verdict)
     }
 
-    async fn ask(&self, links: &[Link], question: &Question, case: &Case, operation: Operation) -> Round {
-        let ask = question.ask(case);
+    async fn ask(
+        &self,
+        links: &[Link],
+        question: &Question,
+        case: &Case,
+        operation: Operation,
+        given: Option<&Given>,
+    ) -> Round {
+        let confirmed = given.map(|given| Confirmed { at: given.at, answer: given.answer.clone() });
+        let ask = Ask { confirmed, ..question.ask(case) };
         self.load(links, &case.snapshot).await;
         let reads = Arc::new(OrgReads { snapshot: Arc::clone(&case.snapshot), org: question.org, now: question.now });
         let run = self.runtime.gate(links, &ask, &operation, reads).await;
@@ -163,7 +256,7 @@ impl Service {
             let (owner, digest) = (link.binding.org, link.version.digest);
             let snapshot = Arc::clone(snapshot);
             let bytes = move || snapshot.component(owner, digest).ok().flatten();
-            if let Err(error) = self.runtime.load(digest, bytes).await {
+            if let Err(error) = self.runtime.load(digest, link.version.class, bytes).await {
                 let plugin = link.version.plugin;
                 tracing::warn!(%plugin, error = &error as &dyn std::error::Error, "a plugin could not be loaded");
             }
@@ -172,7 +265,9 @@ impl Service {
 
     /// The links that are asked at `hook`.
     pub(crate) fn links(&self, hook: Hook, question: &Question, case: &Case) -> Vec<Link> {
-        if case.chain.is_empty() {
+        // Nobody is asked about the platform's own plugins: one that fails could not be taken away any more.
+        let is_house_matter = question.org == OrgId::PLATFORM && question.operation.kind().is_about_plugins();
+        if case.chain.is_empty() || is_house_matter {
             return Vec::new();
         }
         let none = Labels::new();
@@ -181,7 +276,10 @@ impl Service {
             (None, Operation::SessionCreate(create)) => &create.labels,
             (None, _) => &none,
         };
-        chain::asked(&case.chain, hook, question.operation.kind(), labels)
+        // What is about no session is dealt out anew for every decision.
+        let session = question.operation.session();
+        let id = session.map_or_else(|| question.decision.to_bytes(), |session| session.to_bytes());
+        chain::asked(&case.chain, hook, question.operation.kind(), labels, id)
     }
 }
 
@@ -221,6 +319,7 @@ fn record(question: &Question, round: &Round, verdict: &Verdict) -> DecisionReco
         input: round.run.input(),
         answers: round.run.answers.clone(),
         verdict: verdict.clone(),
+        stopped: None,
     }
 }
 
@@ -231,27 +330,52 @@ fn unsettled(patches: &[Amendment], amended: &Operation) -> Option<Verdict> {
     Some(denied(still.plugin.clone(), CODE_UNSETTLED, message))
 }
 
-/// Follow-ups that this version of the host cannot do deny the operation: doing it without them would not be what the plugin decided.
-fn refuse_unsupported(verdict: Verdict) -> Verdict {
+/// Follow-ups that cannot be done deny the operation: doing it without them would not be what the plugin decided.
+fn refuse_unfit(verdict: Verdict, question: &Question) -> Verdict {
     let (Verdict::Allowed(allowance) | Verdict::Deferred { allowance, .. }) = &verdict else { return verdict };
-    let unsupported = allowance.follow_ups.iter().find_map(|extension| match &extension.follow_up {
-        FollowUp::LogOutFirst => Some((extension.plugin.clone(), "log-out-first")),
-        FollowUp::Request { .. } => Some((extension.plugin.clone(), "request")),
-        FollowUp::EmitEvent { .. }
+    let (kind, depth) = (question.operation.kind(), question.depth());
+    let unfit = allowance.follow_ups.iter().find_map(|extension| match &extension.follow_up {
+        FollowUp::LogOutFirst if !matches!(kind, OperationKind::SessionStop | OperationKind::SessionDelete) => {
+            let why = format!(
+                "the plugin {} wants to log out before an operation that is no stop or delete",
+                extension.plugin
+            );
+            Some((extension.plugin.clone(), CODE_UNFIT_FOLLOW_UP, why))
+        }
+        FollowUp::Request { .. } if depth >= MAX_DEPTH => {
+            let why =
+                format!("the plugin {} asks for more after {MAX_DEPTH} requests of plugins in a row", extension.plugin);
+            Some((extension.plugin.clone(), CODE_TOO_DEEP, why))
+        }
+        FollowUp::LogOutFirst
+        | FollowUp::Request { .. }
+        | FollowUp::EmitEvent { .. }
         | FollowUp::SetTimer { .. }
         | FollowUp::CancelTimer { .. }
         | FollowUp::SetLabel { .. }
         | FollowUp::RemoveLabel { .. }
         | FollowUp::SetRatePolicy { .. } => None,
     });
-    match unsupported {
-        Some((plugin, follow_up)) => {
-            let message =
-                format!("the plugin {plugin} asks for the follow-up {follow_up}, which this gateway cannot do yet");
-            denied(plugin, CODE_UNSUPPORTED_FOLLOW_UP, message)
-        }
+    match unfit {
+        Some((plugin, code, why)) => denied(plugin, code, why),
         None => verdict,
     }
+}
+
+/// What was confirmed.
+fn answered(given: Option<&Given>) -> &[confirmation::Question] {
+    given.map_or(&[], |given| &given.questions)
+}
+
+/// How candidates compare with what is bound: one tally for each that was asked beside it.
+fn tallies(links: &[Link], answers: &[Answer]) -> Vec<TallyChange> {
+    let tally = |shadow: &Answer| {
+        let other = answers.iter().find(|answer| answer.binding == shadow.binding && !answer.shadow)?;
+        let link = links.iter().find(|link| link.binding.id == shadow.binding)?;
+        let candidate_version = link.binding.candidate.as_ref()?.version;
+        Some(TallyChange { binding: shadow.binding, candidate_version, diverged: shadow.result != other.result })
+    };
+    answers.iter().filter(|answer| answer.shadow).filter_map(tally).collect()
 }
 
 fn denied(plugin: String, code: &str, message: String) -> Verdict {

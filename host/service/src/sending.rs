@@ -3,19 +3,19 @@
 //! A send is counted in the commit that comes before it, so that no crash and no concurrency lets more through than the limit.
 //! What is used up makes the caller wait, as long as they have patience, and is refused otherwise.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::operation::{Presence, SendText};
 use portcullis_core::verdict::Allowance;
 use portcullis_core::{
     Attempt, AuditOutcome, DecisionId, DecisionRecord, DeliveryId, Denial, EventBody, MessageState, Operation,
-    OperationKind, OutgoingMessage, Permit, RequestId, Session, Status, Timestamp,
+    OperationKind, OutgoingMessage, Permit, Session, Status, Timestamp,
 };
 use portcullis_engine::{OutgoingText, SendError};
 use portcullis_store::{Commit, CommitError, Expectation, IdempotencyRecord, MessagePhase, Write};
 
-use crate::execute::{BUSY_RETRY, Caller, Done, Outcome, domain_events, extend, low_half};
+use crate::execute::{BUSY_RETRY, Call, Done, Outcome, domain_events, extend};
 use crate::pacing::Sending;
 use crate::plan::Outgoing;
 use crate::ruling::{Case, Question, Tracked};
@@ -29,16 +29,12 @@ const LINGERING_SHARE: u32 = 4;
 /// How a message is asked for.
 #[derive(Debug, Clone, Default)]
 pub struct SendCall {
-    /// The request that asks.
-    pub request: Option<RequestId>,
-    /// Whether only the answer is wanted.
-    pub dry_run: bool,
+    /// What every operation has.
+    pub call: Call,
     /// The caller's key, under which the same message is not sent twice within 24 hours.
     pub key: Option<String>,
     /// Whether the answer does not wait for WhatsApp.
     pub queue: bool,
-    /// Who waits for the answer, if that can end.
-    pub caller: Option<Caller>,
 }
 
 /// What became of a request to send.
@@ -77,44 +73,34 @@ impl Service {
         self: &Arc<Self>,
         permit: &Permit,
         send: SendText,
-        call: SendCall,
+        SendCall { call, key, queue }: SendCall,
     ) -> Result<Dispatched, ServiceError> {
         let fits = permit.kind() == OperationKind::MessageSend && permit.target().session == Some(send.session);
         if !fits {
             return Err(Denial::Hidden.into());
         }
         if !call.dry_run
-            && let Some(known) = self.replay(permit, call.key.as_deref())?
+            && let Some(known) = self.replay(permit, key.as_deref())?
         {
             return Ok(known);
         }
         let now = self.now();
-        let tracked = call.queue || call.key.is_some();
+        let (tracked, tries) = (queue || key.is_some(), call.dry_run);
         let message =
-            tracked.then(|| Tracked { id: mint::id(DeliveryId::new, now), key: call.key.clone(), queued_at: None });
+            tracked.then(|| Tracked { id: mint::id(DeliveryId::new, now), key: key.clone(), queued_at: None });
         let question = Question {
-            decision: mint::id(DecisionId::new, now),
-            now,
-            seed: low_half(mint::random()),
-            request: call.request,
-            principal: permit.principal().clone(),
-            org: permit.target().org,
-            operation: Operation::MessageSend(send),
-            due_since: None,
-            dry_run: call.dry_run,
             patience: now.after(self.send_patience),
-            caller: call.caller,
             message,
-            turn: Mutex::default(),
+            ..Question::asked(permit, Operation::MessageSend(send), call, now)
         };
-        let sent = if call.queue && !call.dry_run {
+        let sent = if queue && !tries {
             self.enqueue(&question).await
         } else {
             self.ask_in_place(question).await.map(Dispatched::Done)
         };
         match sent {
             // Somebody else came with the same key at the same time, and was first.
-            Err(ServiceError::Contention) => self.replay(permit, call.key.as_deref())?.ok_or(ServiceError::Contention),
+            Err(ServiceError::Contention) => self.replay(permit, key.as_deref())?.ok_or(ServiceError::Contention),
             sent => sent,
         }
     }
@@ -192,7 +178,7 @@ impl Service {
         }
         let extended = extend(question, case, &mut commit, allowance);
         let record = commit.decision.clone();
-        match self.store.commit(commit).await {
+        match self.write(commit, question.depth()).await {
             Ok(_) => {
                 question.give_turn_on();
                 if let Some(session) = &extended {
@@ -284,7 +270,7 @@ impl Service {
             told.writes.push(Write::PutMessage(row(question, tracked, &send, state, now)));
         }
         // The message is out, or was refused: that this could not be written down must not make the caller send it again.
-        if let Err(error) = self.store.commit(told).await {
+        if let Err(error) = self.write(told, question.depth()).await {
             tracing::error!(session = %session.id, error = &error as &dyn std::error::Error, "what became of a message was not recorded");
         }
         let sent = sent.map_err(ServiceError::Send)?;
@@ -356,6 +342,7 @@ pub(crate) fn row(
         request: question.request,
         content: send.clone(),
         state,
+        confirmed: question.confirmed.clone(),
         created_at: tracked.queued_at.unwrap_or(question.now),
         updated_at: now,
     }

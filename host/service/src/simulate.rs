@@ -6,7 +6,7 @@ use std::time::Duration;
 use portcullis_core::Permit;
 use portcullis_engine::simulated::{RECONNECT, SimulatorError};
 
-use crate::{Service, ServiceError};
+use crate::{Call, Service, ServiceError};
 
 /// What the simulated phone or network does.
 #[derive(Debug, Clone)]
@@ -48,8 +48,19 @@ impl Service {
     ///
     /// # Errors
     /// If the engine is not simulated, there is no such session, or it is not in a state in which this could happen.
-    pub async fn simulate(self: &Arc<Self>, permit: &Permit, act: SimulatorAct) -> Result<(), ServiceError> {
+    pub async fn simulate(
+        self: &Arc<Self>,
+        permit: &Permit,
+        act: SimulatorAct,
+        call: &Call,
+    ) -> Result<(), ServiceError> {
         let session = self.session(permit)?;
+        if !self.is_simulated() {
+            return Err(ServiceError::NotFound("simulator"));
+        }
+        if call.dry_run {
+            return Err(ServiceError::DryRun);
+        }
         let (engine, now) = (Arc::clone(&self.engine), self.now());
         let acted = tokio::task::spawn_blocking(move || {
             let Some(simulator) = engine.simulator() else { return Ok(false) };

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use portcullis_core::{OperationKind, OrgId, SessionId};
+use portcullis_core::{OperationKind, OrgId, Quotas, SessionId};
 use tokio::sync::{Notify, OwnedMutexGuard};
 
 use crate::admission::Place;
@@ -102,7 +102,8 @@ impl Service {
         }
         loop {
             let place = self.enter(question.org)?;
-            match self.decide(&question).await {
+            // The pipeline's state is large; whoever waits in line should not carry it.
+            match Box::pin(self.decide(&question)).await {
                 Ok(done) => return Ok(done),
                 Err(Undecided::Failed(error)) => return Err(error),
                 Err(Undecided::Wait(wait)) => {
@@ -122,7 +123,9 @@ impl Service {
     }
 
     fn concurrency(&self, org: OrgId) -> u32 {
-        self.org(org).map_or(0, |org| org.quotas.concurrency)
+        // The platform is no organisation, and is bounded like one.
+        let platform = (org == OrgId::PLATFORM).then(|| Quotas::default().concurrency);
+        platform.or_else(|| self.org(org).map(|org| org.quotas.concurrency)).unwrap_or(0)
     }
 
     /// The session in whose line a question has to stand before it is asked at all: where others wait already.

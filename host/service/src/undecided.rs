@@ -69,5 +69,8 @@ pub(crate) fn quota_name(of: QuotaKind) -> &'static str {
         QuotaKind::Bindings => "bindings",
         QuotaKind::Webhooks => "webhooks",
         QuotaKind::QueuedMessages => "queued messages",
+        QuotaKind::Errands => "errands",
+        QuotaKind::Confirmations => "open confirmations",
+        QuotaKind::Publishers => "publishers",
     }
 }

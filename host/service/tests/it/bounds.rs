@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portcullis_core::operation::{CreateSession, WhenUnpaired};
 use portcullis_core::{Operation, OperationKind, OrgId, Principal, Target};
-use portcullis_service::{OrgChange, QuotaChange, ServiceError};
+use portcullis_service::{Call, OrgChange, QuotaChange, ServiceError};
 use tokio::task::JoinSet;
 
 use crate::world::World;
@@ -122,7 +122,7 @@ async fn an_erased_organisation_is_gone_with_its_sessions_and_keys() {
     let session = world.online().await;
     let target = Target::org(world.org);
     let permit = world.service.permit(&Principal::operator(), OperationKind::OrgDelete, target, None).await.unwrap();
-    world.service.erase_org(&permit, None).await.unwrap();
+    world.service.erase_org(&permit, &Call::default()).await.unwrap();
     let read =
         world.service.permit(&world.owner, OperationKind::SessionRead, Target::session(world.org, session), None).await;
     assert!(matches!(read, Err(ServiceError::NotFound(_))), "{read:?}");

@@ -7,6 +7,11 @@ pub(crate) fn allowing() -> Vec<u8> {
     Guest::allowing().named("allowing").build()
 }
 
+/// One of many plugins with the same name that allow everything.
+pub(crate) fn numbered(number: u32) -> Vec<u8> {
+    Guest::allowing().named("numbered").with(&format!("(func $number (result i32) i32.const {number})")).build()
+}
+
 /// Denies everything, with the code and the message `no`.
 pub(crate) fn denying() -> Vec<u8> {
     let store = |at: u32, value: u32| format!("(i32.store (i32.const {}) (i32.const {value}))", ANSWER + at);

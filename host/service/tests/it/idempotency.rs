@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use portcullis_core::operation::SendText;
 use portcullis_core::{Clock, MessageState, Operation, OperationKind, Principal, SessionId, Target};
-use portcullis_service::{Dispatched, Outcome, SendCall, ServiceError};
+use portcullis_service::{Call, Dispatched, Outcome, SendCall, ServiceError};
 use tokio::task::JoinSet;
 
 use crate::guests::denying;
@@ -121,7 +121,8 @@ async fn a_refused_send_leaves_its_key_free() {
     world.unbind(binding).await;
     world.send(session).await.unwrap();
     assert_eq!(word(&world.send_once(session, "key").await), "rate_limited");
-    let call = SendCall { key: Some("key".into()), dry_run: true, ..SendCall::default() };
+    let call =
+        SendCall { key: Some("key".into()), call: Call { dry_run: true, ..Call::default() }, ..SendCall::default() };
     assert!(world.dispatch(SendText::plain(session, FRIEND, "hello"), call).await.is_ok());
     world.clock.advance(3 * SECOND);
     assert_eq!(word(&world.send_once(session, "key").await), "sent");

@@ -4,6 +4,7 @@
 
 mod bounds;
 mod clock;
+mod contract;
 mod credentials;
 mod follow;
 mod guests;
@@ -14,6 +15,7 @@ mod races;
 mod rates;
 mod recovery;
 mod story;
+mod versions;
 mod waiting;
 mod webhooks;
 mod world;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use portcullis_core::operation::SendText;
 use portcullis_core::{DeliveryId, Intent, MessageState, Operation, OperationKind, Refusal, SessionId, Timestamp};
-use portcullis_service::{Dispatched, QuotaChange, SendCall, ServiceError, SimulatorAct};
+use portcullis_service::{Call, Dispatched, QuotaChange, SendCall, ServiceError, SimulatorAct};
 
 use crate::guests::denying;
 use crate::world::{FRIEND, START, World};
@@ -124,7 +124,11 @@ async fn what_the_connection_was_lost_for_at_the_last_moment_is_sent_by_the_next
     });
     world.clock.rests(now, &[5]).await;
     let permit = world.permit(OperationKind::Simulate, Some(session)).await;
-    world.service.simulate(&permit, SimulatorAct::Disconnect { outage: Some(2 * SECOND) }).await.unwrap();
+    world
+        .service
+        .simulate(&permit, SimulatorAct::Disconnect { outage: Some(2 * SECOND) }, &Call::default())
+        .await
+        .unwrap();
     world.clock.advance(5 * SECOND);
     // It is typed once more.
     world.clock.rests(now, &[10]).await;

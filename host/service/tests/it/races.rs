@@ -59,7 +59,7 @@ async fn a_binding_that_was_answered_rules_from_the_next_operation_on() {
         assert!(matches!(world.would_delete(quiet).await, Verdict::Deferred { .. }), "a binding was ignored");
         for binding in world.bindings().await {
             let permit = world.permit(OperationKind::BindingDelete, None).await;
-            world.service.delete_binding(&permit, binding, None).await.unwrap();
+            world.service.delete_binding(&permit, binding, Call::default()).await.unwrap();
         }
         assert!(matches!(world.would_delete(quiet).await, Verdict::Allowed(_)), "a binding that is gone still ruled");
     }
@@ -80,6 +80,6 @@ impl World {
 
     async fn bindings(&self) -> Vec<portcullis_core::BindingId> {
         let permit = self.permit(OperationKind::PluginRead, None).await;
-        self.service.list_bindings(&permit).unwrap().into_iter().map(|binding| binding.id).collect()
+        self.service.list_bindings(&permit).unwrap().into_iter().map(|state| state.binding.id).collect()
     }
 }

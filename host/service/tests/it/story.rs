@@ -50,6 +50,7 @@ async fn a_session_is_paired_deferred_restored_held_and_deleted_when_due() {
         .map(|entry| format!("{} {}", entry.operation.name(), entry.outcome.name()))
         .collect();
     expect![[r#"
+        session.delete erased
         org.create done
         key.create done
         plugin.upload done
@@ -62,8 +63,7 @@ async fn a_session_is_paired_deferred_restored_held_and_deleted_when_due() {
         session.delete vetoed
         session.labels done
         session.delete deferred
-        session.delete done
-        session.delete erased"#]]
+        session.delete done"#]]
     .assert_eq(&audit.join("\n"));
     expect![[r#"
         session.created

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use portcullis_core::operation::{CreateSession, SendText};
 use portcullis_core::{Clock, Operation, SessionId, Timestamp};
-use portcullis_service::{Outcome, QuotaChange, SendCall, ServiceError};
+use portcullis_service::{Call, Outcome, QuotaChange, SendCall, ServiceError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -324,7 +324,7 @@ async fn a_send_whose_caller_is_gone_gives_its_turn_up() {
     let (here, caller) = watch::channel(());
     let (world, session) = (queueing.world.clone(), queueing.session);
     let abandoned = tokio::spawn(async move {
-        let call = SendCall { caller: Some(caller), ..SendCall::default() };
+        let call = SendCall { call: Call { caller: Some(caller), ..Call::default() }, ..SendCall::default() };
         world.dispatch(SendText::plain(session, FRIEND, "anybody?"), call).await
     });
     queueing.rests(&[3]).await;

@@ -12,8 +12,8 @@ use portcullis_core::{
 use portcullis_engine::{Engine, Simulated};
 use portcullis_policy::{Runtime, RuntimeConfig};
 use portcullis_service::{
-    Call, Dispatched, Done, KeyRequest, NewBinding, NewOrg, OrgChange, QuotaChange, SendCall, Service, ServiceConfig,
-    ServiceError, SimulatorAct,
+    Call, DecisionQuery, Dispatched, Done, KeyRequest, NewBinding, NewOrg, OrgChange, Outcome, QuotaChange, SendCall,
+    Service, ServiceConfig, ServiceError, SimulatorAct, Upload,
 };
 use portcullis_store::Store;
 
@@ -125,7 +125,7 @@ impl World {
 
     pub(crate) async fn simulate(&self, session: SessionId, act: SimulatorAct) {
         let permit = self.permit(OperationKind::Simulate, Some(session)).await;
-        self.service.simulate(&permit, act).await.unwrap();
+        self.service.simulate(&permit, act, &Call::default()).await.unwrap();
         self.settle().await;
     }
 
@@ -165,7 +165,7 @@ impl World {
     pub(crate) async fn change_org(&self, change: OrgChange) {
         let operator = Principal::operator();
         let permit = permit(&self.service, &operator, OperationKind::OrgUpdate, Target::org(self.org)).await;
-        self.service.update_org(&permit, change, None).await.unwrap();
+        self.service.update_org(&permit, change, &Call::default()).await.unwrap();
     }
 
     pub(crate) async fn set_quotas(&self, quotas: QuotaChange) {
@@ -200,10 +200,15 @@ impl World {
     /// Binds a plugin of which nothing is bound yet, or a version of it.
     pub(crate) async fn bind(&self, component: Vec<u8>, hooks: Vec<OperationKind>, settings: &str) -> BindingId {
         let permit = self.permit(OperationKind::PluginUpload, None).await;
-        let uploaded = self.service.upload_plugin(&permit, component, None).await.unwrap();
+        let uploaded = self
+            .service
+            .upload_plugin(&permit, Upload { bytes: component, ..Upload::default() }, Call::default())
+            .await
+            .unwrap();
+        let Outcome::Uploaded(uploaded, _) = uploaded.outcome else { panic!("the upload came to nothing") };
         let permit = self.permit(OperationKind::BindingCreate, None).await;
         let binding = NewBinding {
-            plugin: uploaded.version.plugin,
+            plugin: uploaded.plugin,
             version: None,
             hooks,
             mode: Mode::Enforce,
@@ -212,13 +217,16 @@ impl World {
             order: 0,
             grants: None,
             selector: Selector::default(),
+            wall_millis: None,
         };
-        self.service.create_binding(&permit, binding, None).await.unwrap().id
+        let bound = self.service.create_binding(&permit, binding, Call::default()).await.unwrap();
+        let Outcome::Bound(binding) = bound.outcome else { panic!("the binding came to nothing") };
+        binding.id
     }
 
     pub(crate) async fn unbind(&self, binding: BindingId) {
         let permit = self.permit(OperationKind::BindingDelete, None).await;
-        self.service.delete_binding(&permit, binding, None).await.unwrap();
+        self.service.delete_binding(&permit, binding, Call::default()).await.unwrap();
     }
 
     pub(crate) async fn audit(&self) -> Vec<AuditEntry> {
@@ -228,7 +236,7 @@ impl World {
 
     pub(crate) async fn decisions(&self) -> Vec<DecisionRecord> {
         let permit = self.permit(OperationKind::DecisionRead, None).await;
-        self.service.decisions(&permit, None, None, 200).unwrap().entries
+        self.service.decisions(&permit, &DecisionQuery::default(), None, 200).unwrap().decisions
     }
 
     /// The names of all events that wait to be delivered, oldest first.
@@ -243,7 +251,7 @@ async fn found_org(service: &Arc<Service>, name: &str) -> (OrgId, Principal) {
     let to_create = permit(service, &operator, OperationKind::OrgCreate, Target::org(OrgId::PLATFORM)).await;
     let plan = Plan { name: "business".into(), active: true };
     let new = NewOrg { name: name.into(), plan, ..NewOrg::default() };
-    let org = service.create_org(&to_create, new, None).await.unwrap();
+    let org = service.create_org(&to_create, new, &Call::default()).await.unwrap();
     let to_key = permit(service, &operator, OperationKind::KeyCreate, Target::org(org.id)).await;
     let key = KeyRequest {
         name: "owner".into(),
@@ -251,7 +259,7 @@ async fn found_org(service: &Arc<Service>, name: &str) -> (OrgId, Principal) {
         session_scope: None,
         expires_at: None,
     };
-    let key = service.create_key(&to_key, key, None).await.unwrap();
+    let key = service.create_key(&to_key, key, &Call::default()).await.unwrap();
     (org.id, service.authenticate(&key.text).unwrap())
 }
 
@@ -259,7 +267,8 @@ fn start(store: &Store, clock: &Arc<TestClock>, send_patience: Duration) -> Arc<
     let runtime = Arc::new(Runtime::new(RuntimeConfig::default()).unwrap());
     let engine: Arc<dyn Engine> = Arc::new(Simulated::new(Arc::new(store.clone())));
     let clock: Arc<dyn Clock> = Arc::<TestClock>::clone(clock);
-    let config = ServiceConfig { send_patience, ..ServiceConfig::default() };
+    let decisions_kept = Some(Duration::from_secs(30 * 24 * 60 * 60));
+    let config = ServiceConfig { send_patience, decisions_kept, ..ServiceConfig::default() };
     Service::open(store.clone(), runtime, engine, clock, &config).unwrap()
 }
 
