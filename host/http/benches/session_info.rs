@@ -94,7 +94,7 @@ async fn start_gateway() -> (SocketAddr, Vec<(&'static str, Vec<u8>)>) {
     let operator = Principal::operator();
     let permit = service.permit(&operator, OperationKind::OrgCreate, Target::org(OrgId::PLATFORM), None).await;
     let new = NewOrg { name: "acme".into(), ..NewOrg::default() };
-    let org = service.create_org(&permit.expect("a permit"), new, None).await.expect("an organisation").id;
+    let org = service.create_org(&permit.expect("a permit"), new, &Call::default()).await.expect("an organisation").id;
     let permit = service.permit(&operator, OperationKind::KeyCreate, Target::org(org), None).await;
     let key = KeyRequest {
         name: "bench".into(),
@@ -102,7 +102,7 @@ async fn start_gateway() -> (SocketAddr, Vec<(&'static str, Vec<u8>)>) {
         session_scope: None,
         expires_at: None,
     };
-    let key = service.create_key(&permit.expect("a permit"), key, None).await.expect("a key");
+    let key = service.create_key(&permit.expect("a permit"), key, &Call::default()).await.expect("a key");
     let permit = service.permit(&operator, OperationKind::SessionCreate, Target::org(org), None).await;
     let create =
         Operation::SessionCreate(CreateSession { display_name: Some("Sales line".into()), ..CreateSession::default() });

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use portcullis_core::operation::SendText;
 use portcullis_core::{
-    ApiKey, AuditEntry, AuditId, Binding, BindingId, DecisionId, DecisionRecord, DeliveryId, EventFormat, KeyId,
-    Operation, OperationKind, Org, OrgId, OutgoingMessage, PluginId, PluginVersion, RatePolicy, Secret, Session,
-    SessionId, Webhook, WebhookId,
+    ApiKey, AuditEntry, AuditId, BindingId, DecisionId, DecisionRecord, DeliveryId, EventFormat, KeyId, Operation,
+    OperationKind, Org, OrgId, OutgoingMessage, PluginClass, PluginId, PluginRules, PluginVersion, Publisher,
+    PublisherId, RatePolicy, Secret, Session, SessionId, Verdict, Webhook, WebhookId,
 };
 use portcullis_service::{
-    BindingChange, Dispatched, Done, KeyRequest, NewBinding, NewKey, NewOrg, OrgChange, Page, SimulatorAct, Uploaded,
+    BindingChange, BindingState, DecisionPage, DecisionQuery, Dispatched, Done, Fact, KeyRequest, NewBinding, NewFact,
+    NewKey, NewOrg, NewPublisher, Novelty, OrgChange, Page, Replay, Replayed, Scan, Scanned, SecretName, Signature,
+    SimulatorAct,
 };
 
 /// What a request asks for.
@@ -108,8 +110,41 @@ pub(crate) enum Asked {
     },
     UploadPlugin {
         component: Component,
+        class: PluginClass,
+        signature: Option<Signature>,
         wait: bool,
     },
+    Secrets {
+        plugin: PluginId,
+    },
+    PutSecret {
+        plugin: PluginId,
+        name: String,
+        value: Secret,
+    },
+    DeleteSecret {
+        plugin: PluginId,
+        name: String,
+    },
+    Publishers,
+    CreatePublisher(NewPublisher),
+    DeletePublisher {
+        publisher: PublisherId,
+    },
+    PluginRules,
+    RequireSignature {
+        required: bool,
+    },
+    Replay {
+        plugin: PluginId,
+        replay: Replay,
+    },
+    Scan {
+        plugin: PluginId,
+        scan: Scan,
+    },
+    /// Something that happened outside of the gateway.
+    Tell(NewFact),
     Catalogue,
     Plugins,
     PluginVersions {
@@ -127,11 +162,15 @@ pub(crate) enum Asked {
         binding: BindingId,
         change: Box<BindingChange>,
     },
+    MoveBinding {
+        binding: BindingId,
+        to: Move,
+    },
     DeleteBinding {
         binding: BindingId,
     },
     Decisions {
-        session: Option<SessionId>,
+        query: DecisionQuery,
         before: Option<DecisionId>,
         limit: usize,
     },
@@ -181,6 +220,17 @@ pub(crate) struct TicketRequest {
     pub(crate) since: Option<portcullis_core::EventId>,
 }
 
+/// Where a binding goes that is rolled out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Move {
+    /// On to its candidate.
+    Candidate,
+    /// Back to what was bound before.
+    Previous,
+    /// On as before, after it was suspended.
+    Resumed,
+}
+
 /// Where a component comes from.
 #[derive(Debug)]
 pub(crate) enum Component {
@@ -204,6 +254,8 @@ pub(crate) enum WaitFor {
 /// What the service answered.
 #[derive(Debug)]
 pub(crate) enum Answer {
+    /// Nothing was done, because only the answer was wanted.
+    DryRun(Verdict),
     /// An operation ended; the session is as of after the wait.
     Operated(Done),
     /// A deletion reached its end.
@@ -237,17 +289,27 @@ pub(crate) enum Answer {
     KeyCreated(NewKey),
     Keys(Vec<ApiKey>),
     KeyRevoked,
-    Uploaded(Uploaded),
+    Uploaded(Box<PluginVersion>, Novelty),
     UploadBegun,
     Catalogue(Vec<&'static str>),
     Plugins(Vec<PluginVersion>),
     PluginVersions(Vec<PluginVersion>),
     PluginDeleted,
-    BindingCreated(Arc<Binding>),
-    Binding(Arc<Binding>),
-    Bindings(Vec<Binding>),
+    Secrets(Vec<SecretName>),
+    SecretPut,
+    SecretDeleted,
+    Publishers(Vec<Publisher>),
+    PublisherCreated(Publisher),
+    PublisherDeleted,
+    PluginRules(PluginRules),
+    Replayed(Box<Replayed>),
+    Scanned(Box<Scanned>),
+    Told(Fact),
+    BindingCreated(Box<BindingState>),
+    Binding(Box<BindingState>),
+    Bindings(Vec<BindingState>),
     BindingDeleted,
-    Decisions(Page<DecisionRecord>),
+    Decisions(DecisionPage),
     Decision(Box<DecisionRecord>),
     Audit(Page<AuditEntry>),
 }

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use portcullis_core::lifecycle::FIRST_CODE_TIMEOUT;
 use portcullis_core::operation::{WhenPairing, WhenUnpaired};
+use portcullis_core::verdict::Allowance;
 use portcullis_core::{
     Denial, Operation, OperationKind, OrgId, Permit, Principal, PrincipalKind, Refusal, RequestId, Secret, Session,
-    SessionId, Status, Target,
+    SessionId, Status, Target, Verdict,
 };
-use portcullis_service::{Call, Caller, Done, Outcome, Page, SendCall, ServiceError, Waited};
+use portcullis_service::{BindingState, Call, Done, Outcome, Page, SendCall, ServiceError, Upload, Waited};
 
 use crate::Front;
-use crate::asked::{Answer, Asked, Component, SessionFilter, WaitFor};
+use crate::asked::{Answer, Asked, Component, Move, SessionFilter, WaitFor};
 
 /// More sessions than any organisation has; dialects without pages list them all.
 const ALL_SESSIONS: usize = 100_000;
@@ -25,13 +26,24 @@ pub(crate) struct Asking {
     /// The organisation in which to act: the caller's own, unless another is named.
     pub(crate) org: OrgId,
     pub(crate) request: RequestId,
-    pub(crate) dry_run: bool,
-    /// Who waits for the answer, if that can end.
-    pub(crate) caller: Option<Caller>,
+    /// How an operation is asked for.
+    pub(crate) call: Call,
 }
 
 /// Permits and answers a question.
 pub(crate) async fn answer(front: &Arc<Front>, asking: Asking, asked: Asked) -> Result<Answer, ServiceError> {
+    let row = asked.kind().unwrap_or(asking.kind).row();
+    // What passes policy has an answer of its own to a dry run.
+    let is_tried = asking.call.dry_run && row.mutates && !row.hookable;
+    match act(front, asking, asked).await {
+        // Of what would have changed nothing there is no commit that could have stopped it.
+        Err(ServiceError::DryRun) => Ok(Answer::DryRun(Verdict::Allowed(Allowance::default()))),
+        Ok(_unchanged) if is_tried => Ok(Answer::DryRun(Verdict::Allowed(Allowance::default()))),
+        answered => answered,
+    }
+}
+
+async fn act(front: &Arc<Front>, asking: Asking, asked: Asked) -> Result<Answer, ServiceError> {
     let service = &front.service;
     let target = target(&asking, &asked);
     if target.org == OrgId::PLATFORM && needs_org(asking.kind) && asking.principal.is_operator() {
@@ -43,10 +55,9 @@ pub(crate) async fn answer(front: &Arc<Front>, asking: Asking, asked: Asked) -> 
     if asking.paid && !service.has_active_plan(target.org) {
         return Err(ServiceError::Subscription { what: "this" });
     }
-    let request = Some(asking.request);
+    let call = asking.call.clone();
     Ok(match asked {
         Asked::Operate { operation, then } => {
-            let call = Call { request, dry_run: asking.dry_run, caller: asking.caller };
             // The pipeline's state is large; a read, which is most requests, must not carry it.
             let done = Box::pin(service.execute(&permit, operation, call)).await?;
             Box::pin(wait(front, &permit, done, then)).await
@@ -65,7 +76,7 @@ pub(crate) async fn answer(front: &Arc<Front>, asking: Asking, asked: Asked) -> 
         Asked::FindSessions(filter) => Answer::Found(find(front, &permit, &filter)?),
         Asked::Nothing => Answer::Permitted,
         Asked::Send { send, key, queue } => {
-            let call = SendCall { request, dry_run: asking.dry_run, key, queue, caller: asking.caller };
+            let call = SendCall { call, key, queue };
             Answer::Dispatched(Box::pin(service.send(&permit, send, call)).await?)
         }
         Asked::Message { message, .. } => Answer::Message(Box::new(service.message(&permit, message)?)),
@@ -82,6 +93,9 @@ pub(crate) async fn answer(front: &Arc<Front>, asking: Asking, asked: Asked) -> 
                 // The stream of a session that is not there would stay silent for ever.
                 service.session(&permit)?;
             }
+            if call.dry_run {
+                return Err(ServiceError::DryRun);
+            }
             Answer::Ticket(front.tickets.issue(&permit, wanted, service.now())?)
         }
         Asked::Metrics => Answer::Metrics(front.meters.text(service)),
@@ -96,56 +110,129 @@ pub(crate) async fn answer(front: &Arc<Front>, asking: Asking, asked: Asked) -> 
             }
         }
         Asked::Simulate { act, .. } => {
-            Box::pin(service.simulate(&permit, act)).await?;
+            Box::pin(service.simulate(&permit, act, &call)).await?;
             Answer::Simulated
         }
-        Asked::CreateOrg(new) => Answer::OrgCreated(Box::pin(service.create_org(&permit, new, request)).await?),
+        Asked::CreateOrg(new) => Answer::OrgCreated(Box::pin(service.create_org(&permit, new, &call)).await?),
         Asked::Orgs { after, limit } => Answer::Orgs(service.list_orgs(&permit, after, limit)?),
         Asked::Org { .. } => Answer::Org(service.read_org(&permit)?),
-        Asked::UpdateOrg { change, .. } => Answer::Org(Box::pin(service.update_org(&permit, change, request)).await?),
+        Asked::UpdateOrg { change, .. } => Answer::Org(Box::pin(service.update_org(&permit, change, &call)).await?),
         Asked::EraseOrg { .. } => {
-            Box::pin(service.erase_org(&permit, request)).await?;
+            Box::pin(service.erase_org(&permit, &call)).await?;
             Answer::OrgErased
         }
-        Asked::CreateKey { key, .. } => Answer::KeyCreated(Box::pin(service.create_key(&permit, key, request)).await?),
+        Asked::CreateKey { key, .. } => Answer::KeyCreated(Box::pin(service.create_key(&permit, key, &call)).await?),
         Asked::Keys { .. } => Answer::Keys(service.list_keys(&permit)?),
         Asked::RevokeKey { key, .. } => {
-            Box::pin(service.revoke_key(&permit, key, request)).await?;
+            Box::pin(service.revoke_key(&permit, key, &call)).await?;
             Answer::KeyRevoked
         }
-        Asked::UploadPlugin { component, wait } => Box::pin(upload(front, permit, component, wait, request)).await?,
+        Asked::UploadPlugin { component, class, signature, wait } => {
+            let upload = Upload { bytes: bytes(front, component)?, class, signature };
+            Box::pin(take(front, permit, upload, wait, call)).await?
+        }
+        Asked::Secrets { plugin } => Answer::Secrets(service.secrets(&permit, plugin)?),
+        Asked::PutSecret { plugin, name, value } => {
+            Box::pin(service.put_secret(&permit, plugin, name, value, &call)).await?;
+            Answer::SecretPut
+        }
+        Asked::DeleteSecret { plugin, name } => {
+            Box::pin(service.delete_secret(&permit, plugin, name, &call)).await?;
+            Answer::SecretDeleted
+        }
+        Asked::Publishers => Answer::Publishers(service.publishers(&permit)?),
+        Asked::CreatePublisher(new) => {
+            Answer::PublisherCreated(Box::pin(service.create_publisher(&permit, new, &call)).await?)
+        }
+        Asked::DeletePublisher { publisher } => {
+            Box::pin(service.delete_publisher(&permit, publisher, &call)).await?;
+            Answer::PublisherDeleted
+        }
+        Asked::PluginRules => Answer::PluginRules(service.plugin_rules(&permit)?),
+        Asked::RequireSignature { required } => {
+            Answer::PluginRules(Box::pin(service.require_signature(&permit, required, &call)).await?)
+        }
+        Asked::Replay { plugin, replay } => {
+            Answer::Replayed(Box::new(Box::pin(service.replay_plugin(&permit, plugin, replay)).await?))
+        }
+        Asked::Scan { plugin, scan } => {
+            Answer::Scanned(Box::new(Box::pin(service.scan_plugin(&permit, plugin, scan)).await?))
+        }
+        Asked::Tell(fact) => Answer::Told(Box::pin(service.tell_fact(&permit, fact, &call)).await?),
         Asked::Catalogue => Answer::Catalogue(front.catalogue.iter().map(|entry| entry.name).collect()),
         Asked::Plugins => Answer::Plugins(service.list_plugins(&permit)?),
         Asked::PluginVersions { plugin } => Answer::PluginVersions(service.plugin_versions(&permit, plugin)?),
         Asked::DeletePlugin { plugin } => {
-            Box::pin(service.delete_plugin(&permit, plugin, request)).await?;
-            Answer::PluginDeleted
+            administered(Box::pin(service.delete_plugin(&permit, plugin, call)).await?, Answer::PluginDeleted)
         }
         Asked::CreateBinding(new) => {
-            Answer::BindingCreated(Box::pin(service.create_binding(&permit, *new, request)).await?)
+            let done = Box::pin(service.create_binding(&permit, *new, call)).await?;
+            bound(front, &permit, done, Answer::BindingCreated)?
         }
         Asked::Bindings => Answer::Bindings(service.list_bindings(&permit)?),
-        Asked::Binding { binding } => Answer::Binding(Arc::new(service.binding(&permit, binding)?)),
+        Asked::Binding { binding } => Answer::Binding(Box::new(service.binding(&permit, binding)?)),
         Asked::UpdateBinding { binding, change } => {
-            Answer::Binding(Box::pin(service.update_binding(&permit, binding, *change, request)).await?)
+            let done = Box::pin(service.update_binding(&permit, binding, *change, call)).await?;
+            bound(front, &permit, done, Answer::Binding)?
+        }
+        Asked::MoveBinding { binding, to } => {
+            let done = match to {
+                Move::Candidate => Box::pin(service.promote(&permit, binding, call)).await?,
+                Move::Previous => Box::pin(service.roll_back(&permit, binding, call)).await?,
+                Move::Resumed => Box::pin(service.resume(&permit, binding, call)).await?,
+            };
+            bound(front, &permit, done, Answer::Binding)?
         }
         Asked::DeleteBinding { binding } => {
-            Box::pin(service.delete_binding(&permit, binding, request)).await?;
-            Answer::BindingDeleted
+            let done = Box::pin(service.delete_binding(&permit, binding, call)).await?;
+            administered(done, Answer::BindingDeleted)
         }
-        Asked::Decisions { session, before, limit } => {
-            Answer::Decisions(service.decisions(&permit, session, before, limit)?)
+        Asked::Decisions { query, before, limit } => {
+            Answer::Decisions(service.decisions(&permit, &query, before, limit)?)
         }
         Asked::Decision { decision } => Answer::Decision(Box::new(service.decision(&permit, decision)?)),
         Asked::Audit { before, limit } => Answer::Audit(service.audit(&permit, before, limit)?),
     })
 }
 
+/// What a caller is shown of a binding that was made or changed.
+fn bound(
+    front: &Front,
+    permit: &Permit,
+    done: Done,
+    answer: fn(Box<BindingState>) -> Answer,
+) -> Result<Answer, ServiceError> {
+    match done.outcome {
+        Outcome::Bound(binding) => Ok(answer(Box::new(front.service.state_of(permit, binding)?))),
+        Outcome::DryRun(verdict) => Ok(Answer::DryRun(verdict)),
+        _ => Err(ServiceError::NotFound("binding")),
+    }
+}
+
+/// What a caller is answered whose operation leaves nothing to show.
+fn administered(done: Done, answer: Answer) -> Answer {
+    match done.outcome {
+        Outcome::DryRun(verdict) => Answer::DryRun(verdict),
+        _ => answer,
+    }
+}
+
 /// Whether an operation is about what only organisations have. Plugins, bindings, decisions and an audit the platform has, too.
 fn needs_org(kind: OperationKind) -> bool {
     use OperationKind as Op;
-    let of_org = matches!(kind, Op::SessionRead | Op::SecretRead | Op::MessageRead | Op::WebhookRead | Op::Simulate);
-    kind.row().hookable || of_org
+    let of_org = matches!(
+        kind,
+        Op::SessionRead
+            | Op::SecretRead
+            | Op::MessageRead
+            | Op::WebhookRead
+            | Op::Simulate
+            | Op::EventTell
+            | Op::PluginReplay
+            | Op::PluginScan
+            | Op::PluginRulesUpdate
+    );
+    (kind.row().hookable && !kind.is_about_plugins()) || of_org
 }
 
 /// On what a question acts.
@@ -160,6 +247,7 @@ fn target(asking: &Asking, asked: &Asked) -> Target {
         Asked::Send { send, .. } => Target::session(asking.org, send.session),
         Asked::Webhooks { of } => Target { org: asking.org, session: of.map(|(session, _)| session) },
         Asked::Ticket(wanted) => Target { org: asking.org, session: wanted.session },
+        Asked::Tell(fact) => Target { org: asking.org, session: fact.session },
         Asked::FindSessions(_) => Target { org: asking.org, session: asking.principal.session_scope },
         Asked::Metrics | Asked::AllSessions { .. } => Target::org(OrgId::PLATFORM),
         Asked::Sessions { .. } => Target { org: asking.org, session: asking.principal.session_scope },
@@ -178,6 +266,17 @@ fn target(asking: &Asking, asked: &Asked) -> Target {
         | Asked::Plugins
         | Asked::PluginVersions { .. }
         | Asked::DeletePlugin { .. }
+        | Asked::Secrets { .. }
+        | Asked::PutSecret { .. }
+        | Asked::DeleteSecret { .. }
+        | Asked::Publishers
+        | Asked::CreatePublisher(_)
+        | Asked::DeletePublisher { .. }
+        | Asked::PluginRules
+        | Asked::Replay { .. }
+        | Asked::Scan { .. }
+        | Asked::RequireSignature { .. }
+        | Asked::MoveBinding { .. }
         | Asked::CreateBinding(_)
         | Asked::Bindings
         | Asked::Binding { .. }
@@ -220,10 +319,7 @@ async fn pair_or_start(
     phone: Secret,
     then: WaitFor,
 ) -> Result<Answer, ServiceError> {
-    let (service, call) = (
-        &front.service,
-        Call { request: Some(asking.request), dry_run: asking.dry_run, caller: asking.caller.clone() },
-    );
+    let (service, call) = (&front.service, asking.call.clone());
     let pair = Operation::SessionPairingCode { session, phone, when_pairing: WhenPairing::Switch };
     match service.execute(&permit, pair, call.clone()).await {
         Err(ServiceError::Refused(Refusal::AlreadyPaired)) => {
@@ -262,25 +358,34 @@ fn has_code_or_never_will(session: &Session) -> bool {
     !matches!(session.status, Status::Pairing { code: None, .. })
 }
 
-async fn upload(
-    front: &Arc<Front>,
-    permit: Permit,
-    component: Component,
-    wait: bool,
-    request: Option<RequestId>,
-) -> Result<Answer, ServiceError> {
-    let bytes = match component {
-        Component::Bytes(bytes) => bytes,
+/// The bytes of a component, wherever it comes from.
+fn bytes(front: &Front, component: Component) -> Result<Vec<u8>, ServiceError> {
+    match component {
+        Component::Bytes(bytes) => Ok(bytes),
         Component::Catalogue(name) => {
             let entry = front.catalogue.iter().find(|entry| entry.name == name);
-            entry.ok_or(ServiceError::NotFound("plugin of this name in the catalogue"))?.component.to_vec()
+            Ok(entry.ok_or(ServiceError::NotFound("plugin of this name in the catalogue"))?.component.to_vec())
         }
-    };
-    if wait {
-        return Ok(Answer::Uploaded(front.service.upload_plugin(&permit, bytes, request).await?));
+    }
+}
+
+async fn take(
+    front: &Arc<Front>,
+    permit: Permit,
+    upload: Upload,
+    wait: bool,
+    call: Call,
+) -> Result<Answer, ServiceError> {
+    // Who only tries it wants to hear what came of it.
+    if wait || call.dry_run {
+        return match front.service.upload_plugin(&permit, upload, call).await?.outcome {
+            Outcome::Uploaded(version, novelty) => Ok(Answer::Uploaded(version, novelty)),
+            Outcome::DryRun(verdict) => Ok(Answer::DryRun(verdict)),
+            _ => Err(ServiceError::NotFound("plugin")),
+        };
     }
     let front = Arc::clone(front);
-    tokio::spawn(async move { front.service.upload_in_background(&permit, bytes, request).await });
+    tokio::spawn(async move { front.service.upload_in_background(&permit, upload, call).await });
     Ok(Answer::UploadBegun)
 }
 

@@ -12,14 +12,15 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming as HyperBody};
 use hyper::header::HeaderValue;
-use hyper::{HeaderMap, Request, Response};
-use portcullis_core::{Capability, Principal, PrincipalKind, RequestId, Session};
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use portcullis_core::{Capability, Principal, PrincipalKind, RequestId, Secret, Session};
 use portcullis_net::{Jwks, JwtError};
-use portcullis_service::{Caller, KEY_PREFIX, ServiceError, SessionName, UserRoles};
+use portcullis_service::{Call, Caller, GivenToken, KEY_PREFIX, ServiceError, SessionName, UserRoles};
 use tokio::sync::watch;
 
 use crate::Front;
-use crate::dialect::{Credential, Dialect, Fault, Problem, Told};
+use crate::asked::Answer;
+use crate::dialect::{self, Credential, Dialect, Fault, Problem, Told};
 use crate::dispatch::{self, Asking};
 use crate::exchange::{Incoming, Reply, parse_query};
 use crate::routes::{BodyBound, EncodeContext, Matched, Route, SessionBy};
@@ -186,9 +187,13 @@ async fn proceed(
         let org = dispatch::acting_org(&principal, incoming.query("org")).map_err(Wrong::Service)?;
         locate(front, route, &principal, org, &mut incoming, &mut named)?;
         let asked = (route.decode)(&incoming).map_err(Wrong::Problem)?;
-        let dry_run = incoming.flag("dry_run");
-        let asking =
-            Asking { principal, kind: route.operation, paid: route.paid, org, request: request_id, dry_run, caller };
+        let call = Call {
+            request: Some(request_id),
+            dry_run: incoming.flag("dry_run"),
+            caller,
+            confirmation: confirmation(&incoming)?,
+        };
+        let asking = Asking { principal, kind: route.operation, paid: route.paid, org, request: request_id, call };
         dispatch::answer(front, asking, asked).await.map_err(Wrong::Service)
     };
     match answered.await {
@@ -205,7 +210,10 @@ async fn proceed(
                 plan_active: named.found.as_ref().is_some_and(|found| front.service.has_active_plan(found.org)),
                 may_manage,
             };
-            let reply = (route.encode)(&context, answer);
+            let reply = match answer {
+                Answer::DryRun(verdict) => Reply::json(StatusCode::OK, &dialect::dry_run(&verdict)),
+                answer => (route.encode)(&context, answer),
+            };
             match decision {
                 Some(decision) => reply.with("x-decision-id", &decision.to_string()),
                 None => reply,
@@ -328,7 +336,20 @@ fn locate(
 }
 
 /// The query parameters that some route of the native dialect knows.
-const QUERY: [&str; 9] = ["async", "cursor", "dry_run", "events", "format", "limit", "org", "session", "wait"];
+const QUERY: [&str; 12] = [
+    "answer",
+    "async",
+    "class",
+    "confirmation",
+    "cursor",
+    "dry_run",
+    "events",
+    "format",
+    "limit",
+    "org",
+    "session",
+    "wait",
+];
 
 /// Whoever misspells `dry_run` must not have it done in earnest: a route of the native dialect that changes something takes only what it knows.
 /// Clients of the other dialects send parameters that were never documented, so there only `dry_run` itself is looked at.
@@ -347,11 +368,22 @@ fn check_query(route: &Route, incoming: &Incoming) -> Result<(), Fault> {
     match incoming.query("dry_run") {
         None | Some("false" | "0") => Ok(()),
         Some(_) if !incoming.flag("dry_run") => Err(Fault::Query("dry_run must be true or false".to_owned())),
-        Some(_) if !row.hookable => {
-            Err(Fault::Query(format!("{} cannot be tried without doing it; leave dry_run out", row.name)))
-        }
         Some(_) => Ok(()),
     }
+}
+
+/// The confirmation that a request comes with: a token and what was typed, in the query or in headers, the same in every dialect.
+fn confirmation(incoming: &Incoming) -> Result<Option<GivenToken>, Fault> {
+    let given = |name: &str, header: &str| {
+        let header = incoming.headers.get(header).and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
+        incoming.query(name).or(header).map(str::to_owned)
+    };
+    let Some(token) = given("confirmation", "portcullis-confirmation") else { return Ok(None) };
+    let answer = given("answer", "portcullis-answer");
+    if token.len() > 128 || answer.as_ref().is_some_and(|answer| answer.len() > 1024) {
+        return Err(Fault::Query("a confirmation has at most 128 bytes, and an answer 1024".to_owned()));
+    }
+    Ok(Some(GivenToken { token: Secret::new(token), answer }))
 }
 
 async fn take_body(front: &Front, route: &Route, incoming: &mut Incoming, body: HyperBody) -> Result<(), Fault> {

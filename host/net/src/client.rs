@@ -9,9 +9,9 @@ use hyper::{Method, Request};
 use crate::address::Address;
 use crate::{Limits, NetError, Outbound, Response};
 
-/// What an answer may take. An upload is compiled before it is answered.
+/// What an answer may take. An upload is compiled before it is answered, for two minutes at most.
 const LIMITS: Limits =
-    Limits { connect: Duration::from_secs(5), whole: Duration::from_secs(95), body: 16 * 1024 * 1024 };
+    Limits { connect: Duration::from_secs(5), whole: Duration::from_secs(150), body: 16 * 1024 * 1024 };
 
 /// A client of one gateway.
 #[derive(Debug, Clone)]
@@ -19,6 +19,7 @@ pub struct Client {
     outbound: Outbound,
     address: Address,
     key: String,
+    headers: Vec<(&'static str, String)>,
 }
 
 impl Client {
@@ -31,7 +32,7 @@ impl Client {
         if address.target != "/" {
             return Err(NetError::Address(url.to_owned()));
         }
-        Ok(Self { outbound: Outbound::new(), address, key: key.into() })
+        Ok(Self { outbound: Outbound::new(), address, key: key.into(), headers: Vec::new() })
     }
 
     /// The same client, with another way out: one that believes the operator's own certificates, for example.
@@ -40,12 +41,23 @@ impl Client {
         Self { outbound, ..self }
     }
 
+    /// The same client, with one more header on every request.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
     /// Asks and waits for the whole answer. `target` is a path, with its query.
     ///
     /// # Errors
     /// If no answer comes; an answer of any status is an answer.
     pub async fn send(&self, method: Method, target: &str, body: Vec<u8>) -> Result<Response, NetError> {
-        let request = Request::builder()
+        let mut request = Request::builder();
+        for (name, value) in &self.headers {
+            request = request.header(*name, value);
+        }
+        let request = request
             .method(method)
             .uri(target)
             .header("host", self.address.host_header())

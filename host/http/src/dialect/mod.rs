@@ -9,8 +9,9 @@ pub(crate) mod router;
 pub(crate) mod wawp;
 
 use hyper::StatusCode;
+use portcullis_core::confirmation::Rejected;
 use portcullis_core::verdict::Prompt;
-use portcullis_core::{Secret, Session};
+use portcullis_core::{Secret, Session, Verdict};
 use portcullis_service::ServiceError;
 use serde_json::{Value, json};
 
@@ -191,15 +192,24 @@ pub(crate) struct Told<'a> {
 pub(crate) type Refuse = fn(&ServiceError, &Told<'_>) -> Reply;
 
 /// What a caller has to confirm: every question in one text, under the one-time token with which the request is repeated.
-/// The words are those of the table that all dialects share.
-pub(crate) fn confirmation(prompts: &[Prompt], token: Option<&Secret>) -> Value {
+/// The words are those of the table that all dialects share; besides, whether something has to be typed,
+/// and why the token that came with the request does not count.
+pub(crate) fn confirmation(prompts: &[Prompt], token: Option<&Secret>, rejected: Option<Rejected>) -> Value {
     let questions: Vec<&str> = prompts.iter().map(|prompt| prompt.prompt.as_str()).collect();
     let expires_at = prompts.iter().map(|prompt| prompt.expires).min();
-    json!({ "token": token.map(Secret::reveal), "prompt": questions.join("\n"), "expires_at": expires_at })
+    let mut asked =
+        json!({ "token": token.map(Secret::reveal), "prompt": questions.join("\n"), "expires_at": expires_at });
+    if prompts.iter().any(|prompt| prompt.answer.is_some()) {
+        asked["answer_required"] = json!(true);
+    }
+    if let Some(rejected) = rejected {
+        asked["rejected"] = json!(rejected.code());
+    }
+    asked
 }
 
 /// What only was to be tried: the verdict, in the words that all dialects share.
-pub(crate) fn dry_run(verdict: &portcullis_core::Verdict) -> Value {
+pub(crate) fn dry_run(verdict: &Verdict) -> Value {
     json!(router::DryRunView { dry_run: true, verdict: router::verdict(verdict) })
 }
 

@@ -55,6 +55,7 @@ fn refusals() -> Vec<(&'static str, ServiceError)> {
                 decision: DECISION,
                 prompts: vec![prompt("Type the session's name.", 600)],
                 token: Some(Secret::new("conf_1")),
+                rejected: None,
             },
         ),
         (
@@ -63,6 +64,7 @@ fn refusals() -> Vec<(&'static str, ServiceError)> {
                 decision: DECISION,
                 prompts: vec![prompt("Type the session's name.", 600), prompt("Really?", 300)],
                 token: None,
+                rejected: None,
             },
         ),
         ("without an active plan", ServiceError::Subscription { what: "this rate policy" }),

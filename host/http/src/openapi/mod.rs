@@ -197,9 +197,14 @@ fn parameters(route: &Route, doc: &Doc) -> Vec<Value> {
             schema,
         );
     }
-    if route.operation.row().hookable {
-        let description = "Whether only to say what policy would say, and to do nothing.";
+    if route.operation.row().mutates {
+        let description = "Whether only to say what would become of it, and to do nothing.";
         query("dry_run", description, json!({ "type": "boolean", "default": false }));
+        let description =
+            "The one-time token of a `confirmation_required`; also as the header `Portcullis-Confirmation`.";
+        query("confirmation", description, json!({ "type": "string", "maxLength": 128 }));
+        let description = "What was to be typed, if anything; also as the header `Portcullis-Answer`.";
+        query("answer", description, json!({ "type": "string", "maxLength": 1024 }));
     }
     parameters.extend(doc.parameters.iter().map(|parameter| {
         json!({
@@ -228,6 +233,8 @@ fn path_schema(before: &str, name: &str) -> Value {
         ("plugins", _) => "PluginId",
         ("bindings", _) => "BindingId",
         ("decisions", _) => "DecisionId",
+        ("secrets", _) => return json!({ "type": "string", "pattern": "^[a-zA-Z0-9._-]{1,64}$" }),
+        ("publishers", _) => "PublisherId",
         ("webhooks", _) => "WebhookId",
         ("keys", _) => "KeyId",
         ("messages", _) => "DeliveryId",
@@ -239,10 +246,10 @@ fn path_schema(before: &str, name: &str) -> Value {
 fn responses(route: &Route, doc: &Doc, generators: &mut Generators) -> Map<String, Value> {
     let hookable = route.operation.row().hookable;
     let mut answers = doc.answers.clone();
-    if hookable {
+    if route.operation.row().mutates {
         let dry_run = match route.dialect {
             Dialect::Evolution => evolution::dry_run(),
-            Dialect::Router | Dialect::Wawp => Doc::answers::<router::DryRunView>(200, "What policy would say."),
+            Dialect::Router | Dialect::Wawp => Doc::answers::<router::DryRunView>(200, "What would become of it."),
         };
         let dry_run = dry_run.answers;
         match answers.iter_mut().find(|answer| answer.status == 200) {

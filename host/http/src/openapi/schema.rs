@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
-use portcullis_core::{Capability, FailureFold, Grant, Mode, OperationKind, Quotas, Timestamp, label, rate, webhook};
+use portcullis_core::{
+    Capability, FailureFold, Grant, Mode, OperationKind, PluginClass, Quotas, Timestamp, label, rate, webhook,
+};
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::transform::{Transform, transform_subschemas};
 use schemars::{JsonSchema, Schema, json_schema};
@@ -167,6 +169,7 @@ ids! {
     DeliveryId "The id of a message or an event on its way.";
     AuditId "The id of a line of the audit.";
     WebhookId "The id of a webhook.";
+    PublisherId "The id of a publisher.";
 }
 
 /// The pattern of a path parameter or a cursor that is an id.
@@ -279,6 +282,14 @@ markers! {
     });
     /// How a proxy is spoken to.
     ProtocolOf "ProxyProtocol" json!({ "type": "string", "enum": ["http", "https", "socks5"] });
+    /// An ed25519 public key.
+    PublicKeyOf "PublicKey" json!({
+        "type": "string",
+        "description": "An ed25519 public key: 32 bytes in base64.",
+        "pattern": "^[A-Za-z0-9+/]{43}=$",
+    });
+    /// How much a plugin may use.
+    ClassOf "PluginClass" json!({ "type": "string", "enum": [PluginClass::Standard, PluginClass::Large] });
     /// A SHA-256 digest.
     DigestOf "Digest" json!({ "type": "string", "pattern": "^sha256:[0-9a-f]{64}$" });
     /// What an organisation has subscribed to.

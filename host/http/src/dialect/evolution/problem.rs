@@ -181,8 +181,8 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
             problem.retry_after = denials.first().and_then(|veto| veto.retry_after);
             problem
         }
-        ServiceError::ConfirmationRequired { decision, prompts, token } => {
-            let confirmation = confirmation(prompts, token.as_ref());
+        ServiceError::ConfirmationRequired { decision, prompts, token, rejected: why } => {
+            let confirmation = confirmation(prompts, token.as_ref(), *why);
             let response = json!({ "message": [text], "decisionId": decision, "confirmation": confirmation });
             rejected(StatusCode::PRECONDITION_REQUIRED, text).with_details(response)
         }
@@ -198,11 +198,17 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
         ServiceError::TokenTaken
         | ServiceError::Invalid { .. }
         | ServiceError::Settings { .. }
+        | ServiceError::Signature(_)
         | ServiceError::Admission(_)
         | ServiceError::Send(SendError::Refused | SendError::UnknownRecipient) => bad(text),
         ServiceError::Send(SendError::NotConnected) => bad("Error: Connection Closed"),
-        ServiceError::IdempotencyKeyTaken | ServiceError::InUse(_) | ServiceError::Simulator(_) => {
-            rejected(StatusCode::CONFLICT, text)
+        ServiceError::IdempotencyKeyTaken
+        | ServiceError::InUse(_)
+        | ServiceError::FactTaken
+        | ServiceError::DryRun
+        | ServiceError::Simulator(_) => rejected(StatusCode::CONFLICT, text),
+        ServiceError::Backlog { retry_after } => {
+            rejected(StatusCode::TOO_MANY_REQUESTS, text).after(whole_seconds(*retry_after))
         }
         ServiceError::Busy { retry_after } => {
             rejected(StatusCode::SERVICE_UNAVAILABLE, text).after(whole_seconds(*retry_after))
@@ -294,7 +300,7 @@ mod test {
             answer: None,
         };
         let token = Some(Secret::new("once"));
-        let error = ServiceError::ConfirmationRequired { decision, prompts: vec![prompt], token };
+        let error = ServiceError::ConfirmationRequired { decision, prompts: vec![prompt], token, rejected: None };
         let response = check(refuse_connecting, &error, 428, &json!(["confirmation required"]));
         assert_eq!(response["decisionId"], json!(decision));
         assert_eq!(response["confirmation"], json!({ "token": "once", "prompt": "Sure?", "expires_at": 5 }));

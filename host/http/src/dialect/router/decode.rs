@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::dialect::Problem;
@@ -73,6 +74,11 @@ fn make_whole(value: &mut Value) {
         Value::Object(fields) => fields.values_mut().for_each(make_whole),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
+}
+
+/// For a field of a change: tells what is `null` from what is left out.
+pub(super) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// The id in the path. One that has not the form of an id names nothing, like one that is unknown.

@@ -3,18 +3,22 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::admin::{BindingBody, BindingPatch, CatalogueBody, KeyBody, OrgBody, OrgPatch};
+use super::admin::{KeyBody, OrgBody, OrgPatch};
+use super::bindings::{BindingBody, BindingPatch};
+use super::decisions::{ENDINGS, FactBody};
 use super::explain::DecisionView;
 use super::messages::MessageBody;
+use super::plugins::{CatalogueBody, PublisherBody, RulesBody, SecretBody};
 use super::profile::{ProxyBody, SettingsBody};
 use super::realtime::TicketBody;
+use super::rehearsals::{PluginScanBody, ReplayBody, ReplayedView, ScannedView};
 use super::sessions::{
     CreateBody, DisconnectBody, LimitBody, PairingCodeBody, QR_FORMATS, RatePolicyBody, ReceiveBody, ScanBody,
 };
 use super::view::{
-    AuditView, BindingView, CatalogueView, CodeView, KeyView, LinkView, List, MadeLinkView, MeView, MessageView,
-    NewKeyView, OrgView, PluginVersionsView, PluginView, RatePolicyView, SentView, SessionProxyView, SessionView,
-    SettingsView, TicketView, UploadBegunView, WebhookView,
+    AuditView, BindingView, CatalogueView, CodeView, FactView, KeyView, LinkView, List, MadeLinkView, MeView,
+    MessageView, NewKeyView, OrgView, PluginRulesView, PluginVersionsView, PluginView, PublisherView, RatePolicyView,
+    SecretNameView, SentView, SessionProxyView, SessionView, SettingsView, TicketView, UploadBegunView, WebhookView,
 };
 use super::webhooks::{WebhookBody, WebhookPatch};
 use crate::openapi::schema::LabelsOf;
@@ -26,7 +30,7 @@ const SESSION: &str = "The session.";
 /// What is said of a route besides what its row says.
 pub(crate) fn doc(route: &Route) -> Option<Doc> {
     let path = route.path.trim_start_matches("/api/v1/");
-    of_session(route, path).or_else(|| of_resource(route, path))
+    of_session(route, path).or_else(|| of_resource(route, path)).or_else(|| of_policy(route, path))
 }
 
 /// Sessions and what is below them.
@@ -104,7 +108,7 @@ fn of_session(route: &Route, path: &str) -> Option<Doc> {
     })
 }
 
-/// Everything else.
+/// Everything else but policy.
 fn of_resource(route: &Route, path: &str) -> Option<Doc> {
     Some(match (&route.method, path) {
         (&Method::POST, "webhooks") => {
@@ -136,11 +140,25 @@ fn of_resource(route: &Route, path: &str) -> Option<Doc> {
         }
         (_, "orgs/{id}/keys") => Doc::answers::<List<KeyView<'_>>>(200, "All keys, revoked ones as well."),
         (_, "orgs/{id}/keys/{key}") => Doc::is_done(204, "It is revoked."),
+        (_, "audit") => paged(Doc::answers::<List<AuditView<'_>>>(200, "Lines of the audit, newest first."), "aud_"),
+        _ => return None,
+    })
+}
+
+/// Plugins, bindings, decisions and facts.
+fn of_policy(route: &Route, path: &str) -> Option<Doc> {
+    Some(match (&route.method, path) {
         (&Method::POST, "plugins") => Doc::answers::<PluginView<'_>>(201, "The new version.")
             .also::<PluginView<'_>>(200, "The bytes are known: the version that they are.")
             .also::<UploadBegunView>(202, "The upload goes on by itself.")
             .takes::<CatalogueBody>()
             .takes_content(true, "application/wasm", |_| json_schema(json!({})))
+            .query("class", "How much it may use.", json!({ "type": "string", "enum": ["standard", "large"], "default": "standard" }))
+            .header(
+                "Portcullis-Signature",
+                "A publisher's ed25519 signature over `portcullis-plugin-v1`, a line break, the component's SHA-256 in hexadecimal and a line break.",
+                json!({ "type": "string", "pattern": "^pub_[0-9A-Z]{26}:[A-Za-z0-9+/]+=*$" }),
+            )
             .query(
                 "wait",
                 "Whether to wait until the component is admitted.",
@@ -148,6 +166,38 @@ fn of_resource(route: &Route, path: &str) -> Option<Doc> {
             )
             .fails(&[422])
             .says("Takes a component, or the name of a plugin that ships with the gateway."),
+        (&Method::GET, "plugins/rules") => Doc::answers::<PluginRulesView<'_>>(200, "The rules."),
+        (_, "plugins/rules") => Doc::answers::<PluginRulesView<'_>>(200, "The rules.")
+            .takes::<RulesBody>()
+            .fails(&[409])
+            .says("What the operator has said counts besides."),
+        (&Method::POST, "plugins/{id}") if route.action == "replay" => {
+            Doc::answers::<ReplayedView<'_>>(200, "What would change.")
+                .may_take::<ReplayBody>()
+                .fails(&[422])
+                .says("Asks about recorded decisions again, with what was read then. Nothing is done. Needs `audit`, too.")
+        }
+        (&Method::POST, "plugins/{id}") => Doc::answers::<ScannedView<'_>>(200, "What would be answered.")
+            .may_take::<PluginScanBody>()
+            .fails(&[422])
+            .says("Asks about every session as it is now, as a dry run that is not recorded. Needs `read`, too."),
+        (_, "plugins/{id}/secrets") => {
+            Doc::answers::<List<SecretNameView<'_>>>(200, "The names of the plugin's secrets.")
+        }
+        (&Method::PUT, "plugins/{id}/secrets/{name}") => {
+            Doc::is_done(204, "It is kept.").takes::<SecretBody>().says("The plugin uses it through handles only.")
+        }
+        (_, "plugins/{id}/secrets/{name}") => Doc::is_done(204, "It is gone."),
+        (&Method::POST, "publishers") => {
+            Doc::answers::<PublisherView<'_>>(201, "The new publisher.").takes::<PublisherBody>().makes("id")
+        }
+        (&Method::GET, "publishers") => Doc::answers::<List<PublisherView<'_>>>(200, "All publishers."),
+        (_, "publishers/{id}") => Doc::is_done(204, "It is gone."),
+        (_, "events") => Doc::answers::<FactView<'_>>(202, "The organisation's plugins will be told.")
+            .also::<FactView<'_>>(200, "It was told before.")
+            .takes::<FactBody>()
+            .fails(&[409, 429])
+            .says("Under one id a fact is told once within 30 days."),
         (_, "plugins/catalog") => Doc::answers::<List<CatalogueView>>(200, "The plugins that ship with the gateway."),
         (&Method::DELETE, "plugins/{id}") => Doc::is_done(204, "It is gone.").fails(&[409]),
         (_, "plugins/{id}") => Doc::answers::<PluginVersionsView<'_>>(200, "The newest version."),
@@ -162,14 +212,35 @@ fn of_resource(route: &Route, path: &str) -> Option<Doc> {
             .fails(&[409, 422])
             .says("The next operation sees the change."),
         (&Method::DELETE, "bindings/{id}") => Doc::is_done(204, "It is gone."),
+        (&Method::POST, "bindings/{id}") => Doc::answers::<BindingView<'_>>(200, "The binding.")
+            .fails(&[409, 422])
+            .says(match route.action {
+                "promote" => "The candidate becomes the bound version.",
+                "rollback" => "The version before is bound again, with the settings of that time.",
+                _ => "The binding is asked again after it was suspended.",
+            }),
         (_, "bindings") => Doc::answers::<List<BindingView<'_>>>(200, "All bindings."),
         (_, "bindings/{id}") => Doc::answers::<BindingView<'_>>(200, "The binding."),
-        (_, "decisions") => paged(Doc::answers::<List<DecisionView<'_>>>(200, "Decisions, newest first."), "dec_")
-            .query("session", "The only session.", json!({ "$ref": "#/components/schemas/SessionId" })),
+        (_, "decisions") => {
+            filtered(paged(Doc::answers::<List<DecisionView<'_>>>(200, "Decisions, newest first."), "dec_"))
+                .says("A page may be short though there are more; what was erased is found by what is left of it.")
+        }
         (_, "decisions/{id}") => Doc::answers::<DecisionView<'_>>(200, "The decision."),
-        (_, "audit") => paged(Doc::answers::<List<AuditView<'_>>>(200, "Lines of the audit, newest first."), "aud_"),
         _ => return None,
     })
+}
+
+/// Decisions that are looked for.
+fn filtered(doc: Doc) -> Doc {
+    let schema = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
+    let time = json!({ "type": "integer", "minimum": 0 });
+    doc.query("session", "About this session.", schema("SessionId"))
+        .query("operation", "About operations of this kind.", schema("HookableOperation"))
+        .query("verdict", "That ended so.", json!({ "type": "string", "enum": ENDINGS }))
+        .query("plugin", "For which this plugin was asked.", schema("PluginId"))
+        .query("binding", "For which this binding was asked.", schema("BindingId"))
+        .query("since", "Made then or later, in milliseconds since the epoch.", time.clone())
+        .query("until", "Made before then.", time)
 }
 
 /// A list that comes in pages.

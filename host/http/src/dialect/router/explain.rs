@@ -1,8 +1,8 @@
 //! Decisions as people read them: data, and the *why* of it in sentences.
 
 use portcullis_core::{
-    Answer, BindingId, Decision, DecisionId, DecisionRecord, FailureFold, Mode, OperationKind, OrgId, PluginFailure,
-    PluginId, PrincipalKind, SessionId, Timestamp, Verdict,
+    Answer, BindingId, DecisionId, DecisionRecord, FailureFold, Mode, OperationKind, OrgId, PluginFailure, PluginId,
+    PrincipalKind, PublisherId, SessionId, Stop, Timestamp, Verdict, why,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -35,7 +35,12 @@ pub(super) struct DecisionView<'a> {
     #[schemars(with = "Option<Millis>")]
     due_since: Option<Timestamp>,
     verdict: VerdictView,
-    /// The verdict in a sentence, then a sentence for each plugin.
+    /// How it ended: the word for the verdict, or `limited` or `refused` if the operation was not done although policy let it through.
+    ended: &'static str,
+    /// What it was refused with, if it was refused although policy let it through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused_with: Option<&'a str>,
+    /// Who asked for what, how it ended, and what each plugin said, in sentences.
     why: Vec<String>,
     answers: Vec<AnswerView<'a>>,
     /// Whether the plugins can be asked again with the same input.
@@ -70,6 +75,12 @@ impl<'a> DecisionView<'a> {
             phase: if record.due_since.is_some() { Phase::Due } else { Phase::Requested },
             due_since: record.due_since,
             verdict: verdict(&record.verdict),
+            ended: record.ending(),
+            refused_with: match &record.stopped {
+                Some(Stop::Refused { code }) => Some(code),
+                Some(Stop::Limited { .. }) => Some("rate_limited"),
+                None => None,
+            },
             why: why(record),
             answers: record.answers.iter().map(AnswerView::of).collect(),
             replayable: input.is_some(),
@@ -149,8 +160,14 @@ struct AnswerView<'a> {
     version: u32,
     #[schemars(with = "DigestOf")]
     digest: String,
+    /// Whose signature the version came with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Id<PublisherId>>")]
+    signer: Option<PublisherId>,
     #[schemars(with = "ModeOf")]
     mode: Mode,
+    /// Whether it was only asked beside the version that decided.
+    shadow: bool,
     #[schemars(with = "FailureFoldOf")]
     on_failure: FailureFold,
     /// Units of fuel used.
@@ -175,7 +192,9 @@ impl<'a> AnswerView<'a> {
             name: &answer.plugin_name,
             version: answer.version,
             digest: sha256(&answer.digest),
+            signer: answer.signer,
             mode: answer.mode,
+            shadow: answer.shadow,
             on_failure: answer.on_failure,
             fuel: answer.fuel,
             micros: answer.micros,
@@ -200,62 +219,11 @@ fn camels(records: &[impl Serialize]) -> Vec<Value> {
 
 /// The core's own form of a record with this dialect's names: `retry_after` becomes `retryAfter`, and what is unset is left out.
 /// Only the record's own fields are renamed; what is below them may have keys of the caller's.
-fn camel(record: Value) -> Value {
+pub(super) fn camel(record: Value) -> Value {
     let Value::Object(fields) = record else { return record };
     let renamed = |name: String| match name.split_once('_') {
         Some((first, rest)) => format!("{first}{}{}", rest[..1].to_ascii_uppercase(), &rest[1..]),
         None => name,
     };
     fields.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (renamed(name), value)).collect()
-}
-
-/// One sentence for the verdict, then one for each plugin.
-fn why(record: &DecisionRecord) -> Vec<String> {
-    let operation = record.operation.name();
-    let first = match &record.verdict {
-        Verdict::Allowed(_) => format!("{operation} was allowed."),
-        Verdict::Denied { denials } => match denials.first() {
-            // The words of a plugin are erased with the session that they were about.
-            Some(veto) if veto.message.is_empty() => format!("{operation} was denied by {}.", veto.plugin),
-            Some(veto) => format!("{operation} was denied by {}: {}", veto.plugin, sentence(&veto.message)),
-            None => format!("{operation} was denied."),
-        },
-        Verdict::ConfirmationRequired { .. } => format!("{operation} waits for a confirmation."),
-        Verdict::Deferred { until, reason, plugin, .. } => {
-            format!(
-                "{operation} was deferred by {plugin} until {} (ms since the epoch){}",
-                until.as_millis(),
-                if reason.is_empty() { ".".to_owned() } else { format!(": {}", sentence(reason)) }
-            )
-        }
-    };
-    std::iter::once(first).chain(record.answers.iter().map(why_answer)).collect()
-}
-
-fn why_answer(answer: &Answer) -> String {
-    let who = format!("{} version {}", answer.plugin_name, answer.version);
-    let said = match &answer.result {
-        Ok(Decision::Allow) => "allowed it".to_owned(),
-        Ok(Decision::Deny { code, message, .. }) => format!("denied it with {code}: {}", message.trim_end_matches('.')),
-        Ok(Decision::Defer { until, .. }) => format!("deferred it until {} (ms since the epoch)", until.as_millis()),
-        Ok(Decision::Amend { .. }) => "amended it".to_owned(),
-        Ok(Decision::Confirm { .. }) => "asked for a confirmation".to_owned(),
-        Ok(Decision::Limit { limits, .. }) => format!("bound it to {} limits", limits.len()),
-        Ok(Decision::Extend { follow_ups }) => format!("allowed it with {} follow-ups", follow_ups.len()),
-        Err(failure) => {
-            let fold = match answer.on_failure {
-                FailureFold::Deny => "denies",
-                FailureFold::Allow => "allows",
-            };
-            format!("gave no answer ({failure}), which {fold} it")
-        }
-    };
-    match answer.mode {
-        Mode::Enforce => format!("{who} {said}."),
-        Mode::Monitor | Mode::Off => format!("{who} {said}, which does not count because it only monitors."),
-    }
-}
-
-fn sentence(text: &str) -> String {
-    if text.ends_with('.') { text.to_owned() } else { format!("{text}.") }
 }

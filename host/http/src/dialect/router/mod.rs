@@ -1,13 +1,17 @@
 //! The router dialect, `/api/v1`: the native one, extended with what the others lack.
 
 mod admin;
+mod bindings;
+mod decisions;
 mod decode;
 mod doc;
 mod explain;
 mod messages;
+mod plugins;
 mod problem;
 mod profile;
 mod realtime;
+mod rehearsals;
 mod sessions;
 mod view;
 mod webhooks;
@@ -48,6 +52,11 @@ pub(crate) fn routes() -> Vec<Route> {
     const PROXY: &str = "/api/v1/sessions/{id}/proxy";
     const LINK: &str = "/api/v1/sessions/{id}/link";
     const WEBHOOK: &str = "/api/v1/webhooks/{id}";
+    const BINDING: &str = "/api/v1/bindings/{id}";
+    const RULES: &str = "/api/v1/plugins/rules";
+    const SECRETS: &str = "/api/v1/plugins/{id}/secrets";
+    const SECRET: &str = "/api/v1/plugins/{id}/secrets/{name}";
+    const PUBLISHERS: &str = "/api/v1/publishers";
     const ORG: &str = "/api/v1/orgs/{id}";
     vec![
         row(Method::POST, "/api/v1/sessions", "", Op::SessionCreate, sessions::create, sessions::created),
@@ -159,19 +168,40 @@ pub(crate) fn routes() -> Vec<Route> {
         row(Method::POST, "/api/v1/orgs/{id}/keys", "", Op::KeyCreate, admin::create_key, admin::key_created),
         row(Method::GET, "/api/v1/orgs/{id}/keys", "", Op::KeyRead, admin::list_keys, admin::keys),
         row(Method::DELETE, "/api/v1/orgs/{id}/keys/{key}", "", Op::KeyRevoke, admin::revoke_key, admin::no_content),
-        row(Method::POST, "/api/v1/plugins", "", Op::PluginUpload, admin::upload_plugin, admin::uploaded),
-        row(Method::GET, "/api/v1/plugins", "", Op::PluginRead, admin::list_plugins, admin::plugins),
-        row(Method::GET, "/api/v1/plugins/catalog", "", Op::PluginRead, admin::catalogue, admin::catalogue_names),
-        row(Method::GET, "/api/v1/plugins/{id}", "", Op::PluginRead, admin::plugin_versions, admin::plugin),
-        row(Method::GET, "/api/v1/plugins/{id}/versions", "", Op::PluginRead, admin::plugin_versions, admin::plugins),
-        row(Method::DELETE, "/api/v1/plugins/{id}", "", Op::PluginDelete, admin::delete_plugin, admin::no_content),
-        row(Method::POST, "/api/v1/bindings", "", Op::BindingCreate, admin::create_binding, admin::binding_created),
-        row(Method::GET, "/api/v1/bindings", "", Op::PluginRead, admin::list_bindings, admin::bindings),
-        row(Method::GET, "/api/v1/bindings/{id}", "", Op::PluginRead, admin::get_binding, admin::binding),
-        row(Method::PATCH, "/api/v1/bindings/{id}", "", Op::BindingUpdate, admin::update_binding, admin::binding),
-        row(Method::DELETE, "/api/v1/bindings/{id}", "", Op::BindingDelete, admin::delete_binding, admin::no_content),
-        row(Method::GET, "/api/v1/decisions", "", Op::DecisionRead, admin::list_decisions, admin::decisions),
-        row(Method::GET, "/api/v1/decisions/{id}", "", Op::DecisionRead, admin::get_decision, admin::decision),
+        row(Method::POST, "/api/v1/plugins", "", Op::PluginUpload, plugins::upload, plugins::uploaded),
+        row(Method::GET, "/api/v1/plugins", "", Op::PluginRead, plugins::list, plugins::plugins),
+        row(Method::GET, "/api/v1/plugins/catalog", "", Op::PluginRead, plugins::catalogue, plugins::catalogue_names),
+        row(Method::GET, "/api/v1/plugins/{id}", "", Op::PluginRead, plugins::versions, plugins::plugin),
+        row(Method::GET, "/api/v1/plugins/{id}/versions", "", Op::PluginRead, plugins::versions, plugins::plugins),
+        row(Method::DELETE, "/api/v1/plugins/{id}", "", Op::PluginDelete, plugins::delete, admin::no_content),
+        row(Method::POST, "/api/v1/bindings", "", Op::BindingCreate, bindings::create, bindings::created),
+        row(Method::GET, "/api/v1/bindings", "", Op::PluginRead, bindings::list, bindings::bindings),
+        row(Method::GET, BINDING, "", Op::PluginRead, bindings::get, bindings::binding),
+        row(Method::PATCH, BINDING, "", Op::BindingUpdate, bindings::update, bindings::binding),
+        row(Method::DELETE, BINDING, "", Op::BindingDelete, bindings::delete, admin::no_content),
+        row(Method::POST, BINDING, "promote", Op::BindingUpdate, bindings::promote, bindings::binding),
+        row(Method::POST, BINDING, "rollback", Op::BindingUpdate, bindings::roll_back, bindings::binding),
+        row(Method::POST, BINDING, "resume", Op::BindingUpdate, bindings::resume, bindings::binding),
+        row(Method::POST, "/api/v1/plugins/{id}", "replay", Op::PluginReplay, rehearsals::replay, rehearsals::replayed),
+        row(Method::POST, "/api/v1/plugins/{id}", "scan", Op::PluginScan, rehearsals::scan, rehearsals::scanned),
+        row(Method::GET, RULES, "", Op::PluginRead, plugins::get_rules, plugins::rules),
+        row(Method::PUT, RULES, "", Op::PluginRulesUpdate, plugins::set_rules, plugins::rules),
+        row(Method::GET, SECRETS, "", Op::PluginRead, plugins::list_secrets, plugins::secrets),
+        row(Method::PUT, SECRET, "", Op::SecretPut, plugins::put_secret, admin::no_content),
+        row(Method::DELETE, SECRET, "", Op::SecretDelete, plugins::delete_secret, admin::no_content),
+        row(Method::POST, PUBLISHERS, "", Op::PublisherCreate, plugins::create_publisher, plugins::publisher_created),
+        row(Method::GET, PUBLISHERS, "", Op::PluginRead, plugins::list_publishers, plugins::publishers),
+        row(
+            Method::DELETE,
+            "/api/v1/publishers/{id}",
+            "",
+            Op::PublisherDelete,
+            plugins::delete_publisher,
+            admin::no_content,
+        ),
+        row(Method::POST, "/api/v1/events", "", Op::EventTell, decisions::tell, decisions::told),
+        row(Method::GET, "/api/v1/decisions", "", Op::DecisionRead, decisions::list, decisions::decisions),
+        row(Method::GET, "/api/v1/decisions/{id}", "", Op::DecisionRead, decisions::get, decisions::decision),
         row(Method::GET, "/api/v1/audit", "", Op::AuditRead, admin::list_audit, admin::audit),
     ]
 }

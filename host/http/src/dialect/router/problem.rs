@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 use portcullis_core::{Capability, Denial};
-use portcullis_service::ServiceError;
+use portcullis_service::{ServiceError, SignatureError};
 use serde_json::{Value, json};
 
 use crate::dialect::{Dialect, Fault, Problem, Told, confirmation, whole_seconds};
@@ -98,6 +98,8 @@ fn hidden_noun(path: &str) -> &'static str {
         Some("orgs") => "organisation",
         Some("plugins") => "plugin",
         Some("bindings") => "binding",
+        Some("publishers") => "publisher",
+        Some("events") => "session",
         Some("decisions") => "decision",
         Some("webhooks") => "webhook",
         _ => "resource",
@@ -143,7 +145,7 @@ fn from_service(error: &ServiceError) -> Problem {
             problem.retry_after = retry_after;
             problem
         }
-        ServiceError::ConfirmationRequired { decision, prompts, token } => {
+        ServiceError::ConfirmationRequired { decision, prompts, token, rejected } => {
             let prompts_of = prompts.as_slice();
             let prompts: Vec<Value> = prompts
                 .iter()
@@ -152,7 +154,7 @@ fn from_service(error: &ServiceError) -> Problem {
             Problem::new(StatusCode::PRECONDITION_REQUIRED, "confirmation_required", message).with_details(json!({
                 "decisionId": decision,
                 "prompts": prompts,
-                "confirmation": confirmation(prompts_of, token.as_ref()),
+                "confirmation": confirmation(prompts_of, token.as_ref(), *rejected),
             }))
         }
         ServiceError::Limited { decision, retry_after, .. } => {
@@ -171,6 +173,7 @@ fn from_service(error: &ServiceError) -> Problem {
         ServiceError::NameTaken
         | ServiceError::TokenTaken
         | ServiceError::IdempotencyKeyTaken
+        | ServiceError::FactTaken
         | ServiceError::InUse(_) => because(StatusCode::CONFLICT, "conflict"),
         ServiceError::Invalid { field, .. } => Problem::invalid(message).with_details(json!({ "field": field })),
         ServiceError::Settings { problems } => {
@@ -180,13 +183,18 @@ fn from_service(error: &ServiceError) -> Problem {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "unprocessable", message).with_details(details)
         }
         ServiceError::Admission(_) => admission(reason, message),
+        ServiceError::Signature(SignatureError::Invalid) => because(StatusCode::BAD_REQUEST, "validation_error"),
+        ServiceError::Signature(SignatureError::Required) => because(StatusCode::FORBIDDEN, "forbidden"),
+        ServiceError::Backlog { retry_after } => {
+            because(StatusCode::TOO_MANY_REQUESTS, "rate_limited").after(whole_seconds(*retry_after))
+        }
         ServiceError::Send(portcullis_service::SendError::NotConnected) => {
             Problem::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", message)
         }
         ServiceError::Send(
             portcullis_service::SendError::Refused | portcullis_service::SendError::UnknownRecipient,
         ) => because(StatusCode::BAD_REQUEST, "validation_error"),
-        ServiceError::Simulator(_) => because(StatusCode::CONFLICT, "conflict"),
+        ServiceError::Simulator(_) | ServiceError::DryRun => because(StatusCode::CONFLICT, "conflict"),
         ServiceError::Busy { retry_after } => {
             let mut problem = because(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
             problem.retry_after = Some(whole_seconds(*retry_after));

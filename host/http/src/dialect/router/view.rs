@@ -4,6 +4,7 @@
 
 mod admin;
 mod message;
+mod plugin;
 mod profile;
 mod webhook;
 
@@ -15,11 +16,12 @@ use serde::Serialize;
 use crate::openapi::schema::{Id, LabelsOf, Millis};
 use crate::routes::EncodeContext;
 
-pub(super) use admin::{
-    AuditView, BindingView, CatalogueView, KeyView, NewKeyView, OrgView, PluginVersionsView, PluginView,
-    UploadBegunView,
-};
+pub(super) use admin::{AuditView, KeyView, NewKeyView, OrgView};
 pub(super) use message::{MessageView, SentView};
+pub(super) use plugin::{
+    BindingView, CatalogueView, FactView, PluginRulesView, PluginVersionsView, PluginView, PublisherView,
+    SecretNameView, UploadBegunView,
+};
 pub(super) use profile::{LinkView, MadeLinkView, ProxyView, SessionProxyView, SettingsView};
 pub(super) use webhook::{TicketView, WebhookView};
 

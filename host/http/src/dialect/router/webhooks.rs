@@ -19,7 +19,7 @@ use crate::routes::EncodeContext;
 
 /// The names of events in the native form, besides `*` for all.
 /// Source: the router's schema of events; those of Portcullis's own come last.
-pub(crate) const EVENTS: [&str; 30] = [
+pub(crate) const EVENTS: [&str; 31] = [
     "session.status",
     "auth.qr",
     "auth.code",
@@ -50,6 +50,7 @@ pub(crate) const EVENTS: [&str; 30] = [
     "session.deleted",
     "policy.denied",
     "plugin.event",
+    "fact",
 ];
 /// The most names of events that a webhook lists.
 const MAX_EVENTS: usize = 64;

@@ -221,6 +221,7 @@ mod test {
             asked_by: Principal::system(OrgId::from_bytes([1; 16])),
             request: None,
             content: SendText::plain(SessionId::from_bytes([5; 16]), "628777@s.whatsapp.net", "between others"),
+            confirmed: None,
             state,
             created_at: Timestamp::from_millis(1_000),
             updated_at: Timestamp::from_millis(2_000),

@@ -145,11 +145,11 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
             problem.retry_after = denials.first().and_then(|veto| veto.retry_after);
             problem
         }
-        ServiceError::ConfirmationRequired { prompts, token, .. } => {
+        ServiceError::ConfirmationRequired { prompts, token, rejected, .. } => {
             problem(StatusCode::PRECONDITION_REQUIRED, "confirmation_required")
-                .with_details(json!({ "confirmation": confirmation(prompts, token.as_ref()) }))
+                .with_details(json!({ "confirmation": confirmation(prompts, token.as_ref(), *rejected) }))
         }
-        ServiceError::Limited { retry_after, .. } => {
+        ServiceError::Limited { retry_after, .. } | ServiceError::Backlog { retry_after } => {
             problem(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded").after(whole_seconds(*retry_after))
         }
         ServiceError::Quota { .. } => problem(StatusCode::FORBIDDEN, "quota_reached"),
@@ -164,6 +164,9 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
         | ServiceError::Settings { .. }
         | ServiceError::InUse(_)
         | ServiceError::Admission(_)
+        | ServiceError::Signature(_)
+        | ServiceError::FactTaken
+        | ServiceError::DryRun
         | ServiceError::Simulator(_) => invalid(message),
         ServiceError::Busy { retry_after } => {
             problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable").after(whole_seconds(*retry_after))
@@ -262,7 +265,7 @@ mod test {
             answer: None,
         };
         let token = Some(Secret::new("token"));
-        let asked = ServiceError::ConfirmationRequired { decision, prompts: vec![prompt], token };
+        let asked = ServiceError::ConfirmationRequired { decision, prompts: vec![prompt], token, rejected: None };
         let body = check(asked, 428, "confirmation_required");
         assert_eq!(body["confirmation"], json!({ "token": "token", "prompt": "Sure?", "expires_at": 9 }));
     }
