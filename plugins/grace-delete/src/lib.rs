@@ -53,7 +53,7 @@ impl Gate for GraceDelete {
             return Decision::Allow;
         }
         Decision::defer(
-            context.after(rules.grace_millis),
+            context.after(rules.grace.millis()),
             format!("the session can be restored for {} before it is deleted", rules.grace),
         )
     }

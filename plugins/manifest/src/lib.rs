@@ -23,7 +23,8 @@ pub use error::{ManifestError, Mismatch};
 pub use source::source_hash;
 
 /// The plugins that ship. The plugin `x` is the package `portcullis-x` in `plugins/x`.
-pub const SHIPPED: [&str; 3] = ["delete-quota", "grace-delete", "rate-ladder"];
+pub const SHIPPED: [&str; 7] =
+    ["churn", "confirm-delete", "delete-quota", "grace-delete", "name-rules", "office-hours", "rate-ladder"];
 
 /// The version of the contract that the shipped plugins are built against.
 pub const CONTRACT: &str = "0.1.0";

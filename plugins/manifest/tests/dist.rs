@@ -34,13 +34,13 @@ fn a_change_of_any_source_is_seen() {
 fn of_the_lock_file_and_the_workspace_only_what_is_used_counts() {
     let checkout = checkout();
     let root = checkout.path();
-    write(root, "Cargo.lock", &LOCK.replace("\"cc\"", "\"dd\""));
+    write(root, "Cargo.lock", &lock().replace("\"cc\"", "\"dd\""));
     write(root, "Cargo.toml", &WORKSPACE.replace("redb = \"4\"", "redb = \"5\""));
     assert_eq!(check_dist(root).expect("a manifest"), []);
 
-    write(root, "Cargo.lock", &LOCK.replace("\"bb\"", "\"dd\""));
+    write(root, "Cargo.lock", &lock().replace("\"bb\"", "\"dd\""));
     assert_eq!(check_dist(root).expect("a manifest").len(), SHIPPED.len());
-    write(root, "Cargo.lock", LOCK);
+    write(root, "Cargo.lock", &lock());
     write(root, "Cargo.toml", &WORKSPACE.replace("\"fat\"", "\"off\""));
     assert_eq!(check_dist(root).expect("a manifest").len(), SHIPPED.len());
     write(root, "Cargo.toml", &WORKSPACE.replace("serde = \"1\"", "serde = \"1.1\""));
@@ -67,22 +67,8 @@ fn bytes_are_only_compared_with_the_same_toolchain() {
     assert_eq!(check_bytes(root, &dist, "rustc 2").expect("a manifest"), None);
 }
 
-const LOCK: &str = r#"
-    [[package]]
-    name = "portcullis-delete-quota"
-    version = "0.1.0"
-    dependencies = ["serde"]
-
-    [[package]]
-    name = "portcullis-grace-delete"
-    version = "0.1.0"
-    dependencies = ["serde"]
-
-    [[package]]
-    name = "portcullis-rate-ladder"
-    version = "0.1.0"
-    dependencies = ["serde"]
-
+/// What the lock file holds besides the plugins.
+const OTHERS: &str = r#"
     [[package]]
     name = "redb"
     version = "4.0.0"
@@ -93,6 +79,14 @@ const LOCK: &str = r#"
     version = "1.0.0"
     checksum = "bb"
 "#;
+
+/// A lock file in which every plugin needs `serde`.
+fn lock() -> String {
+    let plugin = |name: &&str| {
+        format!("[[package]]\nname = \"portcullis-{name}\"\nversion = \"0.1.0\"\ndependencies = [\"serde\"]\n")
+    };
+    SHIPPED.iter().map(plugin).chain([OTHERS.to_owned()]).collect()
+}
 
 const WORKSPACE: &str = r#"
     [workspace.dependencies]
@@ -107,7 +101,7 @@ const WORKSPACE: &str = r#"
 fn checkout() -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let root = folder.path();
-    for package in ["delete-quota", "grace-delete", "rate-ladder", "sdk"] {
+    for package in SHIPPED.into_iter().chain(["sdk"]) {
         write(root, &format!("plugins/{package}/Cargo.toml"), "the manifest");
         write(root, &format!("plugins/{package}/src/lib.rs"), "the code");
     }
@@ -115,7 +109,7 @@ fn checkout() -> TempDir {
         write(root, &format!("plugins/dist/{plugin}.wasm"), "the component");
     }
     write(root, "wit/0.1.0/types.wit", "the contract");
-    write(root, "Cargo.lock", LOCK);
+    write(root, "Cargo.lock", &lock());
     write(root, "Cargo.toml", WORKSPACE);
     let dist = dist_folder(root);
     Manifest::describe(root, &dist, "rustc 1").and_then(|manifest| manifest.store(&dist)).expect("a manifest");

@@ -6,30 +6,38 @@
 //!
 //! The gate answers a choice of policy: a slug that is not on the ladder and a rung that the plan does not pay for are denied.
 //! The pace answers what holds now, which may be less than what was chosen: a plan lapses, WhatsApp limits the account,
-//! a young session warms up.
+//! a young session warms up. After a limit the session stays on the lowest rung for a while, also once WhatsApp has lifted it.
 
 mod ladder;
 mod rules;
 
 use portcullis_sdk::{
-    Context, Decision, Describe, Description, Detail, Gate, Operation, Org, Pace, Pacing, Patch, Problem,
-    SessionCreatePatch, Settings, Usage,
+    Context, Decision, Describe, Description, Detail, Event, FollowUp, Gate, HostError, Observer, Operation, Org, Pace,
+    Pacing, Patch, Problem, SessionCreatePatch, Settings, Timestamp, Usage, kv, log,
 };
 use rules::Rules;
 
 /// The plugin.
 pub struct RateLadder;
 
-portcullis_sdk::export!(RateLadder: describe, settings, gate, pace);
+portcullis_sdk::export!(RateLadder: describe, settings, gate, observer, pace);
 
 /// How long limits hold that nothing in the context changes, in milliseconds.
 const HOLD: u64 = 60 * 60 * 1000;
+
+/// WhatsApp limits a session's account.
+const LIMITED: &str = "session.limited";
 
 impl Describe for RateLadder {
     fn describe() -> Description {
         Description::new("rate-ladder", env!("CARGO_PKG_VERSION"), env!("CARGO_PKG_DESCRIPTION"))
             .hook("session.create")
             .hook("session.rate-policy")
+            .event(LIMITED)
+            .want(
+                "kv",
+                "to remember when WhatsApp limited a session's account, and hold it to strict for a while after",
+            )
             .settings_schema(include_str!("settings.schema.json"))
     }
 }
@@ -80,25 +88,68 @@ impl Gate for RateLadder {
     }
 }
 
+impl Observer for RateLadder {
+    fn on_event(context: &Context, event: &Event) -> Vec<FollowUp> {
+        let (Some(session), Ok(rules)) = (&event.session, Rules::parse(&context.settings)) else { return Vec::new() };
+        let until = event.at.saturating_add(rules.after_limit.millis());
+        // An event that is told late, or again, holds the session no longer than the first time.
+        if event.name == LIMITED
+            && until > context.now
+            && let Err(error) = remember(session, until)
+        {
+            log::warn(&format!("the limit of an account could not be remembered: {error:?}"));
+        }
+        Vec::new()
+    }
+}
+
 impl Pace for RateLadder {
     fn limits(context: &Context, _usage: &Usage) -> Option<Pacing> {
         let session = context.session.as_ref()?;
         let rules = Rules::parse(&context.settings).ok()?;
-        let chosen = ladder::rung(&session.rate_policy)?;
-
-        // A plan that lapsed leaves the highest free rung that is not above the chosen one.
-        let rung = (0..=chosen).rev().find(|rung| may_use(&rules, &context.org, *rung)).unwrap_or(ladder::STRICT);
-        let mut limits = rules.limits[rung];
-        if session.account_limit.is_some() {
-            limits = ladder::tighter(limits, rules.limits[ladder::STRICT]);
-        }
-        let mut valid_until = context.after(HOLD);
-        if let Some(step) = rules.warm_up_at(session.age(context.now)) {
-            limits.send_message_daily_cap = ladder::lower(limits.send_message_daily_cap, step.daily_cap);
-            valid_until = valid_until.min(session.created_at.saturating_add(step.until_age));
-        }
-        Some(Pacing { limits, valid_until })
+        // Without the grant nothing is remembered, and the rest of the ladder works as well.
+        let held_until = held_until(&session.id).unwrap_or_default();
+        pacing(context, &rules, held_until)
     }
+}
+
+/// Until when a session is held to the lowest rung, if a limit of its account is remembered.
+fn held_until(session: &str) -> Result<Option<Timestamp>, HostError> {
+    let entry = kv::get(&held_key(session))?;
+    Ok(entry.and_then(|entry| String::from_utf8(entry.value).ok()?.parse().ok()))
+}
+
+/// Remembers until when a session is held to the lowest rung; a later end that is remembered already stays.
+fn remember(session: &str, until: Timestamp) -> Result<(), HostError> {
+    if held_until(session)?.is_some_and(|known| known >= until) {
+        return Ok(());
+    }
+    kv::set(&held_key(session), until.to_string().as_bytes(), Some(until))
+}
+
+fn held_key(session: &str) -> String {
+    format!("session:{session}:held-until")
+}
+
+/// The limits that hold for the context's session, on the ladder that the settings give.
+fn pacing(context: &Context, rules: &Rules, held_until: Option<Timestamp>) -> Option<Pacing> {
+    let session = context.session.as_ref()?;
+    let chosen = ladder::rung(&session.rate_policy)?;
+
+    // A plan that lapsed leaves the highest free rung that is not above the chosen one.
+    let rung = (0..=chosen).rev().find(|rung| may_use(rules, &context.org, *rung)).unwrap_or(ladder::STRICT);
+    let mut limits = rules.limits[rung];
+    let mut valid_until = context.after(HOLD);
+    let held_until = held_until.filter(|until| *until > context.now);
+    if session.account_limit.is_some() || held_until.is_some() {
+        limits = ladder::tighter(limits, rules.limits[ladder::STRICT]);
+        valid_until = held_until.map_or(valid_until, |until| valid_until.min(until));
+    }
+    if let Some(step) = rules.warm_up_at(session.age(context.now)) {
+        limits.send_message_daily_cap = ladder::lower(limits.send_message_daily_cap, step.daily_cap);
+        valid_until = valid_until.min(session.created_at.saturating_add(step.until_age));
+    }
+    Some(Pacing { limits, valid_until })
 }
 
 /// Whether the organisation may use a rung.
@@ -132,7 +183,7 @@ mod test {
     }
 
     fn pace(context: &Context) -> Pacing {
-        RateLadder::limits(context, &Usage { sends_last_minute: 0, sends_today: 0 }).expect("a session on the ladder")
+        RateLadder::limits(context, &sample::usage()).expect("a session on the ladder")
     }
 
     fn per_minute(context: &Context) -> u32 {
@@ -220,6 +271,27 @@ mod test {
     }
 
     #[test]
+    fn after_a_limit_the_session_is_held_to_strict_for_a_while() {
+        let context = on("unlimited", sample::context());
+        let held = |until| pacing(&context, &Rules::parse("{}").expect("no settings"), until).expect("on the ladder");
+        let minute = 60 * 1000;
+        let expected = Pacing { limits: ladder::BUILT_IN[ladder::STRICT], valid_until: sample::NOW + minute };
+        assert_eq!(held(Some(sample::NOW + minute)), expected);
+        // Long holds are looked at again when everything else is.
+        assert_eq!(held(Some(sample::NOW + sample::DAY)).valid_until, sample::NOW + HOLD);
+        for over in [None, Some(sample::NOW), Some(0)] {
+            assert_eq!(held(over).limits.send_message_per_minute, 0, "{over:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_heard_of_and_follows_nothing_by_itself() {
+        let event = sample::event(LIMITED, Some("sess_sample"), r#"{"code": "463"}"#);
+        assert_eq!(RateLadder::on_event(&sample::context(), &event), []);
+        assert_eq!(RateLadder::describe().events, [LIMITED]);
+    }
+
+    #[test]
     fn an_override_changes_only_what_it_names() {
         let context =
             on("strict", sample::context()).with_settings(r#"{"limits": {"strict": {"concurrentLimit": 4}}}"#);
@@ -248,7 +320,7 @@ mod test {
 
     #[test]
     fn a_policy_that_is_not_on_the_ladder_is_left_to_the_host() {
-        let usage = Usage { sends_last_minute: 0, sends_today: 0 };
+        let usage = sample::usage();
         assert_eq!(RateLadder::limits(&on("house_rules", sample::context()), &usage), None);
     }
 

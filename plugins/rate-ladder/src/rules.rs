@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use portcullis_sdk::{Form, Problem, RateLimits};
+use portcullis_sdk::{Duration, Form, Problem, RateLimits};
 use serde::Deserialize;
 
 use crate::ladder;
 
 /// One day in milliseconds.
 const DAY: u64 = 24 * 60 * 60 * 1000;
+
+/// The longest that a session is held to the lowest rung, 90 days.
+const MAX_HOLD_SECONDS: u64 = 90 * 24 * 60 * 60;
 
 /// What the settings say.
 #[derive(Debug, Clone)]
@@ -17,6 +20,8 @@ pub(crate) struct Rules {
     pub(crate) free: [bool; 4],
     /// The limits of the rungs.
     pub(crate) limits: [RateLimits; 4],
+    /// How long a session is held to the lowest rung after WhatsApp has limited its account.
+    pub(crate) after_limit: Duration,
     /// The steps of the warm-up, youngest first.
     warm_up: Vec<Step>,
 }
@@ -37,8 +42,13 @@ impl Rules {
         let free = form.take::<Vec<String>>("free");
         let overrides = form.take::<BTreeMap<String, Override>>("limits").unwrap_or_default();
         let steps = form.take::<Vec<WarmUp>>("warmUp").unwrap_or_default();
+        let after_limit = form.take::<Duration>("afterLimit").unwrap_or_else(|| Duration::constant("P1D"));
+        if after_limit.seconds() > MAX_HOLD_SECONDS {
+            form.problem("/afterLimit", "a session is held to strict for at most 90 days (P90D)");
+        }
 
-        let mut rules = Self { free: [true, true, false, false], limits: ladder::BUILT_IN, warm_up: Vec::new() };
+        let mut rules =
+            Self { free: [true, true, false, false], limits: ladder::BUILT_IN, after_limit, warm_up: Vec::new() };
         if let Some(slugs) = free {
             rules.free = [false; 4];
             for (index, slug) in slugs.iter().enumerate() {
@@ -131,6 +141,7 @@ mod test {
         assert_eq!(rules.free, [true, true, false, false]);
         assert_eq!(rules.limits, ladder::BUILT_IN);
         assert_eq!(rules.warm_up_at(0), None);
+        assert_eq!(rules.after_limit.seconds(), 24 * 60 * 60);
     }
 
     #[test]
@@ -150,5 +161,8 @@ mod test {
             ["/warmUp/1/days", "/warmUp/1/dailyCap"]
         );
         assert_eq!(fields(r#"{"warmup": []}"#), ["/warmup"]);
+        for hold in ["P91D", "P1M", "a day"] {
+            assert_eq!(fields(&format!(r#"{{"afterLimit": "{hold}"}}"#)), ["/afterLimit"], "{hold}");
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Short ways to say what a plugin answers.
 
 use crate::{
-    Decision, Deferral, Denial, Description, FollowUp, NamedJson, Problem, Question, SessionCreatePatch, TimerSetting,
-    Timestamp, Want,
+    Decision, Deferral, Denial, Description, Detail, FollowUp, NamedJson, Operation, Problem, Question, Request,
+    SessionCreatePatch, TimerSetting, Timestamp, Want,
 };
 
 impl Decision {
@@ -38,6 +38,13 @@ impl FollowUp {
         Self::EmitEvent(NamedJson { name: name.into(), json: json.to_string() })
     }
 
+    /// Asks for an operation that says everything by its name, such as `session.delete`, as the plugin; needs the grant `lifecycle`.
+    #[must_use]
+    pub fn request(operation: impl Into<String>, session: impl Into<String>) -> Self {
+        let operation = Operation { name: operation.into(), detail: Detail::Plain };
+        Self::Request(Request { operation, session: Some(session.into()) })
+    }
+
     /// Sets a durable timer of the plugin's own, or moves the one with this key.
     #[must_use]
     pub fn timer(key: impl Into<String>, at: Timestamp, payload: impl Into<String>) -> Self {
@@ -49,7 +56,7 @@ impl SessionCreatePatch {
     /// A patch that changes nothing, to fill in.
     #[must_use]
     pub fn unchanged() -> Self {
-        Self { display_name: None, set_labels: Vec::new(), rate_policy: None }
+        Self { display_name: None, set_labels: Vec::new(), remove_labels: Vec::new(), rate_policy: None }
     }
 }
 
@@ -72,6 +79,7 @@ impl Description {
             description: description.into(),
             settings_schema: None,
             hooks: Vec::new(),
+            events: Vec::new(),
             wants: Vec::new(),
         }
     }
@@ -80,6 +88,13 @@ impl Description {
     #[must_use]
     pub fn hook(mut self, operation: impl Into<String>) -> Self {
         self.hooks.push(operation.into());
+        self
+    }
+
+    /// Asks to be told of events with this name, such as `session.linked`; a last `*` stands for any ending.
+    #[must_use]
+    pub fn event(mut self, name: impl Into<String>) -> Self {
+        self.events.push(name.into());
         self
     }
 

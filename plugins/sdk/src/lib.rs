@@ -37,6 +37,7 @@
 pub mod bindings;
 mod context;
 mod decision;
+mod duration;
 mod export;
 mod form;
 mod host;
@@ -52,6 +53,7 @@ pub use bindings::imports::portcullis::policy::types::{
     Timestamp, Usage, Window,
 };
 pub use bindings::pacing::exports::portcullis::policy::pace::Pacing;
+pub use duration::Duration;
 pub use form::Form;
 pub use host::{kv, log, secrets, sessions};
 pub use traits::{Describe, Gate, Observer, Pace, Settings, Timer};

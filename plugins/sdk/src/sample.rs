@@ -8,8 +8,8 @@
 //! ```
 
 use crate::{
-    Context, Detail, Intent, Label, Operation, Org, Phase, Principal, PrincipalKind, Session, SessionCreate, Status,
-    Timestamp,
+    Context, Detail, Event, Intent, Label, Operation, Org, Phase, Principal, PrincipalKind, Session, SessionCreate,
+    Status, Timestamp, Usage,
 };
 
 /// The point in time of all samples: 2026-01-01T00:00:00Z.
@@ -23,6 +23,7 @@ pub const DAY: u64 = 24 * 60 * 60 * 1000;
 pub fn context() -> Context {
     Context {
         decision_id: "dec_sample".to_owned(),
+        binding_id: "bind_sample".to_owned(),
         now: NOW,
         seed: 7,
         phase: Phase::Requested,
@@ -37,6 +38,19 @@ pub fn context() -> Context {
         session: Some(session()),
         dry_run: false,
         settings: "{}".to_owned(),
+    }
+}
+
+/// A session that has used nothing of its limits.
+#[must_use]
+pub fn usage() -> Usage {
+    Usage {
+        sends_last_minute: 0,
+        sends_today: 0,
+        group_calls_last_minute: 0,
+        group_calls_today: 0,
+        checks_last_minute: 0,
+        checks_today: 0,
     }
 }
 
@@ -78,6 +92,18 @@ pub fn session() -> Session {
 #[must_use]
 pub fn operation(name: &str) -> Operation {
     Operation { name: name.to_owned(), detail: Detail::Plain }
+}
+
+/// An event that happened at [`NOW`], with a JSON document; about [`session`] or about no session in particular.
+#[must_use]
+pub fn event(name: &str, session: Option<&str>, json: &str) -> Event {
+    Event {
+        id: "evt_sample".to_owned(),
+        name: name.to_owned(),
+        at: NOW,
+        session: session.map(str::to_owned),
+        json: json.to_owned(),
+    }
 }
 
 /// The choice of a rate policy.

@@ -30,10 +30,12 @@ pub trait Gate {
     fn before(context: &Context, operation: &Operation) -> Decision;
 }
 
-/// Watches operations and events.
+/// Watches operations and events; a plugin that watches only one of the two leaves the other out.
 pub trait Observer {
     /// Told after the operation's commit, off the request path.
-    fn after(context: &Context, operation: &Operation, outcome: &Outcome) -> Vec<FollowUp>;
+    fn after(_context: &Context, _operation: &Operation, _outcome: &Outcome) -> Vec<FollowUp> {
+        Vec::new()
+    }
 
     /// Told of something that happened to a session, or of a fact that the organisation posted.
     fn on_event(_context: &Context, _event: &Event) -> Vec<FollowUp> {
