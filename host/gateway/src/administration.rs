@@ -3,7 +3,7 @@
 use portcullis_net::{Client, Method, Response};
 use serde_json::{Value, json};
 
-use crate::cli::{Key, Org, Plugin, Remote, Session};
+use crate::cli::{Decision, Key, Org, Remote, Session};
 use crate::{Failure, terminal};
 
 pub(crate) async fn org(remote: Remote, command: Org) -> Result<(), Failure> {
@@ -27,30 +27,6 @@ pub(crate) async fn key(remote: Remote, command: Key) -> Result<(), Failure> {
             let body = json!({ "name": name, "capabilities": capability });
             let key = gateway.call(Method::POST, &format!("/api/v1/orgs/{org}/keys"), None, &body).await?;
             terminal::say(text(&key, "key"));
-        }
-    }
-    Ok(())
-}
-
-pub(crate) async fn plugin(remote: Remote, command: Plugin) -> Result<(), Failure> {
-    let gateway = Api::new(&remote)?;
-    match command {
-        Plugin::Push { file, org } => {
-            let component = std::fs::read(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-            let plugin = gateway.send(Method::POST, "/api/v1/plugins", org.as_deref(), component).await?;
-            terminal::say(&format!(
-                "{}  version {}  {}  {}",
-                text(&plugin, "id"),
-                plugin["version"],
-                text(&plugin["describe"], "name"),
-                text(&plugin, "digest"),
-            ));
-        }
-        Plugin::List { org } => {
-            let line = |plugin: &Value| {
-                format!("{}  version {}  {}", text(plugin, "id"), plugin["version"], text(&plugin["describe"], "name"))
-            };
-            gateway.list("/api/v1/plugins", org.as_deref(), line).await?;
         }
     }
     Ok(())
@@ -95,6 +71,30 @@ pub(crate) async fn session(remote: Remote, command: Session) -> Result<(), Fail
     Ok(())
 }
 
+pub(crate) async fn decision(remote: Remote, command: Decision) -> Result<(), Failure> {
+    let gateway = Api::new(&remote)?;
+    match command {
+        Decision::List { session, limit, org } => {
+            let about = session.map(|session| format!("&session={session}")).unwrap_or_default();
+            let path = format!("/api/v1/decisions?limit={limit}{about}");
+            let page = gateway.send(Method::GET, &path, org.as_deref(), Vec::new()).await?;
+            for decision in page["data"].as_array().into_iter().flatten() {
+                let (id, operation) = (text(decision, "id"), text(decision, "operation"));
+                terminal::say(&format!("{id}  {operation:<20}  {}", text(&decision["verdict"], "is")));
+                for sentence in decision["why"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                    terminal::say(&format!("  {sentence}"));
+                }
+            }
+        }
+        Decision::Show { id, org } => {
+            let path = format!("/api/v1/decisions/{id}");
+            let decision = gateway.send(Method::GET, &path, org.as_deref(), Vec::new()).await?;
+            terminal::say(&format!("{decision:#}"));
+        }
+    }
+    Ok(())
+}
+
 /// The router dialect of one gateway.
 pub(crate) struct Api {
     client: Client,
@@ -111,7 +111,7 @@ pub(crate) struct Refused {
 }
 
 impl Api {
-    fn new(remote: &Remote) -> Result<Self, Failure> {
+    pub(crate) fn new(remote: &Remote) -> Result<Self, Failure> {
         if remote.key.is_empty() {
             return Err("no key: set PORTCULLIS_KEY or use --key".into());
         }
@@ -121,6 +121,11 @@ impl Api {
     /// For the gateway at `url`, with a key.
     pub(crate) fn at(url: &str, key: &str) -> Result<Self, Failure> {
         Ok(Self { client: Client::new(url, key)? })
+    }
+
+    /// The same, with one more header on every request.
+    pub(crate) fn with(self, header: &'static str, value: &str) -> Self {
+        Self { client: self.client.with_header(header, value) }
     }
 
     pub(crate) async fn call(
@@ -154,26 +159,41 @@ impl Api {
         Err(Refused { status: status.as_u16(), message, body }.into())
     }
 
-    /// Prints every entry of a list, page by page.
-    async fn list(&self, path: &str, org: Option<&str>, line: impl Fn(&Value) -> String) -> Result<(), Failure> {
+    /// Prints every entry of a list.
+    pub(crate) async fn list(
+        &self,
+        path: &str,
+        org: Option<&str>,
+        line: impl Fn(&Value) -> String,
+    ) -> Result<(), Failure> {
+        for entry in self.all(path, org).await? {
+            terminal::say(&line(&entry));
+        }
+        Ok(())
+    }
+
+    /// Every entry of a list, page by page.
+    pub(crate) async fn all(&self, path: &str, org: Option<&str>) -> Result<Vec<Value>, Failure> {
+        let mut entries = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
             let page = match &cursor {
                 Some(cursor) => format!("{path}?cursor={cursor}"),
                 None => path.to_owned(),
             };
-            let page = self.send(Method::GET, &page, org, Vec::new()).await?;
-            for entry in page["data"].as_array().into_iter().flatten() {
-                terminal::say(&line(entry));
+            let mut page = self.send(Method::GET, &page, org, Vec::new()).await?;
+            if let Value::Array(more) = page["data"].take() {
+                entries.extend(more);
             }
             match page["nextCursor"].as_str() {
                 Some(next) => cursor = Some(next.to_owned()),
-                None => return Ok(()),
+                None => return Ok(entries),
             }
         }
     }
 }
 
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+/// The text of a field; empty if there is none.
+pub(crate) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_default()
 }

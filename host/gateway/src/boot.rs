@@ -10,7 +10,7 @@ use portcullis_core::{Clock, DeviceStore};
 use portcullis_engine::{Engine, Simulated};
 use portcullis_http::{Front, HttpConfig};
 use portcullis_net::{Jwks, JwksConfig, Outbound};
-use portcullis_policy::{Compiler, Runtime, RuntimeConfig};
+use portcullis_policy::{CodeCache, Compiler, Runtime, RuntimeConfig};
 use portcullis_service::{NewKey, Service, ServiceConfig, SystemClock};
 use portcullis_store::{Store, StoreOptions};
 use tokio::net::TcpListener;
@@ -24,6 +24,9 @@ use crate::{Failure, catalogue, terminal};
 
 /// The name of the file that holds the operator's key, in the data directory.
 const OPERATOR_KEY: &str = "operator-key";
+
+/// The name of the directory that holds compiled plugins, in the data directory. What is in it can be deleted at any time.
+const CODE_CACHE: &str = "compiled-plugins";
 
 /// Runs the gateway until a signal ends it.
 pub(crate) async fn serve(arguments: Serve) -> Result<(), Failure> {
@@ -77,15 +80,24 @@ impl Gateway {
     pub(crate) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir)?;
         let store = Store::open(&config.data_dir, StoreOptions::default())?;
+        let cache = (config.plugins.code_cache_mb > 0).then(|| CodeCache {
+            directory: config.data_dir.join(CODE_CACHE),
+            key: store.derive_key("compiled plugins"),
+            max_bytes: config.plugins.code_cache_mb << 20,
+        });
+        let defaults = RuntimeConfig::default();
+        let largest = config.limits.component_bytes.max(defaults.large.component_bytes);
         let runtime = Runtime::new(RuntimeConfig {
             compiler: Compiler::Child { executable: std::env::current_exe()? },
+            cache,
+            loaded_plugins: config.plugins.loaded,
             gate_wall: Duration::from_millis(config.plugins.gate_wall_ms),
             chain_wall: Duration::from_millis(config.plugins.chain_wall_ms),
             memory_bytes: config.plugins.memory_bytes,
             component_bytes: config.limits.component_bytes,
             calls_per_org: config.plugins.calls_per_org,
             calls_in_all: config.plugins.calls_in_all,
-            ..RuntimeConfig::default()
+            ..defaults
         })?;
         let devices: Arc<dyn DeviceStore> = Arc::new(store.clone());
         let engine: Arc<dyn Engine> = match config.engine {
@@ -94,6 +106,9 @@ impl Gateway {
         let bounds = ServiceConfig {
             operations_in_all: config.limits.operations,
             send_patience: Duration::from_millis(config.limits.send_patience_ms),
+            decisions_kept: (config.retention.decisions_days > 0)
+                .then(|| Duration::from_secs(u64::from(config.retention.decisions_days) * 24 * 60 * 60)),
+            require_signature: config.plugins.require_signature,
         };
         let service = Service::open(store, Arc::new(runtime), engine, clock, &bounds)?;
         let http = HttpConfig {
@@ -101,7 +116,7 @@ impl Gateway {
             public_url: (!config.public_url.is_empty()).then(|| config.public_url.clone()),
             cors_origins: config.cors_origins.clone(),
             json_bytes: config.limits.json_bytes,
-            component_bytes: config.limits.component_bytes,
+            component_bytes: largest,
             connections: config.limits.connections,
             ..HttpConfig::default()
         };

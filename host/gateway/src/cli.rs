@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::plugin::{Plugin, Publisher};
+
 /// A self-hosted gateway for WhatsApp sessions, governed by WebAssembly policies.
 #[derive(Debug, Parser)]
 #[command(name = "portcullis", version)]
@@ -31,12 +33,18 @@ pub(crate) enum Command {
     /// API keys of a running gateway.
     #[command(subcommand)]
     Key(Key),
-    /// Plugins of a running gateway.
+    /// Write, build, test and sign plugins, and upload them to a running gateway.
     #[command(subcommand)]
     Plugin(Plugin),
+    /// Who signs plugins, as a running gateway knows them.
+    #[command(subcommand)]
+    Publisher(Publisher),
     /// Sessions of a running gateway.
     #[command(subcommand)]
     Session(Session),
+    /// What policy decided, as a running gateway recorded it.
+    #[command(subcommand)]
+    Decision(Decision),
 }
 
 /// Where the running gateway is, and who asks.
@@ -130,24 +138,6 @@ pub(crate) enum Key {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Plugin {
-    /// Upload a component and print its id and version.
-    Push {
-        /// The component.
-        file: PathBuf,
-        /// The organisation to act in; needed with the operator's key unless the plugin is for the whole platform.
-        #[arg(long)]
-        org: Option<String>,
-    },
-    /// List the plugins.
-    List {
-        /// The organisation to act in.
-        #[arg(long)]
-        org: Option<String>,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum Session {
     /// List the sessions.
     List {
@@ -178,6 +168,30 @@ pub(crate) enum Session {
     /// Delete a session.
     Delete {
         /// The session.
+        id: String,
+        /// The organisation to act in; needed with the operator's key.
+        #[arg(long)]
+        org: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Decision {
+    /// List decisions, the latest first.
+    List {
+        /// Only those about this session.
+        #[arg(long)]
+        session: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+        /// The organisation to act in; needed with the operator's key.
+        #[arg(long)]
+        org: Option<String>,
+    },
+    /// Print a decision as a JSON document: what was asked, what each plugin saw and answered, and why it came out as it did.
+    Show {
+        /// The decision.
         id: String,
         /// The organisation to act in; needed with the operator's key.
         #[arg(long)]

@@ -24,6 +24,13 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) jwt: Jwt,
     pub(crate) plugins: Plugins,
+    pub(crate) retention: Retention,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Retention {
+    pub(crate) decisions_days: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -47,11 +54,14 @@ pub(crate) struct Jwt {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Plugins {
+    pub(crate) require_signature: bool,
     pub(crate) gate_wall_ms: u64,
     pub(crate) chain_wall_ms: u64,
     pub(crate) memory_bytes: usize,
     pub(crate) calls_per_org: usize,
     pub(crate) calls_in_all: usize,
+    pub(crate) loaded: usize,
+    pub(crate) code_cache_mb: u64,
 }
 
 /// Why the configuration cannot be used.

@@ -10,6 +10,7 @@ mod check;
 mod cli;
 mod config;
 mod demo;
+mod plugin;
 mod terminal;
 
 use std::process::ExitCode;
@@ -39,8 +40,10 @@ pub fn main() -> ExitCode {
             Command::OperatorKey(arguments) => boot::replace_operator_key(arguments).await,
             Command::Org(command) => administration::org(cli.remote, command).await,
             Command::Key(command) => administration::key(cli.remote, command).await,
-            Command::Plugin(command) => administration::plugin(cli.remote, command).await,
+            Command::Plugin(command) => plugin::plugin(cli.remote, command).await,
+            Command::Publisher(command) => plugin::publisher(cli.remote, command).await,
             Command::Session(command) => administration::session(cli.remote, command).await,
+            Command::Decision(command) => administration::decision(cli.remote, command).await,
         }
     });
     match ended {
