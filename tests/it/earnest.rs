@@ -1,8 +1,12 @@
-//! A dry run is never done in earnest: not where it is not offered, and not when it is misspelt.
+//! A dry run is never done in earnest: not by any route of any dialect, and not when it is misspelt.
 
-use serde_json::json;
+use bytes::Bytes;
+use portcullis_core::Capability;
+use portcullis_http::Dialect;
+use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
+use crate::samples::{Owner, SAMPLES, route};
 
 #[tokio::test]
 async fn a_misspelt_dry_run_changes_nothing() {
@@ -19,18 +23,66 @@ async fn a_misspelt_dry_run_changes_nothing() {
     org.client.delete(&format!("{path}?dry_run=false")).await.expect(204);
 }
 
+/// Every call that changes something can be tried: in all dialects, with the same document, and without a trace.
 #[tokio::test]
-async fn what_cannot_be_tried_refuses_to_be() {
+async fn whatever_can_be_done_can_be_tried() {
+    let gateway = Gateway::start().await;
+    let owner = Owner::new(&gateway).await;
+    let client = &owner.org.client;
+    let everything = async || {
+        let org = format!("/api/v1/orgs/{}", owner.org.id);
+        let mut state = vec![gateway.operator().get(&org).await.expect(200)];
+        for list in ["sessions", "webhooks", "plugins", "bindings", "decisions", "audit"] {
+            state.push(client.get(&format!("/api/v1/{list}")).await.expect(200));
+        }
+        state.push(client.get(&format!("{org}/keys")).await.expect(200));
+        state.push(gateway.operator().get("/api/v1/orgs").await.expect(200));
+        state
+    };
+    let before = everything().await;
+    for (method, pattern, body) in SAMPLES {
+        let route = route(method, pattern);
+        let row = route.operation.row();
+        if !row.mutates {
+            continue;
+        }
+        let caller = if row.capability == Capability::Operate { gateway.operator() } else { client.clone() };
+        let target = owner.target(method, &route);
+        let target = format!("{target}{}dry_run=true", if target.contains('?') { "&" } else { "?" });
+        let body = Bytes::from(body.replace("PLUGIN", &owner.plugin));
+        let reply = Owner::ask(&caller, route.dialect, method, &target, body).await;
+        // What would be refused is refused; what would be done is told in one form.
+        if reply.status == 200 {
+            let told = reply.json();
+            let told = if route.dialect == Dialect::Evolution { &told["response"] } else { &told };
+            assert_eq!(told["dry_run"], true, "{method} {pattern}: {told}");
+            assert!(told["verdict"]["is"].is_string(), "{method} {pattern}: {told}");
+        } else {
+            assert!([400, 403, 409, 501].contains(&reply.status), "{method} {pattern}: {reply:?}");
+        }
+    }
+    assert_eq!(everything().await, before);
+}
+
+#[tokio::test]
+async fn what_would_be_refused_is_refused_to_who_tries_it() {
     let gateway = Gateway::start().await;
     let org = gateway.org("Acme").await;
     let path = format!("/api/v1/orgs/{}", org.id);
-    gateway.operator().delete(&format!("{path}?dry_run=true")).await.refused(400, "validation_error");
-    gateway
-        .operator()
-        .patch(&format!("{path}?dry_run=true"), &json!({ "suspended": true }))
-        .await
-        .refused(400, "validation_error");
-    assert_eq!(gateway.operator().get(&path).await.expect(200)["suspended"], false);
+    gateway.operator().patch(&path, &json!({ "quotas": { "plugins": 0, "keys": 1, "bindings": 0 } })).await.expect(200);
+    let key = json!({ "name": "one too many", "capabilities": ["read"] });
+    org.client.post(&format!("{path}/keys?dry_run=true"), &key).await.refused(403, "forbidden");
+    let catalogue = json!({ "catalog": "grace-delete" });
+    org.client.post("/api/v1/plugins?dry_run=true", &catalogue).await.refused(403, "forbidden");
+    org.client.post("/api/v1/plugins?dry_run=true&wait=false", &catalogue).await.refused(403, "forbidden");
+    let garbage = Bytes::from_static(b"garbage");
+    org.client.send("POST", "/api/v1/plugins?dry_run=true", garbage).await.refused(400, "validation_error");
+    gateway.operator().patch(&path, &json!({ "quotas": { "plugins": 1 } })).await.expect(200);
+    let plugin = org.catalogue("grace-delete").await;
+    let bind = |settings: Value| json!({ "plugin": plugin, "settings": settings });
+    let tried = "/api/v1/bindings?dry_run=true";
+    org.client.post(tried, &bind(json!({ "grace": "never" }))).await.refused(422, "unprocessable");
+    org.client.post(tried, &bind(json!({ "grace": "PT1H" }))).await.refused(403, "forbidden");
 }
 
 /// A dry run says what the operation would be answered, also where that is a refusal that policy has no part in.

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
 mod authorization;
+mod authors;
 mod client;
 mod concurrency;
 mod crashes;
@@ -14,16 +15,23 @@ mod credentials;
 mod earnest;
 mod errors;
 mod evolution;
+mod frozen;
 mod gateway;
 mod guest;
+mod hostile;
+mod languages;
+mod neighbour;
+mod neighbour_street;
 mod openapi;
 mod people;
 mod plugins;
+mod policies;
 mod process;
 mod provider;
 mod resources;
 mod router;
 mod samples;
+mod shipped;
 mod streams;
 mod tidy;
 mod transcript;

@@ -91,7 +91,8 @@ async fn what_cannot_be_a_plugin_is_refused_with_advice() {
         |name: &str| component_text(&format!("(component (instance $i) (export \"{name}\" (instance $i)))"));
     let importing = |name: &str| component_text(&format!("(component (import \"{name}\" (instance)))"));
     let mut cut = Manner::Allow.component("cut");
-    cut.truncate(cut.len() / 2);
+    // Not between two sections, where what is left would be a component, too.
+    cut.truncate(cut.len() / 2 - 1);
     let refused = [
         (b"garbage".to_vec(), 400, "validation_error", "not_a_component"),
         (vec![0; 4096], 400, "validation_error", "not_a_component"),
@@ -263,9 +264,13 @@ async fn a_plugin_of_the_platform_is_asked_for_every_organisation_and_shown_to_n
     org.client.delete(&format!("/api/v1/bindings/{theirs}")).await.refused(404, "not_found");
     org.client.get(&format!("/api/v1/plugins/{plugin}")).await.refused(404, "not_found");
     org.client.post("/api/v1/bindings", &json!({ "plugin": plugin })).await.refused(404, "not_found");
+    // It is asked about the organisation's plugins, too; the organisation's own are not, or they could never be taken away.
+    let denied = org.client.post("/api/v1/bindings", &json!({ "plugin": ours })).await.refused(403, "forbidden");
+    assert_eq!(denied["details"]["vetoes"].as_array().unwrap().len(), 1, "{denied}");
     operator.delete(&format!("/api/v1/bindings/{theirs}")).await.expect(204);
     let denied = org.client.post("/api/v1/sessions", &json!({})).await.refused(403, "forbidden");
     assert_eq!(denied["details"]["vetoes"].as_array().unwrap().len(), 1);
+    org.client.post("/api/v1/bindings", &json!({ "plugin": ours, "mode": "monitor" })).await.expect(201);
 }
 
 #[tokio::test]

@@ -209,8 +209,12 @@ async fn nothing_personal_lies_in_the_clear() {
     assert!(gateway.terminate().await.success());
 
     let mut files = 0;
-    for entry in std::fs::read_dir(gateway.data()).unwrap() {
-        let path = entry.unwrap().path();
+    let mut paths = vec![gateway.data()];
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            paths.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
         let bytes = std::fs::read(&path).unwrap();
         files += 1;
         for secret in secrets {

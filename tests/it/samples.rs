@@ -14,6 +14,11 @@ use crate::world::{Org, text};
 const SETTINGS: &str = r#"{"rejectCall": true, "groupsIgnore": false, "alwaysOnline": false, "readMessages": false, "readStatus": false, "syncFullHistory": false}"#;
 const PROXY: &str = r#"{"enabled": true, "host": "proxy.example.com", "port": "1080", "protocol": "http", "username": "", "password": ""}"#;
 
+/// The name of a secret of the owner's plugin.
+const SECRET: &str = "api-token";
+/// A public key of nobody's.
+const PUBLIC_KEY: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+
 /// Method, path and body.
 #[rustfmt::skip]
 pub(crate) const SAMPLES: &[(&str, &str, &str)] = &[
@@ -68,6 +73,18 @@ pub(crate) const SAMPLES: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/bindings", ""),
     ("GET", "/api/v1/bindings/{id}", ""),
     ("PATCH", "/api/v1/bindings/{id}", r#"{"mode": "off"}"#),
+    ("POST", "/api/v1/bindings/{id}:promote", ""),
+    ("POST", "/api/v1/bindings/{id}:rollback", ""),
+    ("POST", "/api/v1/bindings/{id}:resume", ""),
+    ("POST", "/api/v1/plugins/{id}:replay", "{}"),
+    ("POST", "/api/v1/plugins/{id}:scan", "{}"),
+    ("GET", "/api/v1/plugins/rules", ""),
+    ("PUT", "/api/v1/plugins/rules", r#"{"requireSignature": false}"#),
+    ("GET", "/api/v1/plugins/{id}/secrets", ""),
+    ("PUT", "/api/v1/plugins/{id}/secrets/{name}", r#"{"value": "hush"}"#),
+    ("POST", "/api/v1/publishers", r#"{"name": "p", "publicKey": "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="}"#),
+    ("GET", "/api/v1/publishers", ""),
+    ("POST", "/api/v1/events", r#"{"id": "inv_7", "name": "subscription.cancelled", "data": {}}"#),
     ("GET", "/api/v1/decisions", ""),
     ("GET", "/api/v1/decisions/{id}", ""),
     ("GET", "/api/v1/audit", ""),
@@ -127,6 +144,8 @@ pub(crate) const SAMPLES: &[(&str, &str, &str)] = &[
     ("DELETE", "/instance/delete/{instance}", ""),
     ("DELETE", "/v2/delete", ""),
     ("DELETE", "/v2/session/delete", ""),
+    ("DELETE", "/api/v1/plugins/{id}/secrets/{name}", ""),
+    ("DELETE", "/api/v1/publishers/{id}", ""),
     ("DELETE", "/api/v1/webhooks/{id}", ""),
     ("DELETE", "/api/v1/bindings/{id}", ""),
     ("DELETE", "/api/v1/sessions/{id}", ""),
@@ -151,6 +170,7 @@ pub(crate) struct Owner {
     pub(crate) key: String,
     webhook: String,
     message: String,
+    publisher: String,
     /// The session of the Wawp requests, by its `instance_id`; the others of its kind are for what deletes.
     wawp: [String; 3],
     /// The session of the Evolution requests.
@@ -178,6 +198,10 @@ impl Owner {
         let message = json!({ "type": "text", "to": "628555@s.whatsapp.net", "text": "the owner's text" });
         let queued = format!("/api/v1/sessions/{session}/messages?async=true");
         let message = text(&org.client.post(&queued, &message).await.expect(202), "outboxId");
+        let secret = format!("/api/v1/plugins/{plugin}/secrets/{SECRET}");
+        org.client.put(&secret, &json!({ "value": "the owner's hush" })).await.expect(204);
+        let publisher = json!({ "name": "The Owner's Publisher", "publicKey": PUBLIC_KEY });
+        let publisher = text(&org.client.post("/api/v1/publishers", &publisher).await.expect(201), "id");
         let mut wawp = [const { String::new() }; 3];
         for instance_id in &mut wawp {
             let id = org.working().await;
@@ -194,7 +218,7 @@ impl Owner {
         let id = all["data"].as_array().unwrap().iter().find(|session| session["instanceName"] == instance.as_str());
         org.link(&text(id.unwrap(), "id")).await;
         let (decision, key) = (text(&decisions["data"][0], "id"), text(&key, "id"));
-        Self { org, session, plugin, binding, decision, key, webhook, message, wawp, instance, token }
+        Self { org, session, plugin, binding, decision, key, webhook, message, publisher, wawp, instance, token }
     }
 
     /// The target of a route with this owner's ids. A route without ids names the organisation.
@@ -219,10 +243,12 @@ impl Owner {
             Some("plugins") => &self.plugin,
             Some("bindings") => &self.binding,
             Some("decisions") => &self.decision,
+            Some("publishers") => &self.publisher,
             Some("webhooks") => &self.webhook,
             _ => "",
         };
         let filled = pattern.replace("{id}", id).replace("{key}", &self.key).replace("{message}", &self.message);
+        let filled = filled.replace("{name}", SECRET);
         let names_org =
             pattern.starts_with("/api/v1/orgs") || pattern.starts_with("/api/v1/admin") || pattern == "/metrics";
         if filled == *pattern && !names_org { format!("{filled}?org={}", self.org.id) } else { filled }
@@ -230,11 +256,32 @@ impl Owner {
 
     /// Whatever nobody else may read.
     pub(crate) fn secrets(&self) -> Vec<&str> {
-        let Self { org, session, plugin, binding, decision, key, webhook, message, wawp, instance: _, token } = self;
+        let Self {
+            org,
+            session,
+            plugin,
+            binding,
+            decision,
+            key,
+            webhook,
+            message,
+            publisher,
+            wawp,
+            instance: _,
+            token,
+        } = self;
         let mut secrets: Vec<&str> =
-            [&org.id, session, plugin, binding, decision, key, webhook, message, token].map(String::as_str).to_vec();
+            [&org.id, session, plugin, binding, decision, key, webhook, message, publisher, token]
+                .map(String::as_str)
+                .to_vec();
         secrets.extend(wawp.iter().map(String::as_str));
-        secrets.extend(["The Owner's Name", "628123456789", "the-owners-hook", "the owner's text"]);
+        secrets.extend([
+            "The Owner's Name",
+            "628123456789",
+            "the-owners-hook",
+            "the owner's text",
+            "The Owner's Publisher",
+        ]);
         secrets
     }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::client::{Client, Reply};
 
 /// The prefixes of ids.
-const KINDS: [&str; 11] = ["wh", "org", "sess", "plug", "bind", "key", "req", "dec", "evt", "out", "aud"];
+const KINDS: [&str; 12] = ["pub", "wh", "org", "sess", "plug", "bind", "key", "req", "dec", "evt", "out", "aud"];
 /// Fields that are measured, or counted by chance.
 const MEASURED: [&str; 10] = [
     "fuel",
@@ -187,6 +187,11 @@ impl Names {
                 rest = &rest[36..];
                 continue;
             }
+            if let Some(date) = rest.get(..24).filter(|text| is_date(text)) {
+                replaced.push_str("<date>");
+                rest = &rest[date.len()..];
+                continue;
+            }
             let word_len = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
             if word_len == 0 {
                 replaced.push(next);
@@ -194,6 +199,11 @@ impl Names {
                 continue;
             }
             let (word, after) = rest.split_at(word_len);
+            if after.starts_with('…') && word.len() == 12 {
+                replaced.push_str("<digest>");
+                rest = after;
+                continue;
+            }
             match self.name(word) {
                 Some(name) => replaced.push_str(&name),
                 None => replaced.push_str(word),
