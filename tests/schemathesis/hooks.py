@@ -16,12 +16,14 @@ URL = os.environ["PORTCULLIS_URL"]
 OPERATOR = {"X-Api-Key": os.environ["PORTCULLIS_OPERATOR_KEY"]}
 OWNER = {"X-Api-Key": os.environ["PORTCULLIS_ORG_KEY"]}
 ORG = os.environ["PORTCULLIS_ORG"]
+# Of RFC 8032, 7.1, test 1.
+PUBLIC_KEY = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
 # How often a thing is used before another takes its place, since requests change what they are sent to.
 USES = 15
 
 # The fields of bodies that hold ids.
 IDS = ("plugin", "session", "sessionId")
-ID = re.compile(r"\A(org|sess|plug|bind|key|dec|out|wh)_[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
+ID = re.compile(r"\A(org|sess|plug|bind|key|dec|out|wh|pub)_[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
 
 
 def ask(method, path, body=None, headers=OWNER):
@@ -88,7 +90,12 @@ def decision():
     return found[0] if found else None
 
 
-MAKERS = {"org": org, "plug": plugin, "bind": binding, "wh": webhook, "dec": decision}
+def publisher():
+    """A publisher, whose key signs nothing."""
+    return made("POST", "/api/v1/publishers", {"name": "p", "publicKey": PUBLIC_KEY})
+
+
+MAKERS = {"pub": publisher, "org": org, "plug": plugin, "bind": binding, "wh": webhook, "dec": decision}
 pool = {}
 uses = {}
 

@@ -7,8 +7,26 @@ use serde::{Deserialize, Serialize};
 
 /// Milliseconds since the Unix epoch, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct Timestamp(u64);
+
+/// What is read is no later than [`Timestamp::MAX`], like every other point in time: it is refused, because cutting it would change what was said.
+impl TryFrom<u64> for Timestamp {
+    type Error = &'static str;
+
+    fn try_from(millis: u64) -> Result<Self, Self::Error> {
+        if millis > Self::MAX.0 {
+            return Err("it is later than the year 10889");
+        }
+        Ok(Self(millis))
+    }
+}
+
+impl From<Timestamp> for u64 {
+    fn from(at: Timestamp) -> Self {
+        at.0
+    }
+}
 
 impl Timestamp {
     /// The last point in time that a ULID can carry (the year 10889); a later one is cut to it.

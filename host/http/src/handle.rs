@@ -378,12 +378,12 @@ fn confirmation(incoming: &Incoming) -> Result<Option<GivenToken>, Fault> {
         let header = incoming.headers.get(header).and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
         incoming.query(name).or(header).map(str::to_owned)
     };
-    let Some(token) = given("confirmation", "portcullis-confirmation") else { return Ok(None) };
-    let answer = given("answer", "portcullis-answer");
-    if token.len() > 128 || answer.as_ref().is_some_and(|answer| answer.len() > 1024) {
-        return Err(Fault::Query("a confirmation has at most 128 bytes, and an answer 1024".to_owned()));
+    let (token, answer) = (given("confirmation", "portcullis-confirmation"), given("answer", "portcullis-answer"));
+    let longer = |text: &Option<String>, max: usize| text.as_ref().is_some_and(|text| text.chars().count() > max);
+    if longer(&token, 128) || longer(&answer, 1024) {
+        return Err(Fault::Query("a confirmation has at most 128 characters, and an answer 1024".to_owned()));
     }
-    Ok(Some(GivenToken { token: Secret::new(token), answer }))
+    Ok(token.map(|token| GivenToken { token: Secret::new(token), answer }))
 }
 
 async fn take_body(front: &Front, route: &Route, incoming: &mut Incoming, body: HyperBody) -> Result<(), Fault> {

@@ -77,7 +77,7 @@ pub use publishers::{NewPublisher, Signature, signed_text};
 pub use queries::Page;
 pub use replay::{Change, MOST_REPLAYED, Replay, Replayed};
 pub use rollout::BindingState;
-pub use scan::{MOST_SCANNED, Scan, ScanRow, Scanned};
+pub use scan::{MOST_SCANNED, Scan, ScanRow, Scanned, is_scannable};
 pub use secrets::SecretName;
 pub use sending::{Dispatched, SendCall, Sent};
 pub use simulate::SimulatorAct;

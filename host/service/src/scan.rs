@@ -152,16 +152,15 @@ fn kinds(scan: &Scan, tried: &Tried) -> Result<Vec<OperationKind>, ServiceError>
         let message = "the plugin exports no gate, so it is never asked about operations".to_owned();
         return Err(ServiceError::Invalid { field: "version", message });
     }
-    let is_bare = |kind: &OperationKind| bare(*kind, SessionId::from_bytes([0; 16])).is_some();
     match scan.operation {
-        Some(kind) if is_bare(&kind) => Ok(vec![kind]),
+        Some(kind) if is_scannable(kind) => Ok(vec![kind]),
         Some(kind) => {
             let message = format!("{} takes more than a session; a scan cannot ask about it", kind.name());
             Err(ServiceError::Invalid { field: "operation", message })
         }
         None => {
             let hooks = &tried.version.hooks;
-            let wanted = |kind: &&OperationKind| is_bare(kind) && (hooks.is_empty() || hooks.contains(kind));
+            let wanted = |kind: &&OperationKind| is_scannable(**kind) && (hooks.is_empty() || hooks.contains(kind));
             let kinds: Vec<_> = OperationKind::ALL.iter().filter(wanted).copied().collect();
             if kinds.is_empty() {
                 let message = "the plugin is asked about no operation that a session's id says in full".to_owned();
@@ -170,6 +169,12 @@ fn kinds(scan: &Scan, tried: &Tried) -> Result<Vec<OperationKind>, ServiceError>
             Ok(kinds)
         }
     }
+}
+
+/// Whether a scan can ask about such operations: those that say everything with their name and their session.
+#[must_use]
+pub fn is_scannable(kind: OperationKind) -> bool {
+    bare(kind, SessionId::from_bytes([0; 16])).is_some()
 }
 
 /// An operation that says everything with its name and its session.

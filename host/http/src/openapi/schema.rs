@@ -177,6 +177,11 @@ pub(crate) fn id_pattern(prefix: &str) -> String {
     format!("^{prefix}{ULID}$")
 }
 
+/// The pattern of a component's signature: a publisher's id, and 64 bytes in base64.
+pub(crate) fn signature_pattern() -> String {
+    format!("^{}{ULID}:[A-Za-z0-9+/]{{86}}==$", portcullis_core::PublisherId::PREFIX)
+}
+
 macro_rules! markers {
     ($($(#[$doc:meta])* $name:ident $component:literal $schema:expr;)*) => {$(
         $(#[$doc])*
@@ -235,6 +240,13 @@ markers! {
         "type": "string",
         "enum": OperationKind::ALL.iter().filter(|kind| kind.row().hookable).map(|kind| kind.name()).collect::<Vec<_>>(),
     });
+    /// An operation that a scan can ask about, by its name.
+    ScannableOf "ScannableOperation" json!({
+        "type": "string",
+        "enum": OperationKind::ALL.iter().filter(|kind| portcullis_service::is_scannable(**kind)).map(|kind| kind.name()).collect::<Vec<_>>(),
+    });
+    /// How a decision ended.
+    VerdictOf "VerdictName" json!({ "type": "string", "enum": crate::dialect::router::ENDINGS });
     /// Who did something.
     ActorOf "Actor" json!({
         "type": "object",

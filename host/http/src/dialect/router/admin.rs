@@ -21,8 +21,10 @@ use crate::routes::EncodeContext;
 pub(super) struct OrgBody {
     #[schemars(length(max = 200), regex(pattern = NAME))]
     name: String,
+    #[serde(default, deserialize_with = "decode::object")]
     #[schemars(with = "Option<PlanOf>")]
     plan: Option<Plan>,
+    #[serde(default, deserialize_with = "decode::object")]
     #[schemars(with = "Option<QuotasBody>")]
     quotas: Option<Quotas>,
     #[schemars(with = "Option<LabelsOf>")]
@@ -44,12 +46,17 @@ pub(super) fn create_org(incoming: &Incoming) -> Result<Asked, Problem> {
 pub(super) struct OrgPatch {
     #[schemars(length(max = 200), regex(pattern = NAME))]
     name: Option<String>,
+    #[serde(default, deserialize_with = "decode::object")]
     #[schemars(with = "Option<PlanOf>")]
     plan: Option<Plan>,
+    #[serde(default, deserialize_with = "decode::object")]
+    #[schemars(with = "Option<QuotasPatch>")]
     quotas: Option<QuotasPatch>,
     #[schemars(with = "Option<LabelsOf>")]
     labels: Option<Labels>,
     suspended: Option<bool>,
+    #[serde(default, deserialize_with = "decode::object")]
+    #[schemars(with = "Option<PluginRulesPatch>")]
     plugin_rules: Option<PluginRulesPatch>,
 }
 

@@ -77,7 +77,7 @@ pub(super) struct BindingPatch {
     #[schemars(with = "Option<u32>", range(min = 1, max = 2000))]
     wall_millis: Option<Option<u32>>,
     /// A version to try beside the one that is bound; `null` takes it back.
-    #[serde(default, deserialize_with = "decode::given")]
+    #[serde(default, deserialize_with = "decode::given_object")]
     #[schemars(with = "Option<CandidateBody>")]
     candidate: Option<Option<CandidateBody>>,
 }

@@ -17,7 +17,7 @@ use crate::openapi::schema::{AnyValue, Id, Millis};
 use crate::routes::EncodeContext;
 
 /// The words for how a decision can end.
-pub(super) const ENDINGS: [&str; 6] = ["allowed", "denied", "confirmation-required", "deferred", "limited", "refused"];
+pub(crate) const ENDINGS: [&str; 6] = ["allowed", "denied", "confirmation-required", "deferred", "limited", "refused"];
 
 pub(super) fn list(incoming: &Incoming) -> Result<Asked, Problem> {
     let query = query(incoming)?;
@@ -29,8 +29,8 @@ pub(super) fn query(incoming: &Incoming) -> Result<DecisionQuery, Problem> {
     let said = |name: &str| incoming.query(name).filter(|text| !text.is_empty());
     let millis = |name: &'static str| {
         let parse = |text: &str| {
-            let millis = text.parse().map(Timestamp::from_millis);
-            millis.map_err(|_| Problem::invalid(format!("{name} must be in milliseconds since the epoch")))
+            let millis = text.parse::<u64>().ok().and_then(|millis| Timestamp::try_from(millis).ok());
+            millis.ok_or_else(|| Problem::invalid(format!("{name} must be in milliseconds since the epoch")))
         };
         said(name).map(parse).transpose()
     };

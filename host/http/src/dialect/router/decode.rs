@@ -1,8 +1,11 @@
 //! Reading bodies, ids and pages, with messages that name what is wrong.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -81,6 +84,40 @@ pub(super) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer
     T::deserialize(deserializer).map(Some)
 }
 
+/// For a field that holds an object, or `null`. Serde would take an array for one, field by field.
+pub(super) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.map(|Object(object)| object))
+}
+
+/// For a field of a change that holds an object: tells what is `null` from what is left out.
+pub(super) fn given_object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    object(deserializer).map(Some)
+}
+
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
+}
+
 /// The id in the path. One that has not the form of an id names nothing, like one that is unknown.
 pub(super) fn path_id<T: FromStr>(incoming: &Incoming, name: &'static str, what: &'static str) -> Result<T, Problem> {
     incoming.param(name).parse().map_err(|_| Problem::not_found(format!("{what} not found")))
@@ -147,6 +184,15 @@ mod test {
     struct Body {
         #[serde(default)]
         count: u32,
+        #[serde(default, deserialize_with = "object")]
+        inner: Option<Inner>,
+        #[serde(default, deserialize_with = "given_object")]
+        given: Option<Option<Inner>>,
+    }
+
+    #[derive(Deserialize, Default, Debug, PartialEq)]
+    struct Inner {
+        n: u32,
     }
 
     fn check(body: &str, expected: Option<u32>) {
@@ -161,6 +207,16 @@ mod test {
         check(" \n[7]", None);
         check("7", None);
         check("null", None);
+    }
+
+    #[test]
+    fn an_object_in_a_body_is_no_array() {
+        check(r#"{"inner": {"n": 1}, "given": null}"#, Some(0));
+        check(r#"{"inner": null, "given": {"n": 1}}"#, Some(0));
+        check(r#"{"inner": [1]}"#, None);
+        check(r#"{"given": [1]}"#, None);
+        let parsed: Option<Body> = parse(br#"{"given": null}"#).ok();
+        assert_eq!(parsed.map(|body| body.given), Some(Some(None)));
     }
 
     #[test]

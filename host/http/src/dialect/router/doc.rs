@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::admin::{KeyBody, OrgBody, OrgPatch};
 use super::bindings::{BindingBody, BindingPatch};
-use super::decisions::{ENDINGS, FactBody};
+use super::decisions::FactBody;
 use super::explain::DecisionView;
 use super::messages::MessageBody;
 use super::plugins::{CatalogueBody, PublisherBody, RulesBody, SecretBody};
@@ -157,7 +157,7 @@ fn of_policy(route: &Route, path: &str) -> Option<Doc> {
             .header(
                 "Portcullis-Signature",
                 "A publisher's ed25519 signature over `portcullis-plugin-v1`, a line break, the component's SHA-256 in hexadecimal and a line break.",
-                json!({ "type": "string", "pattern": "^pub_[0-9A-Z]{26}:[A-Za-z0-9+/]+=*$" }),
+                json!({ "type": "string", "pattern": schema::signature_pattern() }),
             )
             .query(
                 "wait",
@@ -233,10 +233,10 @@ fn of_policy(route: &Route, path: &str) -> Option<Doc> {
 /// Decisions that are looked for.
 fn filtered(doc: Doc) -> Doc {
     let schema = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
-    let time = json!({ "type": "integer", "minimum": 0 });
+    let time = schema("Timestamp");
     doc.query("session", "About this session.", schema("SessionId"))
         .query("operation", "About operations of this kind.", schema("HookableOperation"))
-        .query("verdict", "That ended so.", json!({ "type": "string", "enum": ENDINGS }))
+        .query("verdict", "That ended so.", schema("VerdictName"))
         .query("plugin", "For which this plugin was asked.", schema("PluginId"))
         .query("binding", "For which this binding was asked.", schema("BindingId"))
         .query("since", "Made then or later, in milliseconds since the epoch.", time.clone())

@@ -23,6 +23,7 @@ use crate::dialect::{Credential, Dialect, Fault, Problem};
 use crate::exchange::{Incoming, Reply};
 use crate::routes::{BodyBound, Decode, Encode, Route, SessionBy};
 
+pub(crate) use decisions::ENDINGS;
 pub(crate) use doc::doc;
 pub(crate) use explain::{DryRunView, verdict};
 pub(crate) use problem::{envelope, fault, refuse};

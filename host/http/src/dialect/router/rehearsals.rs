@@ -17,7 +17,7 @@ use super::{decode, mismatch};
 use crate::asked::{Answer, Asked};
 use crate::dialect::Problem;
 use crate::exchange::{Incoming, Reply};
-use crate::openapi::schema::{HookOf, Id, Millis, Open, OperationOf};
+use crate::openapi::schema::{HookOf, Id, Millis, Open, OperationOf, ScannableOf, VerdictOf};
 use crate::routes::EncodeContext;
 
 /// How many decisions are replayed unless the caller says otherwise.
@@ -42,6 +42,7 @@ pub(super) struct ReplayBody {
     session: Option<String>,
     #[schemars(with = "Option<HookOf>")]
     operation: Option<String>,
+    #[schemars(with = "Option<VerdictOf>")]
     verdict: Option<String>,
     #[schemars(with = "Option<Id<BindingId>>")]
     binding: Option<String>,
@@ -79,7 +80,7 @@ pub(super) struct PluginScanBody {
     #[schemars(with = "Option<Open>")]
     settings: Option<Value>,
     /// About which operation; about each that the plugin wants and a session's id says in full, if it is left out.
-    #[schemars(with = "Option<HookOf>")]
+    #[schemars(with = "Option<ScannableOf>")]
     operation: Option<String>,
     /// Where the page begins: the `nextCursor` of the one before.
     #[schemars(with = "Option<Id<SessionId>>")]

@@ -74,6 +74,8 @@ pub(super) struct WebhookBody {
     secret: Option<String>,
     #[schemars(with = "Option<HeadersOf>")]
     custom_headers: Option<BTreeMap<String, String>>,
+    #[serde(default, deserialize_with = "decode::object")]
+    #[schemars(with = "Option<RetryBody>")]
     retry_policy: Option<RetryBody>,
     active: Option<bool>,
 }
@@ -94,6 +96,8 @@ pub(super) struct WebhookPatch {
     secret: Option<Option<String>>,
     #[schemars(with = "Option<HeadersOf>")]
     custom_headers: Option<BTreeMap<String, String>>,
+    #[serde(default, deserialize_with = "decode::object")]
+    #[schemars(with = "Option<RetryBody>")]
     retry_policy: Option<RetryBody>,
     active: Option<bool>,
 }
