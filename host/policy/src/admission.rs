@@ -191,11 +191,11 @@ impl Runtime {
         let digest: [u8; 32] = Sha256::digest(&bytes).into();
         let (plugin, bytes) = self.make(digest, class, bytes).await?;
 
-        let Some(_permit) = self.permits().take(org).await else {
+        let Some(permit) = self.permits().take(org).await else {
             return Err(AdmissionError::DescribeFailed(PluginFailure::Overloaded));
         };
         let state = self.bare_state(class);
-        let called = self.call(&plugin, state, Budget::background(&bounds), Asked::Describe).await;
+        let called = self.call(&permit, &plugin, state, Budget::background(&bounds), Asked::Describe).await;
         if let Some(why) = called.mismatch {
             return Err(AdmissionError::Mismatched { why });
         }

@@ -1,10 +1,11 @@
 //! One call of one plugin: a fresh store and instance, bounded in every direction, and dropped afterwards.
 //!
 //! Three things can stop a guest, and the first is meant to. Fuel is counted by the instructions that it executes, so it ends a spin at the same place every time.
-//! The deadline is an outer cap on wall time: the guest yields at every tick of the engine's epoch, and a timer looks at the clock then.
+//! The deadline is an outer cap on wall time: the guest yields at every tick of the engine's epoch, and the clock is looked at then.
 //! Refused memory does not stop it; what it does about that usually does.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use portcullis_core::{Grant, OrgId, PluginFailure, PluginId, Timestamp};
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower, TypedFunc};
@@ -21,6 +22,8 @@ use crate::imports::log::Log;
 use crate::imports::reads::{Reads, Source};
 use crate::imports::wasi::Wasi;
 use crate::loaded::Plugin;
+use crate::permits::Permit;
+use crate::slices::Turns;
 use crate::{ClassBounds, Runtime, machine};
 
 /// The longest wall time that a binding can give one call inside a request.
@@ -152,24 +155,26 @@ impl CallState {
 }
 
 impl Runtime {
-    /// Asks `plugin`. The caller holds a permit.
+    /// Asks `plugin` on behalf of the permit's organisation.
     pub(crate) async fn call<C: Lower + Sync>(
         &self,
+        permit: &Permit,
         plugin: &Plugin,
         state: CallState,
         budget: Budget,
         question: Question<'_, C>,
     ) -> Called {
-        let began = Instant::now();
+        let turns = Turns::new(self.slices(), permit.org(), budget.wall);
         let _calling = self.ticker().tick();
         let mut store = Store::new(self.engine(), state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(OUTPUT_BYTES);
         // Both bounds are set before the instantiation, which may run code of the guest's.
         store.set_epoch_deadline(1);
-        store.epoch_deadline_async_yield_and_update(1);
+        let at_tick = Arc::clone(&turns);
+        store.epoch_deadline_callback(move |_| at_tick.at_tick());
         let outcome = match store.set_fuel(budget.fuel) {
-            Ok(()) => tokio::time::timeout(budget.wall, ask(plugin, &mut store, question)).await,
+            Ok(()) => tokio::time::timeout(turns.longest(), ask(plugin, &mut store, question)).await,
             Err(error) => Ok(Err(error)),
         };
 
@@ -188,7 +193,7 @@ impl Runtime {
                 store.data_mut().log.failure(failure, &error);
                 Err(failure)
             }
-            Err(_elapsed) => Err(PluginFailure::Deadline),
+            Err(_elapsed) => Err(turns.overdue()),
         };
         let mut state = store.into_data();
         if let Some(wasi) = &state.wasi {
@@ -199,7 +204,7 @@ impl Runtime {
             mismatch,
             unrecorded,
             fuel,
-            micros: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            micros: u64::try_from(turns.ran().as_micros()).unwrap_or(u64::MAX),
             memory: u64::try_from(state.memory.peak).unwrap_or(u64::MAX),
             state,
         }

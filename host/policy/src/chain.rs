@@ -122,7 +122,7 @@ impl Runtime {
     /// A link whose binding is off, or whose plugin exports no gate, is not asked and has no answer.
     /// A link that is suspended is not asked either, and answers [`PluginFailure::Suspended`].
     /// A plugin that is not at hand ([`Runtime::load`] it first) answers [`PluginFailure::Unavailable`].
-    /// Time that is spent queueing for a place counts against no plugin.
+    /// Time that is spent waiting for a place, or for a turn to compute, counts against no plugin.
     pub async fn gate(
         &self,
         links: &[Link],
@@ -152,17 +152,24 @@ impl Runtime {
             if permit.is_none() {
                 permit = self.permits().take(ask.org.id).await;
             }
-            if permit.is_none() || left.is_zero() {
-                let failure = if permit.is_none() { PluginFailure::Overloaded } else { PluginFailure::Deadline };
-                run.answers.push(unanswered(link, failure));
-                continue;
-            }
+            let place = match &permit {
+                None => Err(PluginFailure::Overloaded),
+                Some(_) if left.is_zero() => Err(PluginFailure::Deadline),
+                Some(permit) => Ok(permit),
+            };
+            let permit = match place {
+                Ok(permit) => permit,
+                Err(failure) => {
+                    run.answers.push(unanswered(link, failure));
+                    continue;
+                }
+            };
             let bounds = self.config().bounds(link.version.class);
             let mut budget = Budget::gate(&bounds, link.binding.wall_millis);
             budget.wall = budget.wall.min(left);
             run.context.speak_to(&link.binding);
             let question = Asked::Before(&run.context, &run.operation);
-            let called = self.call(&plugin, state(&bounds, link, ask, &reads), budget, question).await;
+            let called = self.call(permit, &plugin, state(&bounds, link, ask, &reads), budget, question).await;
             left = left.saturating_sub(Duration::from_micros(called.micros));
             run.take(link, ask, called);
         }
@@ -244,13 +251,13 @@ impl Runtime {
             None => return Ok(None),
             Some(plugin) => plugin?,
         };
-        let _permit = self.permits().take(ask.org.id).await.ok_or(PluginFailure::Overloaded)?;
+        let permit = self.permits().take(ask.org.id).await.ok_or(PluginFailure::Overloaded)?;
         let mut context = ask::context(ask);
         context.speak_to(&link.binding);
         let question = Asked::Limits(&context, ask::usage(usage));
         let bounds = self.config().bounds(link.version.class);
         let budget = Budget::gate(&bounds, link.binding.wall_millis);
-        let called = self.call(&plugin, state(&bounds, link, ask, &reads), budget, question).await;
+        let called = self.call(&permit, &plugin, state(&bounds, link, ask, &reads), budget, question).await;
         match called.result? {
             Reply::Paced(pacing) => Ok(pacing.map(answer::pacing)),
             _ => Err(PluginFailure::BadOutput),
@@ -289,11 +296,12 @@ impl Runtime {
             Ok(plugin) => plugin,
             Err(failure) => return Some(unobserved(link, failure)),
         };
-        let Some(_permit) = self.permits().take(ask.org.id).await else {
+        let Some(permit) = self.permits().take(ask.org.id).await else {
             return Some(unobserved(link, PluginFailure::Overloaded));
         };
         let bounds = self.config().bounds(link.version.class);
-        let called = self.call(&plugin, state(&bounds, link, ask, reads), Budget::background(&bounds), question).await;
+        let called =
+            self.call(&permit, &plugin, state(&bounds, link, ask, reads), Budget::background(&bounds), question).await;
         let Called { result, fuel, micros, mut state, .. } = called;
         let converted = result.and_then(|reply| match reply {
             Reply::FollowUps(follow_ups) => {

@@ -4,6 +4,7 @@ use portcullis_core::{PluginFailure, PolicyReadError};
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 
 use crate::call::WorkSpent;
+use crate::slices::Starved;
 
 /// A read that the host could not serve; it ends the call and is not the guest's fault.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +34,7 @@ pub(crate) fn classify(error: &wasmtime::Error, denied_memory: bool) -> PluginFa
     if error.is::<HostReadFailed>() || error.is::<Unrecorded>() {
         return PluginFailure::Unavailable;
     }
-    if error.is::<PoolConcurrencyLimitError>() {
+    if error.is::<PoolConcurrencyLimitError>() || error.is::<Starved>() {
         return PluginFailure::Overloaded;
     }
     if error.is::<wasmtime_wasi::I32Exit>() {

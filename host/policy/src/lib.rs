@@ -43,6 +43,7 @@ mod runtime;
 mod schema;
 mod settings;
 mod shape;
+mod slices;
 #[cfg(test)]
 mod test;
 mod trusted;

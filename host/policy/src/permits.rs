@@ -20,10 +20,18 @@ pub(crate) struct Permits {
     patience: Duration,
 }
 
-/// The right to have one instance; ends when dropped.
+/// The right to have one instance on an organisation's behalf; ends when dropped.
 pub(crate) struct Permit {
-    _org: OwnedSemaphorePermit,
+    org: OrgId,
+    _own: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,
+}
+
+impl Permit {
+    /// Whose permit it is.
+    pub(crate) fn org(&self) -> OrgId {
+        self.org
+    }
 }
 
 impl Permits {
@@ -36,13 +44,13 @@ impl Permits {
     pub(crate) async fn take(&self, org: OrgId) -> Option<Permit> {
         let mine = self.of(org);
         // The organisation's own first, so that one that queues for itself takes nothing from the others.
-        if let (Ok(org), Ok(all)) = (Arc::clone(&mine).try_acquire_owned(), Arc::clone(&self.all).try_acquire_owned()) {
-            return Some(Permit { _org: org, _all: all });
+        if let (Ok(own), Ok(all)) = (Arc::clone(&mine).try_acquire_owned(), Arc::clone(&self.all).try_acquire_owned()) {
+            return Some(Permit { org, _own: own, _all: all });
         }
         let both = async {
-            let org = mine.acquire_owned().await.ok()?;
+            let own = mine.acquire_owned().await.ok()?;
             let all = Arc::clone(&self.all).acquire_owned().await.ok()?;
-            Some(Permit { _org: org, _all: all })
+            Some(Permit { org, _own: own, _all: all })
         };
         tokio::time::timeout(self.patience, both).await.ok().flatten()
     }

@@ -264,9 +264,9 @@ impl Runtime {
             Inputs::Before(..) | Inputs::Limits(..) => Budget::again(&bounds),
             _ => Budget::background(&bounds),
         };
-        let _permit = self.permits().take(org).await.ok_or(RehearsalError::Overloaded)?;
+        let permit = self.permits().take(org).await.ok_or(RehearsalError::Overloaded)?;
         let Called { result, unrecorded, fuel, micros, memory, mut state, .. } =
-            self.call(&code, state, budget, inputs.question()).await;
+            self.call(&permit, &code, state, budget, inputs.question()).await;
         let (answer, result) = match result {
             Err(failure) => (None, Err(failure)),
             Ok(reply) => {

@@ -1,5 +1,6 @@
 //! The runtime: one engine, one linker, the plugins at hand, and the bounds that all calls share.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use portcullis_core::Timestamp;
@@ -14,6 +15,7 @@ use crate::load::Flights;
 use crate::loaded::{Plugin, Shelf};
 use crate::machine::{self, Ticker};
 use crate::permits::Permits;
+use crate::slices::Slices;
 use crate::walls::{Walls, WallsError};
 use crate::{CodeStats, RuntimeConfig, imports};
 
@@ -47,6 +49,7 @@ pub struct Runtime {
     walls: Walls,
     shelf: Shelf,
     permits: Permits,
+    slices: Arc<Slices>,
     codes: Codes,
     uploads: Uploads,
     uploading: Semaphore,
@@ -68,9 +71,11 @@ impl Runtime {
         let engine = machine::running_engine(&config).map_err(RuntimeError::Engine)?;
         let linker = imports::linker(&engine).map_err(RuntimeError::Imports)?;
         let ticker = Ticker::start(&engine).map_err(RuntimeError::Ticker)?;
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Ok(Self {
             shelf: Shelf::new(walls.plugins),
             permits: Permits::new(config.calls_in_all, config.calls_per_org, config.patience),
+            slices: Arc::new(Slices::new(cores, config.patience)),
             codes: Codes::new(config.cache.as_ref(), &engine),
             uploads: Uploads::default(),
             uploading: Semaphore::new(UPLOADS_AT_ONCE),
@@ -115,6 +120,10 @@ impl Runtime {
 
     pub(crate) fn permits(&self) -> &Permits {
         &self.permits
+    }
+
+    pub(crate) fn slices(&self) -> &Arc<Slices> {
+        &self.slices
     }
 
     pub(crate) fn codes(&self) -> &Codes {

@@ -90,9 +90,13 @@ impl Runtime {
             return Ok(());
         }
         let permit = self.permits().take(org).await;
-        let _permit = permit.ok_or(SettingsError::Failed(PluginFailure::Overloaded))?;
+        let permit = permit.ok_or(SettingsError::Failed(PluginFailure::Overloaded))?;
         let budget = Budget::background(&self.config().bounds(version.class));
-        match self.call(&plugin, self.bare_state(version.class), budget, Asked::Validate(settings)).await.result {
+        match self
+            .call(&permit, &plugin, self.bare_state(version.class), budget, Asked::Validate(settings))
+            .await
+            .result
+        {
             Ok(Reply::Validated(Ok(()))) => Ok(()),
             Ok(Reply::Validated(Err(problems))) => {
                 Err(SettingsError::Refused { problems: problems.into_iter().map(Into::into).collect() })
