@@ -110,7 +110,7 @@ impl Gateway {
                 .then(|| Duration::from_secs(u64::from(config.retention.decisions_days) * 24 * 60 * 60)),
             require_signature: config.plugins.require_signature,
         };
-        let service = Service::open(store, Arc::new(runtime), engine, clock, &bounds)?;
+        let service = Service::open(store, runtime, engine, clock, &bounds)?;
         let http = HttpConfig {
             gateway_id: config.gateway_id.clone(),
             public_url: (!config.public_url.is_empty()).then(|| config.public_url.clone()),

@@ -87,7 +87,7 @@ fn quantile(sorted: &[Duration], hundredths: usize) -> Duration {
 /// A gateway with one session, and a request for it in each dialect.
 async fn start_gateway() -> (SocketAddr, Vec<(&'static str, Vec<u8>)>) {
     let store = Store::in_memory().expect("a store");
-    let runtime = Arc::new(Runtime::new(RuntimeConfig::default()).expect("a policy runtime"));
+    let runtime = Runtime::new(RuntimeConfig::default()).expect("a policy runtime");
     let engine = Arc::new(Simulated::new(Arc::new(store.clone())));
     let clock: Arc<dyn Clock> = Arc::new(SteppedClock::new(Timestamp::from_millis(1_700_000_000_000)));
     let service = Service::open(store, runtime, engine, clock, &ServiceConfig::default()).expect("a service");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_core::PluginClass;
 use sha2::{Digest, Sha256};
-use tokio::sync::OnceCell;
+use tokio::sync::watch;
 use wasmtime::component::Component;
 
 use crate::compile::{compile, instantiable, short};
@@ -35,6 +35,12 @@ pub enum LoadError {
         /// SHA-256 of the component.
         digest: [u8; 32],
     },
+    /// The attempt ended without an outcome.
+    #[error("making the component {} ready came to no end", hex(.digest))]
+    Abandoned {
+        /// SHA-256 of the component.
+        digest: [u8; 32],
+    },
     /// It was admitted once and is not now.
     #[error("the component {} could not be made ready", hex(.digest))]
     Refused {
@@ -47,39 +53,39 @@ pub enum LoadError {
 }
 
 /// How an attempt ended, once it has.
-type Flight = OnceCell<Result<(), Arc<LoadError>>>;
+type Flight = watch::Receiver<Option<Outcome>>;
+type Outcome = Result<(), Arc<LoadError>>;
 /// What is attempted: a component may be acceptable in one class and not in the other.
 type Wanted = ([u8; 32], PluginClass);
 
 /// The attempts under way, and those that failed a short while ago.
 #[derive(Default)]
 pub(crate) struct Flights {
-    under_way: Mutex<HashMap<Wanted, Arc<Flight>>>,
+    under_way: Mutex<HashMap<Wanted, Flight>>,
     failed: Mutex<HashMap<Wanted, (Instant, Arc<LoadError>)>>,
 }
 
 impl Flights {
-    /// The attempt at this component, which begins if there is none.
-    fn join(&self, wanted: Wanted) -> Arc<Flight> {
+    /// The attempt at this component; if there is none, how to end the one that the caller has to begin.
+    fn join(&self, wanted: Wanted) -> (Flight, Option<watch::Sender<Option<Outcome>>>) {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        // An attempt whose callers have all gone away is over without an end.
-        under_way.retain(|_, flight| Arc::strong_count(flight) > 1);
-        Arc::clone(under_way.entry(wanted).or_default())
-    }
-
-    fn leave(&self, wanted: &Wanted, flight: &Arc<Flight>) {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if under_way.get(wanted).is_some_and(|current| Arc::ptr_eq(current, flight)) {
-            under_way.remove(wanted);
+        if let Some(flight) = under_way.get(&wanted) {
+            return (flight.clone(), None);
         }
+        let (end, flight) = watch::channel(None);
+        under_way.insert(wanted, flight.clone());
+        (flight, Some(end))
     }
 
-    fn remember(&self, wanted: Wanted, error: &Arc<LoadError>) {
+    fn end(&self, wanted: Wanted, outcome: &Outcome) {
         // Bytes that are missing or damaged cost nothing to look for again.
-        if matches!(**error, LoadError::Refused { .. }) {
+        if let Err(error) = outcome
+            && matches!(**error, LoadError::Refused { .. })
+        {
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
             failed.insert(wanted, (Instant::now(), Arc::clone(error)));
         }
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&wanted);
     }
 
     fn failed(&self, wanted: &Wanted) -> Option<Arc<LoadError>> {
@@ -93,10 +99,12 @@ impl Runtime {
     /// Makes sure that the plugin with this digest is at hand: from kept code, or by compiling its `bytes` again.
     /// `bytes` may block; it is only called if they are needed.
     ///
+    /// An attempt that has begun goes on when nobody waits for it any more, so whoever has no patience can come back later.
+    ///
     /// # Errors
     /// If the bytes are not there or are no longer acceptable.
     pub async fn load(
-        &self,
+        self: &Arc<Self>,
         digest: [u8; 32],
         class: PluginClass,
         bytes: impl FnOnce() -> Option<Vec<u8>> + Send + 'static,
@@ -108,21 +116,22 @@ impl Runtime {
         if let Some(error) = self.flights().failed(&wanted) {
             return Err(error);
         }
-        let flight = self.flights().join(wanted);
-        let attempt = async {
-            if self.at_hand(&digest).is_some() {
-                return Ok(());
-            }
-            let plugin = self.ready(digest, class, bytes).await.map_err(Arc::new)?;
-            self.keep(digest, plugin);
-            Ok(())
-        };
-        let outcome = flight.get_or_init(|| attempt).await.clone();
-        if let Err(error) = &outcome {
-            self.flights().remember(wanted, error);
+        let (mut flight, end) = self.flights().join(wanted);
+        if let Some(end) = end {
+            let (maker, runtime) = (Arc::clone(self), Arc::clone(self));
+            // In a task of its own, so that a panic in it ends the attempt and leaves nobody waiting.
+            let making = tokio::spawn(async move { maker.ready(digest, class, bytes).await });
+            tokio::spawn(async move {
+                let ready = making.await.unwrap_or(Err(LoadError::Abandoned { digest }));
+                let outcome = ready.map(|plugin| runtime.keep(digest, plugin)).map_err(Arc::new);
+                runtime.flights().end(wanted, &outcome);
+                end.send_replace(Some(outcome));
+            });
         }
-        self.flights().leave(&wanted, &flight);
-        outcome
+        match flight.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
+            Ok(None) | Err(_) => Err(Arc::new(LoadError::Abandoned { digest })),
+        }
     }
 
     async fn ready(
@@ -131,6 +140,9 @@ impl Runtime {
         class: PluginClass,
         bytes: impl FnOnce() -> Option<Vec<u8>> + Send + 'static,
     ) -> Result<Arc<Plugin>, LoadError> {
+        if let Some(plugin) = self.at_hand(&digest) {
+            return Ok(plugin);
+        }
         let refused = |source| LoadError::Refused { digest, source };
         // The semaphores live as long as the runtime and are never closed; without a permit the work goes on all the same.
         let place = self.loading().acquire().await.ok();

@@ -41,7 +41,7 @@ pub enum RuntimeError {
     Walls(#[source] WallsError),
 }
 
-/// Runs policy plugins. Share it behind an `Arc`.
+/// Runs policy plugins.
 pub struct Runtime {
     config: RuntimeConfig,
     engine: Engine,
@@ -66,13 +66,13 @@ impl Runtime {
     ///
     /// # Errors
     /// If the engine cannot be set up on this machine, or the machine has no room for plugins.
-    pub fn new(config: RuntimeConfig) -> Result<Self, RuntimeError> {
+    pub fn new(config: RuntimeConfig) -> Result<Arc<Self>, RuntimeError> {
         let walls = Walls::measure(&config).map_err(RuntimeError::Walls)?;
         let engine = machine::running_engine(&config).map_err(RuntimeError::Engine)?;
         let linker = imports::linker(&engine).map_err(RuntimeError::Imports)?;
         let ticker = Ticker::start(&engine).map_err(RuntimeError::Ticker)?;
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Ok(Self {
+        Ok(Arc::new(Self {
             shelf: Shelf::new(walls.plugins),
             permits: Permits::new(config.calls_in_all, config.calls_per_org, config.patience),
             slices: Arc::new(Slices::new(cores, config.patience)),
@@ -87,7 +87,7 @@ impl Runtime {
             config,
             engine,
             linker,
-        })
+        }))
     }
 
     /// How many plugins the machine has room for, and why.

@@ -45,7 +45,7 @@ impl Service {
         if let Some(limits) = self.paces.get(session.id, &inputs, question.now) {
             return Ok(limits.unwrap_or(named));
         }
-        self.load(&links, &case.snapshot).await;
+        self.load_for_request(&links, &case.snapshot).await;
         let count = |counter: String| -> Result<(u64, u64), ServiceError> {
             let of = |window| case.snapshot.counter(question.org, &counter, window, question.now);
             Ok((of(Window::Sliding(60_000))?, of(Window::UtcDay)?))

@@ -1,6 +1,7 @@
 //! Asking policy: the chain's answers, the second round after an amendment, and the record of it all.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use portcullis_core::confirmation::{self, Given, Rejected};
 use portcullis_core::errand::MAX_DEPTH;
@@ -27,6 +28,9 @@ const CODE_UNFIT_PATCH: &str = "patch_does_not_fit";
 const CODE_UNFIT_FOLLOW_UP: &str = "follow_up_does_not_fit";
 /// The code of the denial of an operation whose follow-up is too far from any caller's operation.
 const CODE_TOO_DEEP: &str = "request_too_deep";
+
+/// For how long a request waits for plugins that are not at hand: longer than kept code takes to be read, and no longer than callers are patient.
+const LOAD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is being asked, fixed once for all re-runs of one operation: its decision id and seed never change, and its time only if it waited.
 pub(crate) struct Question {
@@ -243,11 +247,20 @@ impl Service {
     ) -> Round {
         let confirmed = given.map(|given| Confirmed { at: given.at, answer: given.answer.clone() });
         let ask = Ask { confirmed, ..question.ask(case) };
-        self.load(links, &case.snapshot).await;
+        self.load_for_request(links, &case.snapshot).await;
         let reads = Arc::new(OrgReads { snapshot: Arc::clone(&case.snapshot), org: question.org, now: question.now });
         let run = self.runtime.gate(links, &ask, &operation, reads).await;
         crate::follow::log(question.org, &run.logs);
         Round { operation, run }
+    }
+
+    /// Has the components of these links at hand, as far as a request can wait for that.
+    /// What takes longer goes on without it, and answers as unavailable until it is there.
+    pub(crate) async fn load_for_request(&self, links: &[Link], snapshot: &Arc<Snapshot>) {
+        let loading = self.load(links, snapshot);
+        if tokio::time::timeout(LOAD_PATIENCE, loading).await.is_err() {
+            tracing::warn!(waited = ?LOAD_PATIENCE, "a plugin is still being made ready; nobody waits for it any longer");
+        }
     }
 
     /// Has the components of these links at hand. One that cannot be loaded answers as unavailable when it is asked.

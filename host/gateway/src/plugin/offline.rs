@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_core::{OrgId, PluginClass, PluginId};
@@ -27,7 +28,7 @@ pub(super) struct Workshop {
 
 /// A component that the gateway would take.
 pub(super) struct Offline {
-    pub(super) runtime: Runtime,
+    pub(super) runtime: Arc<Runtime>,
     pub(super) admitted: Admitted,
     /// How much it needs to be allowed to use.
     pub(super) class: PluginClass,

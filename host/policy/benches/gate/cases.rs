@@ -46,7 +46,7 @@ pub(crate) async fn upload(runtime: &Runtime, bytes: Vec<u8>, grants: &[Grant]) 
     bind(admit(runtime, bytes).await.expect("the component is a plugin"), grants)
 }
 
-fn runtime() -> Runtime {
+fn runtime() -> Arc<Runtime> {
     let walls = Duration::from_secs(10);
     let usual = RuntimeConfig::default();
     let large = ClassBounds { gate_wall: walls, ..usual.large };

@@ -16,7 +16,7 @@ use crate::{CodeCache, CodeStats, LoadError, Runtime, RuntimeConfig};
 const STANDARD: PluginClass = PluginClass::Standard;
 const KEY: [u8; 32] = [5; 32];
 
-fn keeping(directory: &Path, key: [u8; 32], max_bytes: u64) -> Runtime {
+fn keeping(directory: &Path, key: [u8; 32], max_bytes: u64) -> std::sync::Arc<Runtime> {
     let cache = Some(CodeCache { directory: directory.to_owned(), key, max_bytes });
     Runtime::new(RuntimeConfig { cache, ..config() }).unwrap()
 }
@@ -197,21 +197,26 @@ async fn a_component_that_cannot_be_made_ready_is_not_tried_at_once_again() {
 }
 
 #[tokio::test]
-async fn a_load_that_its_caller_gave_up_is_taken_over() {
+async fn a_load_that_its_caller_gave_up_goes_on() {
     let digest = bind(&super::runtime(), &Guest::allowing()).await.version.digest;
     let runtime = super::runtime();
     {
-        let (_never, wait) = mpsc::channel::<()>();
-        let given_up = runtime.load(digest, STANDARD, move || {
-            let _ = wait.try_recv();
-            Some(Guest::allowing().build())
-        });
+        let given_up = runtime.load(digest, STANDARD, || Some(Guest::allowing().build()));
         let mut given_up = std::pin::pin!(given_up);
         // Begun, and dropped before its end.
         let _ = futures_poll(given_up.as_mut()).await;
     }
-    runtime.load(digest, STANDARD, || Some(Guest::allowing().build())).await.unwrap();
-    assert_eq!(runtime.code_stats().found, 0);
+    // Nobody else has the bytes.
+    runtime.load(digest, STANDARD, || None).await.unwrap();
+    assert_eq!(runtime.code_stats(), stats(1, 0, 0));
+}
+
+#[tokio::test]
+async fn a_reader_that_panics_leaves_nobody_waiting() {
+    let runtime = super::runtime();
+    let outcome = runtime.load([0; 32], STANDARD, || panic!("the disk is on fire")).await;
+    assert!(matches!(*outcome.unwrap_err(), LoadError::Missing { .. }));
+    assert!(runtime.load([0; 32], STANDARD, || None).await.is_err());
 }
 
 /// Polls once.

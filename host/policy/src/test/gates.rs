@@ -190,7 +190,7 @@ async fn who_is_off_or_has_no_gate_is_not_asked_and_who_is_missing_is_unavailabl
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_callers_than_places_wait_for_their_turn_or_are_told_so() {
-    let runtime = std::sync::Arc::new(runtime());
+    let runtime = runtime();
     let link = bind(&runtime, &Guest::allowing()).await;
     let calls: Vec<_> = (0..64)
         .map(|_| {

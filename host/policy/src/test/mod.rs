@@ -48,7 +48,7 @@ fn config() -> RuntimeConfig {
     }
 }
 
-fn runtime() -> Runtime {
+fn runtime() -> Arc<Runtime> {
     Runtime::new(config()).unwrap()
 }
 

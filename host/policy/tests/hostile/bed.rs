@@ -82,7 +82,7 @@ pub(crate) async fn admit(runtime: &Runtime, bytes: Vec<u8>) -> Result<Admitted,
 }
 
 /// Makes sure that a plugin is at hand.
-pub(crate) async fn load(runtime: &Runtime, link: &Link, bytes: &[u8]) {
+pub(crate) async fn load(runtime: &Arc<Runtime>, link: &Link, bytes: &[u8]) {
     let bytes = bytes.to_vec();
     let loaded = runtime.load(link.version.digest, link.version.class, move || Some(bytes)).await;
     loaded.expect("it was admitted before");

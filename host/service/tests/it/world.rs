@@ -264,7 +264,7 @@ async fn found_org(service: &Arc<Service>, name: &str) -> (OrgId, Principal) {
 }
 
 fn start(store: &Store, clock: &Arc<TestClock>, send_patience: Duration) -> Arc<Service> {
-    let runtime = Arc::new(Runtime::new(RuntimeConfig::default()).unwrap());
+    let runtime = Runtime::new(RuntimeConfig::default()).unwrap();
     let engine: Arc<dyn Engine> = Arc::new(Simulated::new(Arc::new(store.clone())));
     let clock: Arc<dyn Clock> = Arc::<TestClock>::clone(clock);
     let decisions_kept = Some(Duration::from_secs(30 * 24 * 60 * 60));
