@@ -422,12 +422,6 @@ impl Session {
     pub fn active_link(&self, now: Timestamp) -> Option<&TempLink> {
         self.link.as_ref().filter(|link| now < link.expires_at)
     }
-
-    /// When the session has to be looked at again without anybody asking.
-    #[must_use]
-    pub fn wake_at(&self) -> Option<Timestamp> {
-        [self.status.deadline(), self.delete_due()].into_iter().flatten().min()
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portcullis_core::Timestamp;
 use tokio::sync::Semaphore;
@@ -21,6 +22,10 @@ use crate::{CodeStats, RuntimeConfig, imports};
 
 /// How many uploads are compiled at once, of all organisations.
 const UPLOADS_AT_ONCE: usize = 2;
+/// How many schemas judge settings at once, of all organisations.
+const JUDGED_AT_ONCE: usize = 4;
+/// How long settings wait to be judged.
+const JUDGING_PATIENCE: Duration = Duration::from_secs(5);
 /// How many plugins that were admitted before are made ready at once. Uploads have places of their own and are never in the way.
 const LOADS_AT_ONCE: usize = 4;
 
@@ -51,6 +56,7 @@ pub struct Runtime {
     permits: Permits,
     slices: Arc<Slices>,
     codes: Codes,
+    judging: Permits,
     uploads: Uploads,
     uploading: Semaphore,
     flights: Flights,
@@ -77,6 +83,7 @@ impl Runtime {
             permits: Permits::new(config.calls_in_all, config.calls_per_org, config.patience),
             slices: Arc::new(Slices::new(cores, config.patience)),
             codes: Codes::new(config.cache.as_ref(), &engine),
+            judging: Permits::new(JUDGED_AT_ONCE, 1, JUDGING_PATIENCE),
             uploads: Uploads::default(),
             uploading: Semaphore::new(UPLOADS_AT_ONCE),
             flights: Flights::default(),
@@ -128,6 +135,11 @@ impl Runtime {
 
     pub(crate) fn codes(&self) -> &Codes {
         &self.codes
+    }
+
+    /// Places for schemas that judge settings, each in a process of its own.
+    pub(crate) fn judging(&self) -> &Permits {
+        &self.judging
     }
 
     pub(crate) fn uploads(&self) -> &Uploads {

@@ -84,7 +84,7 @@ impl Runtime {
         settings: &str,
         org: OrgId,
     ) -> Result<(), SettingsError> {
-        self.check_schema(version.settings_schema.as_deref(), settings).await?;
+        self.check_schema(version.settings_schema.as_deref(), settings, org).await?;
         let plugin = self.at_hand(&version.digest).ok_or(SettingsError::Failed(PluginFailure::Unavailable))?;
         if plugin.validate.is_none() {
             return Ok(());
@@ -106,16 +106,18 @@ impl Runtime {
         }
     }
 
-    /// Checks settings for a schema alone: JSON of bounded size that fits it.
+    /// Checks settings for a schema alone: JSON of bounded size that fits it. An organisation has one judged at a time.
     ///
     /// # Errors
-    /// What is wrong with them, by field.
-    pub async fn check_schema(&self, schema: Option<&str>, settings: &str) -> Result<(), SettingsError> {
+    /// What is wrong with them, by field; [`PluginFailure::Overloaded`] if too many are being judged.
+    pub async fn check_schema(&self, schema: Option<&str>, settings: &str, org: OrgId) -> Result<(), SettingsError> {
         if settings.len() > SETTINGS_BYTES {
             return Err(SettingsError::TooLarge { size: settings.len() });
         }
         serde_json::from_str::<Value>(settings).map_err(|error| SettingsError::NotJson { why: error.to_string() })?;
         let Some(schema) = schema else { return Ok(()) };
+        let permit = self.judging().take(org).await;
+        let _permit = permit.ok_or(SettingsError::Failed(PluginFailure::Overloaded))?;
         match schema::judge(&self.config().compiler, schema, Some(settings)).await {
             Ok(problems) if problems.is_empty() => Ok(()),
             Ok(problems) => Err(SettingsError::Refused { problems }),

@@ -29,6 +29,8 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+const ORG: OrgId = OrgId::from_bytes([1; 16]);
+
 fn config() -> RuntimeConfig {
     let executable = std::env::current_exe().expect("this binary has a path");
     RuntimeConfig {
@@ -40,7 +42,7 @@ fn config() -> RuntimeConfig {
 
 async fn refused(config: RuntimeConfig, bytes: Vec<u8>) -> AdmissionError {
     let runtime = Runtime::new(config).expect("a runtime");
-    runtime.admit(OrgId::from_bytes([1; 16]), bytes, PluginClass::Standard).await.expect_err("it is refused")
+    runtime.admit(ORG, bytes, PluginClass::Standard).await.expect_err("it is refused")
 }
 
 /// A component that takes a compiler seconds: many long functions.
@@ -52,7 +54,7 @@ fn heavy() -> Vec<u8> {
 
 async fn what_a_child_compiles_runs() {
     let runtime = Runtime::new(config()).expect("a runtime");
-    let admitted = runtime.admit(OrgId::from_bytes([1; 16]), Guest::allowing().build(), PluginClass::Standard).await;
+    let admitted = runtime.admit(ORG, Guest::allowing().build(), PluginClass::Standard).await;
     // It was described, so it ran.
     assert_eq!(admitted.expect("it is admitted").name, "guest");
 }
@@ -97,10 +99,10 @@ async fn a_binary_that_is_no_compiler_is_the_operators_problem() {
 async fn settings_are_judged_by_their_schema() {
     let runtime = Runtime::new(config()).expect("a runtime");
     let schema = r#"{ "properties": { "grace": { "type": "string" } } }"#;
-    assert_eq!(runtime.check_schema(Some(schema), r#"{ "grace": "PT1S" }"#).await, Ok(()));
-    let error = runtime.check_schema(Some(schema), r#"{ "grace": 1 }"#).await.expect_err("it is no text");
+    assert_eq!(runtime.check_schema(Some(schema), r#"{ "grace": "PT1S" }"#, ORG).await, Ok(()));
+    let error = runtime.check_schema(Some(schema), r#"{ "grace": 1 }"#, ORG).await.expect_err("it is no text");
     assert!(matches!(&error, SettingsError::Refused { problems } if problems[0].field == "/grace"), "{error:?}");
-    let error = runtime.check_schema(Some(r#"{ "type": "nothing" }"#), "{}").await.expect_err("it is no schema");
+    let error = runtime.check_schema(Some(r#"{ "type": "nothing" }"#), "{}", ORG).await.expect_err("it is no schema");
     assert_eq!(error.code(), "settings_unjudged");
 }
 
@@ -119,10 +121,10 @@ async fn a_schema_that_takes_too_much_is_given_up() {
         "$ref": "#/$defs/a",
         "$defs": { "a": { "allOf": [{ "$ref": "#/$defs/b" }] }, "b": { "allOf": [{ "$ref": "#/$defs/a" }] } }
     }"##;
-    let error = runtime.check_schema(Some(&doubling), "{}").await.expect_err("it would take years");
+    let error = runtime.check_schema(Some(&doubling), "{}", ORG).await.expect_err("it would take years");
     assert_eq!(error.code(), "settings_unjudged", "{error:?}");
     for circle in [itself, each_other] {
-        assert_eq!(runtime.check_schema(Some(circle), "{}").await, Ok(()), "{circle}");
+        assert_eq!(runtime.check_schema(Some(circle), "{}", ORG).await, Ok(()), "{circle}");
     }
-    assert_eq!(runtime.check_schema(Some("true"), "{}").await, Ok(()));
+    assert_eq!(runtime.check_schema(Some("true"), "{}", ORG).await, Ok(()));
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use portcullis_core::{
-    Binding, BindingId, Candidate, FailureFold, Grant, Mode, Operation, OperationKind, OrgId, Permit, PluginId,
-    PluginVersion, Selector,
+    Binding, BindingId, Candidate, FailureFold, Grant, Mode, Operation, OperationKind, OrgId, Permit, PluginFailure,
+    PluginId, PluginVersion, Selector,
 };
 use portcullis_policy::SettingsError;
 
+use crate::execute::BUSY_RETRY;
 use crate::orgs::check_labels;
 use crate::{Call, Done, Service, ServiceError, mint};
 
@@ -248,6 +249,7 @@ fn settings_error(error: SettingsError) -> ServiceError {
         SettingsError::Refused { problems } => ServiceError::Settings {
             problems: problems.into_iter().map(|problem| (problem.field, problem.message)).collect(),
         },
+        SettingsError::Failed(PluginFailure::Overloaded) => ServiceError::Busy { retry_after: BUSY_RETRY },
         error => ServiceError::Invalid { field: "settings", message: error.to_string() },
     }
 }

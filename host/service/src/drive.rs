@@ -8,16 +8,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use portcullis_core::lifecycle::{self, Move};
-use portcullis_core::{
-    EngineFact, EventBody, Fact, Input, Intent, Operation, OrgId, Principal, Request, Session, SessionId, Step,
-    Timestamp, step,
-};
+use portcullis_core::{EngineFact, EventBody, Fact, Input, OrgId, SessionId, Step, Timestamp, step};
 use portcullis_engine::{Command, Report, ReportBody, Task};
 use portcullis_store::{Commit, CommitError, Expectation, Write};
 use tokio::task::JoinSet;
 
-use crate::execute::{DUE_RETRY, Done, Outcome, domain_events};
-use crate::ruling::Question;
+use crate::execute::domain_events;
 use crate::{Service, ServiceError, StoreFailure};
 
 /// How often an input is applied again because the session changed meanwhile.
@@ -39,6 +35,7 @@ impl Service {
         let timers = tokio::spawn(Arc::clone(&self).run_timers());
         let messages = tokio::spawn(Arc::clone(&self).run_queue());
         let errands = tokio::spawn(Arc::clone(&self).drive_errands());
+        let deletes = tokio::spawn(Arc::clone(&self).drive_deletes());
         tokio::spawn(async move { preloading.preload().await });
         let mut reconcile_at = self.now().after(RECONCILE_EVERY);
         let mut forget_at = self.now();
@@ -64,6 +61,7 @@ impl Service {
                     timers.abort();
                     messages.abort();
                     errands.abort();
+                    deletes.abort();
                     return;
                 }
                 () = self.engine.ready() => {}
@@ -131,10 +129,11 @@ impl Service {
         let timers = self.fire_timers(self.now()).await;
         let errands = self.run_errands(self.now()).await;
         let messages = self.send_queued().await;
-        self.tick_sessions().await && timers && messages && errands
+        let deletes = self.carry_out_due_deletes(self.now()).await;
+        self.tick_sessions().await && timers && messages && errands && deletes
     }
 
-    /// Does all that is due for sessions. No guest code runs here but the gates of due deletes.
+    /// Does all that is due for sessions. No guest code runs here.
     async fn tick_sessions(self: &Arc<Self>) -> bool {
         let now = self.now();
         let mut by_session: BTreeMap<SessionId, Vec<Report>> = BTreeMap::new();
@@ -161,10 +160,10 @@ impl Service {
                 true
             });
         }
-        for session in self.views.due(now) {
+        for session in self.views.overdue(now) {
             let service = Arc::clone(self);
             all_done &= room(&mut moving).await;
-            moving.spawn(async move { service.wake(&session, now).await });
+            moving.spawn(async move { service.input(session.org, session.id, Input::Deadline).await });
         }
         while let Some(done) = moving.join_next().await {
             all_done &= done.unwrap_or(false);
@@ -175,7 +174,7 @@ impl Service {
     /// When [`Service::tick`] will have something by time alone.
     #[must_use]
     pub fn next_wake(&self) -> Option<Timestamp> {
-        [self.next_session_wake(), self.next_timer(), self.next_errand(), self.next_queued()]
+        [self.next_session_wake(), self.next_delete(), self.next_timer(), self.next_errand(), self.next_queued()]
             .into_iter()
             .flatten()
             .min()
@@ -184,7 +183,7 @@ impl Service {
     fn next_session_wake(&self) -> Option<Timestamp> {
         let unrecorded = !self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
         let again = unrecorded.then(|| self.now());
-        [self.views.next_wake(), self.engine.next_wake(), again].into_iter().flatten().min()
+        [self.views.next_deadline(), self.engine.next_wake(), again].into_iter().flatten().min()
     }
 
     fn next_timer(&self) -> Option<Timestamp> {
@@ -238,17 +237,6 @@ impl Service {
         }
     }
 
-    /// Looks at a session whose time has come.
-    async fn wake(self: &Arc<Self>, session: &Session, now: Timestamp) -> bool {
-        if session.status.deadline().is_some_and(|deadline| deadline <= now) {
-            return self.input(session.org, session.id, Input::Deadline).await;
-        }
-        if session.delete_due().is_some_and(|due| due <= now) {
-            return self.carry_out_delete(session, now).await;
-        }
-        true
-    }
-
     /// Applies an input that policy has no say in. Answers whether it could be applied.
     pub(crate) async fn input(self: &Arc<Self>, org: OrgId, id: SessionId, input: Input) -> bool {
         match self.try_input(org, id, &input).await {
@@ -285,54 +273,6 @@ impl Service {
             }
         }
         Err(ServiceError::Contention)
-    }
-
-    /// A delete is due: policy is asked again, as the system, and carried out, put off or cancelled.
-    async fn carry_out_delete(self: &Arc<Self>, session: &Session, now: Timestamp) -> bool {
-        let Intent::Removed { since, .. } = session.intent else { return true };
-        let operation = Operation::SessionDelete { session: session.id };
-        let question = Question {
-            due_since: Some(since),
-            confirmed: session.confirmed_delete.clone(),
-            ..Question::new(session.org, Principal::system(session.org), operation, now)
-        };
-        let later = |reason: String| Request::Postpone { since, due: now.after(DUE_RETRY), reason };
-        let next = match self.decide(&question).await.map_err(ServiceError::from) {
-            Ok(Done { outcome: Outcome::Done | Outcome::Unchanged | Outcome::Deferred { .. }, .. }) => return true,
-            Ok(Done {
-                outcome:
-                    Outcome::Sent(_)
-                    | Outcome::Webhooks(_)
-                    | Outcome::Checked(_)
-                    | Outcome::Uploaded(..)
-                    | Outcome::Bound(_)
-                    | Outcome::DryRun(_),
-                ..
-            })
-            | Err(ServiceError::NotFound(_)) => {
-                return true;
-            }
-            Err(ServiceError::Vetoed { denials, .. }) => match denials.into_iter().next() {
-                Some(veto) if veto.failure.is_none() => {
-                    Request::CancelDelete { since, code: veto.code, reason: veto.message }
-                }
-                Some(veto) => later(veto.message),
-                None => later(String::new()),
-            },
-            Err(ServiceError::ConfirmationRequired { .. }) => Request::CancelDelete {
-                since,
-                code: "confirmation_required".to_owned(),
-                reason: "the confirmation that a policy asks for was not given".to_owned(),
-            },
-            Err(ServiceError::Limited { message, retry_after, .. }) => {
-                Request::Postpone { since, due: now.after(retry_after.max(Duration::from_secs(1))), reason: message }
-            }
-            Err(error) => {
-                tracing::error!(session = %session.id, error = &error as &dyn std::error::Error, "a due delete was not decided");
-                return false;
-            }
-        };
-        self.input(session.org, session.id, Input::Request(next)).await
     }
 }
 

@@ -415,6 +415,7 @@ impl Service {
     pub(crate) fn publish(&self, session: &Arc<Session>) {
         self.views.publish(session);
         self.stirred.notify_one();
+        self.deletes_stirred.notify_one();
         self.timers_stirred.notify_one();
         self.queue.stirred.notify_one();
     }

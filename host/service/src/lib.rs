@@ -16,6 +16,7 @@ mod clock;
 mod confirming;
 mod decisions;
 mod drive;
+mod due;
 mod effects;
 mod errands;
 mod error;
@@ -150,6 +151,8 @@ pub struct Service {
     failures: suspending::Failures,
     /// Rung when an errand may be due.
     errands_stirred: Notify,
+    /// Told when a delete may be due sooner than it was thought.
+    deletes_stirred: Notify,
     /// Rung when a timer may be due.
     timers_stirred: Notify,
     /// Rung when something was committed that the driver may have to wait for differently.
@@ -207,6 +210,7 @@ impl Service {
             unrecorded: Mutex::default(),
             failures: suspending::Failures::default(),
             errands_stirred: Notify::new(),
+            deletes_stirred: Notify::new(),
             timers_stirred: Notify::new(),
             stirred: Notify::new(),
         }))

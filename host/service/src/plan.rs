@@ -23,6 +23,8 @@ use crate::{ServiceError, administer, errands, mint, webhooks};
 
 /// How far ahead a plugin's timer lies at least.
 const LEAST_TIMER: Duration = Duration::from_secs(1);
+/// The shortest time for which a policy puts off a delete that is due.
+const LEAST_POSTPONEMENT: Duration = Duration::from_secs(60);
 
 /// What an operation comes to.
 pub(crate) enum Plan {
@@ -125,7 +127,10 @@ pub(crate) fn plan(
         (Operation::SessionDelete { .. }, _) => match (due, question.due_since) {
             (None, _) => Request::Delete { due: now, reason: String::new() },
             (Some((due, reason)), None) => Request::Delete { due, reason },
-            (Some((due, reason)), Some(since)) => Request::Postpone { since, due, reason },
+            // A policy that puts off what is due by less would be asked again and again.
+            (Some((due, reason)), Some(since)) => {
+                Request::Postpone { since, due: due.max(now.after(LEAST_POSTPONEMENT)), reason }
+            }
         },
         (Operation::SessionRestore { .. }, _) => Request::Restore,
         (Operation::SessionQr { .. }, _) => Request::Qr,

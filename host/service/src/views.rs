@@ -22,7 +22,10 @@ pub(crate) struct Views {
 struct Inner {
     sessions: HashMap<SessionId, watch::Sender<View>>,
     by_org: HashMap<OrgId, OrgViews>,
-    wakes: BTreeSet<(Timestamp, SessionId)>,
+    /// When a status has to be looked at again without anybody asking.
+    deadlines: BTreeSet<(Timestamp, SessionId)>,
+    /// When a delete is due, of each organisation.
+    deletes: HashMap<OrgId, BTreeSet<(Timestamp, SessionId)>>,
     /// Whose temporary link or token hashes to this. Looking up a hash takes a time that tells nothing of any secret.
     by_secret: HashMap<[u8; 32], SessionId>,
 }
@@ -53,16 +56,18 @@ impl Views {
         let mut inner = self.write();
         let inner = &mut *inner;
         let (id, org) = (session.id, session.org);
-        let sender = inner.sessions.entry(id).or_insert_with(|| watch::Sender::new(None));
-        let current = sender.borrow().clone();
+        let current = inner.sessions.get(&id).and_then(|sender| sender.borrow().clone());
         if current.as_ref().is_some_and(|current| current.generation >= session.generation) {
             return;
         }
-        if let Some(at) = current.as_ref().and_then(|current| current.wake_at()) {
-            inner.wakes.remove(&(at, id));
+        if let Some(current) = &current {
+            inner.forget_times(current);
         }
-        if let Some(at) = session.wake_at() {
-            inner.wakes.insert((at, id));
+        if let Some(at) = session.status.deadline() {
+            inner.deadlines.insert((at, id));
+        }
+        if let Some(at) = session.delete_due() {
+            inner.deletes.entry(org).or_default().insert((at, id));
         }
         let before = current.as_deref().map(secrets);
         let secrets = secrets(session);
@@ -79,6 +84,7 @@ impl Views {
             ours.by_instance_id.insert(session.names.instance_id.clone(), id);
             ours.by_instance_name.insert(session.names.instance_name.clone(), id);
         }
+        let sender = inner.sessions.entry(id).or_insert_with(|| watch::Sender::new(None));
         sender.send_replace(Some(Arc::clone(session)));
     }
 
@@ -87,9 +93,7 @@ impl Views {
         let mut inner = self.write();
         if let Some(sender) = inner.sessions.remove(&id) {
             let Some(last) = sender.send_replace(None) else { return };
-            if let Some(at) = last.wake_at() {
-                inner.wakes.remove(&(at, id));
-            }
+            inner.forget_times(&last);
             for hash in secrets(&last).into_iter().flatten() {
                 forget(&mut inner.by_secret, &hash, id);
             }
@@ -170,20 +174,27 @@ impl Views {
         self.read().by_org.get(&org).map_or(0, |ours| ours.ids.len())
     }
 
-    /// Sessions that have to be looked at by `now`, earliest first.
-    pub(crate) fn due(&self, now: Timestamp) -> Vec<Arc<Session>> {
+    /// Sessions whose status has to be looked at by `now`, earliest first.
+    pub(crate) fn overdue(&self, now: Timestamp) -> Vec<Arc<Session>> {
         let inner = self.read();
-        inner
-            .wakes
-            .iter()
-            .take_while(|(at, _)| *at <= now)
-            .filter_map(|(_, id)| inner.sessions.get(id)?.borrow().clone())
-            .collect()
+        inner.up_to(&inner.deadlines, now).collect()
     }
 
-    /// When the next session has to be looked at.
-    pub(crate) fn next_wake(&self) -> Option<Timestamp> {
-        self.read().wakes.first().map(|(at, _)| *at)
+    /// When the status of a session has to be looked at next.
+    pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
+        self.read().deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// At most `limit` sessions of an organisation whose deletes are due by `now`, earliest first.
+    pub(crate) fn deletes_due(&self, org: OrgId, now: Timestamp, limit: usize) -> Vec<Arc<Session>> {
+        let inner = self.read();
+        inner.deletes.get(&org).map(|deletes| inner.up_to(deletes, now).take(limit).collect()).unwrap_or_default()
+    }
+
+    /// When the next delete of each organisation is due.
+    pub(crate) fn next_deletes(&self) -> Vec<(OrgId, Timestamp)> {
+        let inner = self.read();
+        inner.deletes.iter().filter_map(|(org, deletes)| Some((*org, deletes.first()?.0))).collect()
     }
 
     /// Every session there is.
@@ -198,6 +209,30 @@ impl Views {
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Inner> {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn forget_times(&mut self, session: &Session) {
+        if let Some(at) = session.status.deadline() {
+            self.deadlines.remove(&(at, session.id));
+        }
+        if let Some(at) = session.delete_due()
+            && let Some(deletes) = self.deletes.get_mut(&session.org)
+        {
+            deletes.remove(&(at, session.id));
+            if deletes.is_empty() {
+                self.deletes.remove(&session.org);
+            }
+        }
+    }
+
+    fn up_to<'a>(
+        &'a self,
+        times: &'a BTreeSet<(Timestamp, SessionId)>,
+        now: Timestamp,
+    ) -> impl Iterator<Item = Arc<Session>> + 'a {
+        times.iter().take_while(move |(at, _)| *at <= now).filter_map(|(_, id)| self.sessions.get(id)?.borrow().clone())
     }
 }
 
@@ -222,7 +257,7 @@ fn hash(text: &str) -> [u8; 32] {
 mod test {
     use std::time::Duration;
 
-    use portcullis_core::{Names, Status, session::FailureCause};
+    use portcullis_core::{Intent, Names, Status, session::FailureCause};
 
     use super::*;
 
@@ -276,19 +311,36 @@ mod test {
     }
 
     #[test]
-    fn wakes_follow_the_sessions() {
+    fn deadlines_follow_the_sessions() {
         let views = Views::default();
         let mut waiting = session(1, 1);
         let attempt = waiting.last_attempt.next();
         let deadline = Timestamp::from_millis(100);
         waiting.status = Status::Starting { attempt, deadline };
         views.publish(&Arc::new(waiting.clone()));
-        assert_eq!(views.next_wake(), Some(deadline));
-        assert_eq!(views.due(Timestamp::from_millis(99)).len(), 0);
-        assert_eq!(views.due(deadline.after(Duration::from_millis(1))).len(), 1);
+        assert_eq!(views.next_deadline(), Some(deadline));
+        assert_eq!(views.overdue(Timestamp::from_millis(99)).len(), 0);
+        assert_eq!(views.overdue(deadline.after(Duration::from_millis(1))).len(), 1);
         waiting.generation = 2;
         waiting.status = Status::Failed { cause: FailureCause::StartTimeout };
         views.publish(&Arc::new(waiting));
-        assert_eq!(views.next_wake(), None);
+        assert_eq!(views.next_deadline(), None);
+    }
+
+    #[test]
+    fn pending_deletes_follow_the_sessions() {
+        let views = Views::default();
+        let due = Timestamp::from_millis(100);
+        let mut leaving = session(1, 1);
+        leaving.intent = Intent::Removed { due, reason: String::new(), since: due, was_running: false };
+        views.publish(&Arc::new(leaving.clone()));
+        assert_eq!(views.next_deletes(), [(ORG, due)]);
+        assert_eq!(views.deletes_due(ORG, Timestamp::from_millis(99), 8).len(), 0);
+        assert_eq!(views.deletes_due(ORG, due, 8).len(), 1);
+        assert_eq!(views.deletes_due(ORG, due, 0).len(), 0);
+        leaving.generation = 2;
+        leaving.intent = Intent::Stopped;
+        views.publish(&Arc::new(leaving));
+        assert_eq!(views.next_deletes(), []);
     }
 }

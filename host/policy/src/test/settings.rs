@@ -1,6 +1,8 @@
 //! Settings and the schemas that plugins give for them.
 
-use portcullis_core::{Mode, PluginClass};
+use std::time::Duration;
+
+use portcullis_core::{Mode, OrgId, PluginClass};
 use portcullis_testing::Guest;
 
 use super::{bind_with, org_id, runtime};
@@ -88,7 +90,7 @@ async fn a_pattern_costs_no_more_than_its_text() {
     let runtime = runtime();
     let hungry = r#"{ "properties": { "a": { "pattern": "^(a|a|a|aa)*$" } } }"#;
     let settings = format!("{{ \"a\": \"{}!\" }}", "a".repeat(60_000));
-    let error = runtime.check_schema(Some(hungry), &settings).await.unwrap_err();
+    let error = runtime.check_schema(Some(hungry), &settings, org_id()).await.unwrap_err();
     assert!(matches!(error, SettingsError::Refused { problems } if problems[0].field == "/a"));
 }
 
@@ -96,8 +98,20 @@ async fn a_pattern_costs_no_more_than_its_text() {
 async fn problems_are_few_and_short() {
     let many = format!("[{}]", vec!["\"x\""; 1_000].join(","));
     let integers = r#"{ "items": { "type": "integer" } }"#;
-    let error = runtime().check_schema(Some(integers), &many).await.unwrap_err();
+    let error = runtime().check_schema(Some(integers), &many, org_id()).await.unwrap_err();
     let SettingsError::Refused { problems } = error else { panic!("{error}") };
     assert_eq!(problems.len(), 32);
     assert!(problems.iter().all(|problem| problem.message.len() <= 1024));
+}
+
+/// The story: a schema was found that takes seconds to judge some settings, and every request to change a binding began another process for it.
+#[tokio::test]
+async fn an_organisation_has_one_judged_at_a_time_and_is_in_nobodys_way() {
+    let runtime = runtime();
+    let judge = |org| runtime.check_schema(Some("true"), "{}", org);
+    let judging = runtime.judging().take(org_id()).await;
+    assert!(tokio::time::timeout(Duration::ZERO, judge(org_id())).await.is_err(), "it waits");
+    assert_eq!(judge(OrgId::from_bytes([9; 16])).await, Ok(()));
+    drop(judging);
+    assert_eq!(judge(org_id()).await, Ok(()));
 }

@@ -37,3 +37,13 @@ pub(crate) fn choosing(slug: &str) -> Vec<u8> {
     );
     Guest::gate(&body).data(slug).named("choosing").build()
 }
+
+/// Puts off whatever is asked by so many milliseconds from now.
+pub(crate) fn putting_off(millis: u32) -> Vec<u8> {
+    let body = format!(
+        "(i32.store8 (i32.const {ANSWER}) (i32.const 2))
+         (i64.store offset=8 (i32.const {ANSWER}) (i64.add (i64.load offset=16 (local.get $args)) (i64.const {millis})))
+         i32.const {ANSWER}"
+    );
+    Guest::gate(&body).named("putting-off").build()
+}

@@ -6,6 +6,7 @@ mod bounds;
 mod clock;
 mod contract;
 mod credentials;
+mod due;
 mod follow;
 mod guests;
 mod idempotency;
