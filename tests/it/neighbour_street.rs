@@ -35,6 +35,9 @@ pub(crate) struct Street {
     gateway: Gateway,
     attacker: Org,
     honest: Org,
+    /// What each attacking request is about, and each honest client.
+    attacked: Vec<String>,
+    served: Vec<String>,
 }
 
 /// How long requests took.
@@ -68,16 +71,17 @@ impl Street {
         let hooks = |plugin: &str| json!({ "plugin": plugin, "hooks": ["session.labels"] });
         attacker.client.post("/api/v1/bindings", &hooks(&burning)).await.expect(201);
         honest.client.post("/api/v1/bindings", &hooks(&allowing)).await.expect(201);
-        Self { gateway, attacker, honest }
+        let attacked = labels_of_sessions(&attacker, ATTACKERS).await;
+        let served = labels_of_sessions(&honest, HONEST).await;
+        Self { gateway, attacker, honest, attacked, served }
     }
 
     /// So many honest requests by each of the honest clients, every one of which must be served.
     pub(crate) async fn honest(&self, requests: u32) -> Times {
         let mut clients = JoinSet::new();
-        for _ in 0..HONEST {
+        for path in self.served.clone() {
             let org = self.honest.clone();
             clients.spawn(async move {
-                let path = format!("/api/v1/sessions/{}/labels", org.session().await);
                 let mut times = Times::default();
                 for n in 0..requests {
                     let began = Instant::now();
@@ -97,9 +101,8 @@ impl Street {
     pub(crate) async fn under_attack(&self, requests: u32) -> (Times, u64) {
         let (over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut attackers = JoinSet::new();
-        for _ in 0..ATTACKERS {
+        for path in self.attacked.clone() {
             let (org, over, answered) = (self.attacker.clone(), Arc::clone(&over), Arc::clone(&answered));
-            let path = format!("/api/v1/sessions/{}/labels", org.session().await);
             attackers.spawn(async move {
                 let mut n = 0_u64;
                 while !over.load(Ordering::Relaxed) {
@@ -121,4 +124,13 @@ impl Street {
         assert!(!self.gateway.stderr().contains("panicked"), "{}", self.gateway.stderr());
         (times, answered.load(Ordering::Relaxed))
     }
+}
+
+/// Makes sessions, and tells where the labels of each are.
+async fn labels_of_sessions(org: &Org, count: usize) -> Vec<String> {
+    let mut paths = Vec::with_capacity(count);
+    for _ in 0..count {
+        paths.push(format!("/api/v1/sessions/{}/labels", org.session().await));
+    }
+    paths
 }

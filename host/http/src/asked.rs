@@ -259,7 +259,7 @@ pub(crate) enum Answer {
     /// An operation ended; the session is as of after the wait.
     Operated(Done),
     /// A deletion reached its end.
-    Gone,
+    Gone(Option<DecisionId>),
     Session(Arc<Session>),
     Sessions(Page<Arc<Session>>),
     RatePolicy {
@@ -319,7 +319,7 @@ impl Answer {
     pub(crate) fn decision(&self) -> Option<DecisionId> {
         match self {
             Self::Operated(done) | Self::Dispatched(Dispatched::Done(done)) => done.decision,
-            Self::Dispatched(Dispatched::Queued { decision, .. }) => *decision,
+            Self::Dispatched(Dispatched::Queued { decision, .. }) | Self::Gone(decision) => *decision,
             _ => None,
         }
     }

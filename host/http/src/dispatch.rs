@@ -346,7 +346,7 @@ async fn wait(front: &Front, permit: &Permit, done: Done, then: WaitFor) -> Answ
         _ => return Answer::Operated(done),
     };
     match waited {
-        Waited::Gone if matches!(then, WaitFor::Gone(_)) => Answer::Gone,
+        Waited::Gone if matches!(then, WaitFor::Gone(_)) => Answer::Gone(done.decision),
         Waited::Gone => Answer::Operated(Done { session: None, ..done }),
         Waited::Reached(session) | Waited::TimedOut(session) => {
             Answer::Operated(Done { session: Some(session), ..done })

@@ -4,6 +4,7 @@
 //! The deadline is an outer cap on wall time: the guest yields at every tick of the engine's epoch, and the clock is looked at then.
 //! Refused memory does not stop it; what it does about that usually does.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -174,7 +175,15 @@ impl Runtime {
         let at_tick = Arc::clone(&turns);
         store.epoch_deadline_callback(move |_| at_tick.at_tick());
         let outcome = match store.set_fuel(budget.fuel) {
-            Ok(()) => tokio::time::timeout(turns.longest(), ask(plugin, &mut store, question)).await,
+            Ok(()) => {
+                let asking = async {
+                    turns.begin().await?;
+                    ask(plugin, &mut store, question).await
+                };
+                let mut asking = pin!(asking);
+                let asking = std::future::poll_fn(|context| turns.poll(asking.as_mut(), context));
+                tokio::time::timeout(turns.longest(), asking).await
+            }
             Err(error) => Ok(Err(error)),
         };
 

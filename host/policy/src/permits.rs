@@ -27,10 +27,20 @@ pub(crate) struct Permit {
     _all: OwnedSemaphorePermit,
 }
 
+/// A place among an organisation's own that nobody has among all; ends when dropped.
+pub(crate) struct OwnPermit {
+    _own: OwnedSemaphorePermit,
+}
+
 impl Permit {
     /// Whose permit it is.
     pub(crate) fn org(&self) -> OrgId {
         self.org
+    }
+
+    /// Gives the place among all back, and keeps that among the organisation's own.
+    pub(crate) fn into_own(self) -> OwnPermit {
+        OwnPermit { _own: self._own }
     }
 }
 

@@ -2,22 +2,40 @@
 //!
 //! Most calls end within a tick or two and hear nothing of this. Whoever goes on needs a slice for every further tick, and gives it back at its end.
 //! There are fewer slices than cores, so that plugins that compute leave a core to everything else, and an organisation has only some of them,
-//! so that its calls wait for each other sooner than another's wait for them.
+//! so that its calls wait for each other sooner than another's wait for them. An organisation that has lately taken slices is in debt,
+//! and needs one for the beginning of a call, too: many calls that are long together would hold up others as well as one that is.
+//! And while other organisations are being served, it rests after each of its slices.
 //!
 //! Waiting counts against no plugin: the wall time of a call is the time in which it ran.
 
+use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use portcullis_core::{OrgId, PluginFailure};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use wasmtime::{Trap, UpdateDeadline};
 
 use crate::permits::{Permit, Permits};
+
+/// The most slices that an organisation is remembered to have taken.
+const MOST_DEBT: u32 = 32;
+
+/// How many times as long as a slice an organisation rests after it while others are being served.
+const REST: u32 = 2;
+/// For how long after a call its organisation counts as being served.
+const SERVED: Duration = Duration::from_millis(100);
 
 /// The slices of all organisations.
 pub(crate) struct Slices {
     permits: Permits,
     patience: Duration,
+    /// The organisation that called last, and the one that did before it; each with when.
+    callers: Mutex<[Option<(OrgId, Instant)>; 2]>,
+    /// How many slices an organisation has taken lately; a call that needed none takes one off.
+    debts: Mutex<HashMap<OrgId, u32>>,
 }
 
 /// A call waited for its slices for longer than anybody is made to wait.
@@ -26,10 +44,52 @@ pub(crate) struct Slices {
 pub(crate) struct Starved;
 
 impl Slices {
-    /// Slices for a machine with so many cores. A call waits for its slices no longer than `patience` in all.
+    /// Slices for a machine with so many cores. A call waits for one no longer than `patience`.
     pub(crate) fn new(cores: usize, patience: Duration) -> Self {
         let slices = cores.saturating_sub(1).max(1);
-        Self { permits: Permits::new(slices, slices.div_ceil(2), patience), patience }
+        Self {
+            permits: Permits::new(slices, slices.div_ceil(2), patience),
+            patience,
+            callers: Mutex::default(),
+            debts: Mutex::default(),
+        }
+    }
+
+    fn called(&self, org: OrgId, now: Instant) {
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if callers[0].is_some_and(|(last, _)| last != org) {
+            callers[1] = callers[0];
+        }
+        callers[0] = Some((org, now));
+    }
+
+    fn serves_others(&self, org: OrgId, now: Instant) -> bool {
+        let callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        callers.iter().flatten().any(|(caller, when)| *caller != org && now.saturating_duration_since(*when) < SERVED)
+    }
+
+    fn is_in_debt(&self, org: OrgId) -> bool {
+        self.debts().contains_key(&org)
+    }
+
+    fn charge(&self, org: OrgId) {
+        let mut debts = self.debts();
+        let debt = debts.entry(org).or_default();
+        *debt = (*debt + 1).min(MOST_DEBT);
+    }
+
+    fn forgive(&self, org: OrgId) {
+        let mut debts = self.debts();
+        if let Some(debt) = debts.get_mut(&org) {
+            *debt -= 1;
+            if *debt == 0 {
+                debts.remove(&org);
+            }
+        }
+    }
+
+    fn debts(&self) -> MutexGuard<'_, HashMap<OrgId, u32>> {
+        self.debts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -46,15 +106,42 @@ pub(crate) struct Turns {
 #[derive(Default)]
 struct Taken {
     ticks: u32,
-    slice: Option<Permit>,
+    slice: Option<Slice>,
     waited: Duration,
     starved: bool,
+}
+
+/// The right to run until the next tick.
+struct Slice {
+    permit: Permit,
+    since: Instant,
 }
 
 impl Turns {
     /// The turns of a call of `org` that may run for `wall`.
     pub(crate) fn new(slices: &Arc<Slices>, org: OrgId, wall: Duration) -> Arc<Self> {
-        Arc::new(Self { slices: Arc::clone(slices), org, wall, began: Instant::now(), taken: Mutex::default() })
+        let began = Instant::now();
+        slices.called(org, began);
+        Arc::new(Self { slices: Arc::clone(slices), org, wall, began, taken: Mutex::default() })
+    }
+
+    /// Waits until the call may begin.
+    pub(crate) async fn begin(&self) -> Result<(), Starved> {
+        if self.slices.is_in_debt(self.org) {
+            self.wait(None, true).await;
+        }
+        if self.taken().starved { Err(Starved) } else { Ok(()) }
+    }
+
+    /// Lets the call go on for as long as it does without waiting.
+    ///
+    /// With a slice it goes on beside the executor, whose other tasks need not wait for the slice's end.
+    pub(crate) fn poll<F: Future>(&self, call: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let has_slice = self.taken().slice.is_some();
+        if has_slice && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+            return tokio::task::block_in_place(|| call.poll(context));
+        }
+        call.poll(context)
     }
 
     /// For how long the call can be under way: while it runs, and while it waits for its turns.
@@ -83,25 +170,68 @@ impl Turns {
         }
         taken.ticks += 1;
         // The first tick may come at once. Only the second says that the call has run for the time between two.
-        let needs_slice = taken.ticks > 1;
-        taken.slice = None;
+        let is_long = taken.ticks > 1;
+        let needs_slice = is_long || taken.slice.is_some();
+        let ended = taken.slice.take();
         drop(taken);
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(Arc::clone(self).wait(needs_slice))))
+        if is_long {
+            self.slices.charge(self.org);
+        }
+        let turns = Arc::clone(self);
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(async move { turns.wait(ended, needs_slice).await })))
     }
 
-    /// Lets others run, and waits for the next slice.
-    async fn wait(self: Arc<Self>, needs_slice: bool) {
+    /// Waits for the next slice, and lets others run.
+    async fn wait(&self, ended: Option<Slice>, needs_slice: bool) {
         let began = Instant::now();
+        if let Some(rest) = ended.and_then(|slice| self.rest(slice, self.is_contended())) {
+            rest.await;
+        }
+        if needs_slice {
+            let slice = self.slices.permits.take(self.org).await;
+            let mut taken = self.taken();
+            taken.starved = slice.is_none();
+            taken.slice = slice.map(|permit| Slice { permit, since: Instant::now() });
+        }
         tokio::task::yield_now().await;
-        let slice = if needs_slice { self.slices.permits.take(self.org).await } else { None };
-        let mut taken = self.taken();
-        taken.waited += began.elapsed();
-        taken.starved = needs_slice && slice.is_none();
-        taken.slice = slice;
+        self.taken().waited += began.elapsed();
+    }
+
+    fn is_contended(&self) -> bool {
+        self.slices.serves_others(self.org, Instant::now())
+    }
+
+    /// What has to pass before the organisation has another slice in the place of one that ended.
+    fn rest(&self, ended: Slice, contended: bool) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let Slice { permit, since } = ended;
+        let long = since.elapsed() * REST;
+        contended.then(|| {
+            let own = permit.into_own();
+            async move {
+                tokio::time::sleep(long).await;
+                drop(own);
+            }
+        })
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turns {
+    fn drop(&mut self) {
+        let mut taken = self.taken();
+        let (is_short, ended) = (taken.ticks <= 1, taken.slice.take());
+        drop(taken);
+        if is_short {
+            self.slices.forgive(self.org);
+        }
+        if let (Some(rest), Ok(executor)) =
+            (ended.and_then(|slice| self.rest(slice, self.is_contended())), Handle::try_current())
+        {
+            executor.spawn(rest);
+        }
     }
 }
 
@@ -134,7 +264,7 @@ mod test {
         assert_eq!(tick(&one).await, Ok(()));
         assert_eq!(tick(&other).await, Ok(()));
         // Two cores have one slice, and the first call has it now.
-        tick(&one).await.unwrap_or_default();
+        assert_eq!(tick(&one).await, Ok(()));
         assert!(one.taken().slice.is_some());
         assert_eq!(tick(&other).await, Err("starved".to_owned()));
         assert_eq!(tick(&other).await, Err(Starved.to_string()));
@@ -176,6 +306,56 @@ mod test {
             had.push(turns.taken().slice.is_some());
         }
         assert_eq!(had, [true, true, false, true]);
+    }
+
+    #[tokio::test]
+    async fn whoever_took_slices_needs_one_to_begin_until_as_many_calls_took_none() {
+        let slices = Arc::new(Slices::new(2, Duration::ZERO));
+        let begins = async |of| {
+            let turns = turns(&slices, of);
+            turns.begin().await.is_ok() && turns.taken().slice.is_some()
+        };
+        assert!(!begins(1).await, "nobody needs one at first");
+        let long = turns(&slices, 1);
+        for _ in 0..4 {
+            tick(&long).await.unwrap();
+        }
+        assert!(turns(&slices, 1).begin().await.is_err(), "the long call has the only slice");
+        drop(long);
+        // Three slices were taken; the call that found none took one off when it ended.
+        assert_eq!([begins(1).await, begins(1).await, begins(1).await], [true, true, false]);
+    }
+
+    /// The story: one organisation's plugin computed all the time. It had the only slice of two cores, and that was half of the machine.
+    #[tokio::test]
+    async fn an_organisation_that_rests_leaves_its_slice_to_others() {
+        let slices = Arc::new(Slices::new(2, Duration::ZERO));
+        let one = turns(&slices, 1);
+        for _ in 0..2 {
+            tick(&one).await.unwrap();
+        }
+        let slice = one.taken().slice.take().unwrap();
+        let resting = one.rest(slice, true).unwrap();
+        assert!(slices.permits.take(org(1)).await.is_none());
+        assert!(slices.permits.take(org(2)).await.is_some());
+        drop(resting);
+        let permit = slices.permits.take(org(1)).await.unwrap();
+        assert!(one.rest(Slice { permit, since: Instant::now() }, false).is_none(), "nobody else is there");
+        assert!(slices.permits.take(org(1)).await.is_some());
+    }
+
+    #[test]
+    fn others_are_served_for_a_while_after_their_calls() {
+        let slices = Slices::new(2, Duration::ZERO);
+        let began = Instant::now();
+        let later = |millis| began + Duration::from_millis(millis);
+        slices.called(org(1), began);
+        assert!(!slices.serves_others(org(1), began));
+        slices.called(org(2), later(1));
+        slices.called(org(1), later(90));
+        slices.called(org(1), later(95));
+        assert!(slices.serves_others(org(1), later(100)) && !slices.serves_others(org(1), later(102)));
+        assert!(slices.serves_others(org(2), later(194)) && !slices.serves_others(org(2), later(196)));
     }
 
     #[tokio::test]

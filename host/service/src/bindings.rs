@@ -249,6 +249,9 @@ fn settings_error(error: SettingsError) -> ServiceError {
         SettingsError::Refused { problems } => ServiceError::Settings {
             problems: problems.into_iter().map(|problem| (problem.field, problem.message)).collect(),
         },
+        SettingsError::Unjudged { why } => ServiceError::Settings {
+            problems: vec![(String::new(), format!("the plugin's schema cannot judge them: {why}"))],
+        },
         SettingsError::Failed(PluginFailure::Overloaded) => ServiceError::Busy { retry_after: BUSY_RETRY },
         error => ServiceError::Invalid { field: "settings", message: error.to_string() },
     }

@@ -35,8 +35,31 @@ pub struct Signature {
 /// What is signed: the format's name and the component's SHA-256 in hexadecimal, a line each.
 #[must_use]
 pub fn signed_text(digest: &[u8; 32]) -> String {
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("portcullis-plugin-v1\n{hex}\n")
+    format!("portcullis-plugin-v1\n{}\n", hex(digest))
+}
+
+/// The y coordinates of the curve's points of small order, in hexadecimal; the last two are in a form that is not the shortest.
+/// Under such a key, signatures can be made that hold for anything, without any private key.
+const LOW_ORDER: [&str; 7] = [
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+];
+
+/// Whether anybody can sign under a key.
+fn has_low_order(key: &[u8; 32]) -> bool {
+    let mut y = *key;
+    // The highest bit is the sign of x.
+    y[31] &= 0x7f;
+    LOW_ORDER.contains(&hex(&y).as_str())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Service {
@@ -57,7 +80,17 @@ impl Service {
             let message = "publicKey must be the 32 bytes of an ed25519 public key, in base64".to_owned();
             ServiceError::Invalid { field: "publicKey", message }
         })?;
+        if has_low_order(&public_key) {
+            let message = "publicKey is one of the keys under which anybody can sign".to_owned();
+            return Err(ServiceError::Invalid { field: "publicKey", message });
+        }
         let (org, now) = (permit.target().org, self.now());
+        let known = self.store.snapshot()?.publishers(org)?;
+        if known.iter().any(|publisher| publisher.public_key == public_key) {
+            // Under two names, it would still be trusted when one of them is removed.
+            let message = "another publisher has this publicKey".to_owned();
+            return Err(ServiceError::Invalid { field: "publicKey", message });
+        }
         let id = mint::id(PublisherId::new, now);
         let publisher = Publisher { id, org, name: new.name, public_key, created_at: now };
         let mut commit = Commit::new(org, now);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use portcullis_core::{BindingId, DecisionId, EventId, Grant, KeyId, OrgId, SessionId, Timestamp};
+use portcullis_core::{BindingId, DecisionId, EventId, Grant, KeyId, OperationKind, OrgId, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -225,6 +225,7 @@ impl Fixture {
                 as_text(other);
             }
         }
+        check_operation(&operation)?;
         canonical(&mut operation);
         Ok(operation)
     }
@@ -369,6 +370,29 @@ fn pairs(object: &Value) -> Value {
         if value.is_number() { json!([key, value]) } else { json!({ "key": key, "value": value }) }
     };
     fields.iter().map(pair).collect()
+}
+
+/// Checks that there is such an operation, and that its detail is the one that the gateway gives it.
+/// Operations of later gateways have the detail `other`, so with it every name will do.
+fn check_operation(operation: &Value) -> Result<(), FixtureError> {
+    let (name, detail) = (operation["name"].as_str().unwrap_or_default(), &operation["detail"]);
+    let case = detail.as_str().or_else(|| detail.as_object()?.keys().next().map(String::as_str)).unwrap_or_default();
+    let refused = |why| Err(FixtureError::Value { place: "operation".to_owned(), why });
+    let kind = OperationKind::from_name(name).filter(|kind| kind.row().hookable);
+    let expected = match kind {
+        None if case == "other" => return Ok(()),
+        None => return refused(format!("there is no operation {name:?} that policy is asked about")),
+        Some(kind) if portcullis_service::is_scannable(kind) => "plain".to_owned(),
+        Some(
+            OperationKind::SessionCreate
+            | OperationKind::SessionPairingCode
+            | OperationKind::SessionLabels
+            | OperationKind::SessionRatePolicy
+            | OperationKind::MessageSend,
+        ) => name.replace('.', "-"),
+        Some(_) => "other".to_owned(),
+    };
+    if case == expected { Ok(()) } else { refused(format!("{name} has the detail {expected:?}, and not {case:?}")) }
 }
 
 /// Labels within an operation as the contract has them.

@@ -165,6 +165,10 @@ async fn bind(
         }
     };
     terminal::say(&format!("{}  version {}  {}", text(&binding, "id"), binding["version"], text(&binding, "mode")));
+    if let Some(grants) = binding["grants"].as_array().filter(|grants| !grants.is_empty()) {
+        let grants: Vec<_> = grants.iter().filter_map(Value::as_str).collect();
+        terminal::say(&format!("it is granted {}", grants.join(", ")));
+    }
     if text(&binding, "mode") == "monitor" {
         terminal::say("its answers are recorded and not applied; --mode enforce lets them count");
     }

@@ -210,7 +210,7 @@ pub(crate) fn confirmation(prompts: &[Prompt], token: Option<&Secret>, rejected:
 
 /// What only was to be tried: the verdict, in the words that all dialects share.
 pub(crate) fn dry_run(verdict: &Verdict) -> Value {
-    json!(router::DryRunView { dry_run: true, verdict: router::verdict(verdict) })
+    json!(router::DryRunView { dry_run: true, verdict: router::tried(verdict) })
 }
 
 /// Whole seconds, rounded up: who comes back then does not come too early.

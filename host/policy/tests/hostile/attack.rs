@@ -164,7 +164,7 @@ pub(crate) async fn check_within(config: RuntimeConfig, attacks: &[Attack]) {
     assert!(grown < 64 << 20, "two more rounds left {} MiB behind", grown >> 20);
 }
 
-async fn round(runtime: &Runtime, (gate_fuel, background_fuel): (u64, u64), attacks: &[Attack]) {
+async fn round(runtime: &Arc<Runtime>, (gate_fuel, background_fuel): (u64, u64), attacks: &[Attack]) {
     let honest = bind(admit(runtime, Guest::allowing().named("honest").build()).await.unwrap(), &[]);
     let bytes = Guest::allowing().named("honest").build();
     let mut surprises = Vec::new();

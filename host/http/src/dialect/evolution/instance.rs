@@ -154,7 +154,7 @@ pub(super) fn logged_out(context: &EncodeContext<'_>, answer: Answer) -> Reply {
 /// 200 once the instance is gone; 202 while it waits to be deleted, or its deletion takes longer than the answer can wait.
 pub(super) fn deleted(context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let done = match answer {
-        Answer::Gone => return problem::success(StatusCode::OK, &json!({ "message": "Instance deleted" })),
+        Answer::Gone(_) => return problem::success(StatusCode::OK, &json!({ "message": "Instance deleted" })),
         Answer::Operated(done) => done,
         _ => return mismatch(),
     };

@@ -19,7 +19,15 @@ use crate::routes::EncodeContext;
 /// The words for how a decision can end.
 pub(crate) const ENDINGS: [&str; 6] = ["allowed", "denied", "confirmation-required", "deferred", "limited", "refused"];
 
+/// The parameters by which decisions are found.
+const FILTERS: [&str; 10] =
+    ["session", "operation", "verdict", "plugin", "binding", "since", "until", "limit", "cursor", "org"];
+
 pub(super) fn list(incoming: &Incoming) -> Result<Asked, Problem> {
+    // Whoever misspells a filter must not take all decisions for those that were looked for.
+    if let Some((unknown, _)) = incoming.query.iter().find(|(name, _)| !FILTERS.contains(&name.as_str())) {
+        return Err(Problem::invalid(format!("unexpected query parameter {unknown:?}")));
+    }
     let query = query(incoming)?;
     Ok(Asked::Decisions { query, before: decode::cursor(incoming)?, limit: decode::limit(incoming) })
 }

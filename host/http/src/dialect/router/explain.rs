@@ -129,6 +129,18 @@ pub(crate) enum VerdictView {
     },
 }
 
+/// What a dry run says: the verdict, but for what a caller has to type, which the question itself tells if it is not to be a secret.
+pub(crate) fn tried(of: &Verdict) -> VerdictView {
+    let mut view = verdict(of);
+    if let VerdictView::ConfirmationRequired { prompts } = &mut view {
+        for prompt in prompts.iter_mut().filter_map(Value::as_object_mut) {
+            let answer = prompt.remove("answer");
+            prompt.insert("answerRequired".to_owned(), json!(answer.is_some()));
+        }
+    }
+    view
+}
+
 /// What the answers of a chain fold to, in the words that all dialects share.
 pub(crate) fn verdict(verdict: &Verdict) -> VerdictView {
     match verdict {

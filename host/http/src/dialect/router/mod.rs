@@ -25,7 +25,7 @@ use crate::routes::{BodyBound, Decode, Encode, Route, SessionBy};
 
 pub(crate) use decisions::ENDINGS;
 pub(crate) use doc::doc;
-pub(crate) use explain::{DryRunView, verdict};
+pub(crate) use explain::{DryRunView, tried};
 pub(crate) use problem::{envelope, fault, refuse};
 pub(crate) use webhooks::EVENTS;
 

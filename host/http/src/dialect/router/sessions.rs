@@ -278,7 +278,7 @@ pub(super) fn listed(context: &EncodeContext<'_>, answer: Answer) -> Reply {
 /// 204 once the session is gone; 202 while it waits to be deleted or is being deleted.
 pub(super) fn deleted(context: &EncodeContext<'_>, answer: Answer) -> Reply {
     match answer {
-        Answer::Gone => Reply::empty(StatusCode::NO_CONTENT),
+        Answer::Gone(_) => Reply::empty(StatusCode::NO_CONTENT),
         Answer::Operated(done) => match (&done.outcome, &done.session) {
             (Outcome::DryRun(verdict), _) => dry_run(verdict),
             (_, Some(session)) => Reply::json(StatusCode::ACCEPTED, &SessionView::of(session, context)),

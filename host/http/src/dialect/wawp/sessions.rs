@@ -73,7 +73,7 @@ pub(super) fn logged_out(_context: &EncodeContext<'_>, answer: Answer) -> Reply 
 
 /// 200 once the session is gone; 202 while it waits to be deleted or is being deleted, which is a delete that is due now.
 pub(super) fn deleted(context: &EncodeContext<'_>, answer: Answer) -> Reply {
-    if let Answer::Gone = answer {
+    if let Answer::Gone(_) = answer {
         return match context.found {
             Some(session) => Reply::json(StatusCode::OK, &ended(session, "DELETED")),
             None => mismatch(),
