@@ -44,20 +44,6 @@ pub enum SettingsError {
     Failed(#[source] PluginFailure),
 }
 
-impl SettingsError {
-    /// The stable code.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::TooLarge { .. } => "settings_too_large",
-            Self::NotJson { .. } => "settings_not_json",
-            Self::Refused { .. } => "settings_refused",
-            Self::Unjudged { .. } => "settings_unjudged",
-            Self::Failed(failure) => failure.code(),
-        }
-    }
-}
-
 /// What is wrong with a field of settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettingsProblem {

@@ -103,7 +103,7 @@ async fn settings_are_judged_by_their_schema() {
     let error = runtime.check_schema(Some(schema), r#"{ "grace": 1 }"#, ORG).await.expect_err("it is no text");
     assert!(matches!(&error, SettingsError::Refused { problems } if problems[0].field == "/grace"), "{error:?}");
     let error = runtime.check_schema(Some(r#"{ "type": "nothing" }"#), "{}", ORG).await.expect_err("it is no schema");
-    assert_eq!(error.code(), "settings_unjudged");
+    assert!(matches!(error, SettingsError::Unjudged { .. }), "{error:?}");
 }
 
 /// Small schemas: one would take all of the time, and two are circles, which mean nothing and harm nobody.
@@ -122,7 +122,7 @@ async fn a_schema_that_takes_too_much_is_given_up() {
         "$defs": { "a": { "allOf": [{ "$ref": "#/$defs/b" }] }, "b": { "allOf": [{ "$ref": "#/$defs/a" }] } }
     }"##;
     let error = runtime.check_schema(Some(&doubling), "{}", ORG).await.expect_err("it would take years");
-    assert_eq!(error.code(), "settings_unjudged", "{error:?}");
+    assert!(matches!(error, SettingsError::Unjudged { .. }), "{error:?}");
     for circle in [itself, each_other] {
         assert_eq!(runtime.check_schema(Some(circle), "{}", ORG).await, Ok(()), "{circle}");
     }

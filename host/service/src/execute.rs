@@ -20,8 +20,10 @@ use crate::sending::Sent;
 use crate::undecided::{Undecided, Unsettled};
 use crate::{Service, ServiceError, administer, confirming, mint, webhooks};
 
-/// How often an operation is decided again because the session changed meanwhile.
-const TRIES: usize = 3;
+/// How often an operation is decided because what it rests on changed meanwhile.
+const TRIES: usize = 8;
+/// How often it is decided beside all others; from then on it stands in its organisation's line.
+const FREE_TRIES: usize = 2;
 /// When to come back after finding no place.
 pub(crate) const BUSY_RETRY: Duration = Duration::from_secs(1);
 /// How long a due delete waits after a gate failed or asked for more time than it named.
@@ -114,7 +116,11 @@ impl Service {
 
     /// Decides a question until a commit holds.
     pub(crate) async fn decide(self: &Arc<Self>, question: &Question) -> Result<Done, Undecided> {
-        for _ in 0..TRIES {
+        let mut turn = None;
+        for tried in 0..TRIES {
+            if tried == FREE_TRIES {
+                turn = Some(self.lines.stand(question.org).await.ok_or(Undecided::Failed(ServiceError::Contention))?);
+            }
             let case = self.case(question)?;
             if let Some(session) = case.session.as_ref().filter(|session| is_settled(question, session)) {
                 let outcome = match question.dry_run {
@@ -145,6 +151,7 @@ impl Service {
             self.tell_observers(question, case, &settled);
             return settled.map_err(Undecided::Failed);
         }
+        drop(turn);
         Err(Undecided::Failed(ServiceError::Contention))
     }
 

@@ -24,6 +24,7 @@ mod execute;
 mod facts;
 mod follow;
 mod keys;
+mod lines;
 mod links;
 mod messages;
 mod mint;
@@ -120,6 +121,8 @@ pub struct Service {
     clock: Arc<dyn Clock>,
     views: views::Views,
     places: Arc<admission::Places>,
+    /// Where operations stand that were overtaken.
+    lines: lines::Lines,
     /// Places of what shows something for a while, which are fewer.
     lingering: Arc<admission::Places>,
     chains: chain::Chains,
@@ -193,6 +196,7 @@ impl Service {
             clock,
             views,
             places: admission::Places::new(config.operations_in_all),
+            lines: lines::Lines::default(),
             lingering: admission::Places::new(config.operations_in_all.div_ceil(4)),
             chains: chain::Chains::default(),
             keyring,
