@@ -201,6 +201,9 @@ pub enum PluginFailure {
     /// The organisation's share of calls, or the runtime's, was taken.
     #[error("too many plugin calls were under way")]
     Overloaded,
+    /// What the plugin wants to keep, to be woken for or to ask for goes beyond its quota.
+    #[error("the plugin would have more keys, timers or requests than it may")]
+    Quota,
 }
 
 impl PluginFailure {
@@ -216,6 +219,7 @@ impl PluginFailure {
             Self::Unavailable => "plugin_unavailable",
             Self::Suspended => "plugin_suspended",
             Self::Overloaded => "plugin_overloaded",
+            Self::Quota => "plugin_quota",
         }
     }
 }

@@ -88,6 +88,10 @@ pub struct Quotas {
     pub plugins: u32,
     /// Plugin versions of the `large` class that exist.
     pub large_plugins: u32,
+    /// Keys that each plugin keeps.
+    pub kv_keys: u32,
+    /// Bytes that the keys and values of each plugin have together.
+    pub kv_bytes: u32,
     /// Bindings that exist.
     pub bindings: u32,
     /// Webhooks that exist.
@@ -105,6 +109,8 @@ impl Default for Quotas {
             keys: 100,
             plugins: 20,
             large_plugins: 4,
+            kv_keys: 1_000,
+            kv_bytes: 1024 * 1024,
             bindings: 50,
             webhooks: 100,
             queued_messages: 1000,

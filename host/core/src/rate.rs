@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{SessionId, Timestamp};
+use crate::{PluginId, SessionId, Timestamp};
 
 /// The policy that a session gets when nobody chose one.
 pub const DEFAULT_POLICY: &str = "standard_policy";
@@ -146,6 +146,36 @@ pub fn check_counter(session: SessionId) -> String {
     format!("check:{session}")
 }
 
+/// A counter of a plugin's own: whatever name it chooses, it counts in a space of its own.
+#[must_use]
+pub fn plugin_counter(plugin: PluginId, name: &str) -> String {
+    format!("plugin:{plugin}:{name}")
+}
+
+/// Whose a counter is; it goes with its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CounterOwner {
+    /// The organisation's.
+    Org,
+    /// A session's.
+    Session(SessionId),
+    /// A plugin's.
+    Plugin(PluginId),
+}
+
+impl CounterOwner {
+    /// The owner of the counter with this name.
+    #[must_use]
+    pub fn of(counter: &str) -> Self {
+        let owner = match counter.split_once(':') {
+            Some(("send" | "group" | "check", id)) => id.parse().ok().map(Self::Session),
+            Some(("plugin", rest)) => rest.split_once(':').and_then(|(id, _)| id.parse().ok()).map(Self::Plugin),
+            _ => None,
+        };
+        owner.unwrap_or(Self::Org)
+    }
+}
+
 impl RateLimits {
     /// What one send has to pass. The day's check is always among them, so that every send is counted
     /// and a stricter policy, chosen later, knows of it.
@@ -219,6 +249,20 @@ mod test {
             checks("strict"),
             [(Window::Sliding(10_000), 1), (Window::Sliding(60_000), 5), (Window::UtcDay, 200)]
         );
+    }
+
+    #[test]
+    fn a_counters_name_says_whose_it_is() {
+        let (session, plugin) = (SessionId::from_bytes([1; 16]), PluginId::from_bytes([2; 16]));
+        for counter in [send_counter(session), group_counter(session), check_counter(session)] {
+            assert_eq!(CounterOwner::of(&counter), CounterOwner::Session(session), "{counter}");
+        }
+        for name in ["deletes", "send:x", &send_counter(session), ""] {
+            assert_eq!(CounterOwner::of(&plugin_counter(plugin, name)), CounterOwner::Plugin(plugin), "{name}");
+        }
+        for counter in ["op:session.delete", "send", "send:nobody", "plugin:nobody:x", ""] {
+            assert_eq!(CounterOwner::of(counter), CounterOwner::Org, "{counter}");
+        }
     }
 
     #[test]

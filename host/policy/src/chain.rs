@@ -24,8 +24,8 @@ use crate::{Ask, CONTRACT, ClassBounds, Event, Link, Outcome, PaceUsage, Pacing,
 pub struct ChainRun {
     /// One answer for each link that was asked, in the order of the chain.
     pub answers: Vec<Answer>,
-    /// What the answers that count have read and written; the commit expects the former and applies the latter, in this order.
-    pub kv: Vec<KvAccess>,
+    /// What the answers that count have read and written, each with its binding; the commit expects the former and applies the latter, in this order.
+    pub kv: Vec<(BindingId, KvAccess)>,
     /// What the plugins logged.
     pub logs: Vec<LogLine>,
     context: Context,
@@ -334,7 +334,8 @@ impl ChainRun {
             _ => Err(PluginFailure::BadOutput),
         });
         if counts_for_something(link) && result.is_ok() {
-            self.kv.extend(state.kv.into_accesses(link.binding.plugin));
+            let accesses = state.kv.into_accesses(link.binding.plugin);
+            self.kv.extend(accesses.into_iter().map(|access| (link.binding.id, access)));
         }
         if !link.shadow {
             self.logs.extend(lines(link, state.log));

@@ -13,7 +13,7 @@ use portcullis_core::{
     KvChange, Labels, Operation, OrgId, PluginFailure, Principal, PrincipalKind, SessionId, Target, Timestamp,
 };
 use portcullis_policy::{Event, Link};
-use portcullis_store::{Commit, CommitError, Committed, ErrandChange, Expectation, QuotaKind, Write};
+use portcullis_store::{Commit, CommitError, Committed, ErrandChange, Expectation, KvQuota, QuotaKind, Write};
 use tokio::task::JoinSet;
 
 use crate::follow::{CallCase, Settles};
@@ -39,6 +39,9 @@ impl Service {
         }
         let has_errands = !commit.errands.is_empty();
         let org = commit.org;
+        if let Some(org) = self.org(org).filter(|_| !commit.kv.is_empty()) {
+            commit.kv_quota = KvQuota::from(&org.quotas);
+        }
         let changes_what_is_kept = commit.kv.iter().any(|access| access.change != KvChange::Keep);
         let committed = self.store.commit(commit).await?;
         if changes_what_is_kept {

@@ -129,19 +129,21 @@ impl Service {
                 };
                 return Ok(Done { session: Some(Arc::clone(session)), outcome, decision: None });
             }
-            let ruling = self.rule(question, &case).await?;
+            let mut ruling = self.rule(question, &case).await?;
             if question.dry_run {
-                // What policy lets through can still be refused.
-                if let (Verdict::Allowed(_) | Verdict::Deferred { .. }, Ok(due)) =
-                    (&ruling.verdict, plan::deferral(&ruling.verdict, &question.operation))
-                {
-                    let planned = plan::plan(&case, &ruling.operation, due, question, false)?;
-                    self.try_plan(question, &case, planned).await?;
-                }
-                return Ok(Done { session: case.session, outcome: Outcome::DryRun(ruling.verdict), decision: None });
+                return self.try_ruling(question, &case, ruling).await;
             }
-            let settled = match self.settle(question, &case, ruling).await {
-                Err(Unsettled::Conflict) => continue,
+            let settled = loop {
+                match self.settle(question, &case, &ruling).await {
+                    Err(Unsettled::Overdrawn(overdraft)) => {
+                        self.overdrawn(question, &case, &mut ruling, overdraft).await?;
+                    }
+                    settled => break settled,
+                }
+            };
+            let settled = match settled {
+                // A plugin that failed is not in the ruling that is settled.
+                Err(Unsettled::Conflict | Unsettled::Overdrawn(_)) => continue,
                 // A name that was made here and is taken is made anew; one that the caller chose is theirs to change.
                 Err(Unsettled::Failed(ServiceError::NameTaken)) if has_made_up_name(&question.operation) => continue,
                 Err(Unsettled::Wait(wait)) => return Err(Undecided::Wait(wait)),
@@ -172,7 +174,7 @@ impl Service {
     }
 
     /// Commits what the ruling comes to, and acts on it.
-    async fn settle(self: &Arc<Self>, question: &Question, case: &Case, ruling: Ruling) -> Result<Done, Unsettled> {
+    async fn settle(self: &Arc<Self>, question: &Question, case: &Case, ruling: &Ruling) -> Result<Done, Unsettled> {
         let mut commit = Commit::new(question.org, question.now);
         if question.org != OrgId::PLATFORM {
             commit.expect.push(Expectation::Org(Some(case.org.generation)));
@@ -189,7 +191,7 @@ impl Service {
         let allowance = match &ruling.verdict {
             Verdict::Denied { denials } => return self.veto(question, commit, denials.clone()).await,
             Verdict::ConfirmationRequired { prompts } => {
-                return Err(self.ask_back(question, commit, &ruling, prompts, case.session.as_deref()).await);
+                return Err(self.ask_back(question, commit, ruling, prompts, case.session.as_deref()).await);
             }
             Verdict::Deferred { allowance, .. } | Verdict::Allowed(allowance) => allowance,
         };
@@ -205,9 +207,9 @@ impl Service {
             Ok(planned) => planned,
             Err(error) => return self.refuse(question, commit, error, decision).await,
         };
-        confirming::use_up(question, &ruling, &mut commit);
+        confirming::use_up(question, ruling, &mut commit);
         self.end_errand(question, &mut commit);
-        commit.kv.clone_from(&ruling.kv);
+        commit.kv = ruling.kv.iter().map(|(_, access)| access.clone()).collect();
         match planned {
             Plan::Unchanged => {
                 commit.audit.push(question.audit(AuditOutcome::Unchanged, decision, None));
@@ -259,33 +261,6 @@ impl Service {
                 }
                 self.change(question, case, commit, moved, allowance, due, decision).await
             }
-        }
-    }
-
-    /// Whether the rows of a plan could be committed: names are free, and quotas have room.
-    async fn try_plan(&self, question: &Question, case: &Case, planned: Plan) -> Result<(), Undecided> {
-        let mut commit = Commit::new(question.org, question.now);
-        match planned {
-            Plan::Unchanged | Plan::Call(_) => return Ok(()),
-            Plan::Rows(rows) => rows.join(&mut commit),
-            Plan::Webhooks(mut rows) => {
-                commit.writes.extend(rows.session.take().map(Write::PutSession));
-                take_rows(&mut commit, rows);
-            }
-            Plan::Change(moved, rows) => {
-                if case.session.is_none() {
-                    commit.quotas.push(Quota { of: QuotaKind::Sessions, max: case.org.quotas.sessions });
-                }
-                commit.writes.push(Write::PutSession(moved.session));
-                take_rows(&mut commit, rows);
-            }
-        }
-        match self.store.check(commit).await.map_err(|error| own_quota(error.into(), case)) {
-            Ok(()) => Ok(()),
-            Err(Unsettled::Failed(ServiceError::NameTaken)) if has_made_up_name(&question.operation) => Ok(()),
-            Err(Unsettled::Failed(error)) => Err(error.into()),
-            // Somebody was faster; what they changed is the next try's to find out.
-            Err(Unsettled::Conflict | Unsettled::Wait(_)) => Ok(()),
         }
     }
 
@@ -436,7 +411,7 @@ fn stop(commit: &mut Commit, code: &str) {
 }
 
 /// A commit of several webhooks asks for fewer than the quota to be there before; the caller is told the quota.
-fn own_quota(error: Unsettled, case: &Case) -> Unsettled {
+pub(crate) fn own_quota(error: Unsettled, case: &Case) -> Unsettled {
     match error {
         Unsettled::Failed(ServiceError::Quota { of: "webhooks", .. }) => {
             ServiceError::Quota { of: "webhooks", max: case.org.quotas.webhooks }.into()
@@ -446,7 +421,7 @@ fn own_quota(error: Unsettled, case: &Case) -> Unsettled {
 }
 
 /// Puts changes of webhooks into a commit; what the caller is shown of them is handed back.
-fn take_rows(commit: &mut Commit, rows: webhooks::Rows) -> Vec<Webhook> {
+pub(crate) fn take_rows(commit: &mut Commit, rows: webhooks::Rows) -> Vec<Webhook> {
     commit.writes.extend(rows.writes);
     commit.expect.extend(rows.expect);
     commit.quotas.extend(rows.quota);
@@ -522,6 +497,6 @@ fn is_settled(question: &Question, session: &Session) -> bool {
     }
 }
 
-fn has_made_up_name(operation: &Operation) -> bool {
+pub(crate) fn has_made_up_name(operation: &Operation) -> bool {
     matches!(operation, Operation::SessionCreate(create) if create.instance_name.is_none())
 }

@@ -146,7 +146,8 @@ impl Service {
                     commit.idempotency = take_key(tracked, send, question.now);
                     commit.quotas.push(Quota { of: QuotaKind::QueuedMessages, max: case.org.quotas.queued_messages });
                     match self.commit(commit).await {
-                        Err(Unsettled::Conflict) => continue,
+                        // Nothing that a plugin could overdraw is kept before the message is sent.
+                        Err(Unsettled::Conflict | Unsettled::Overdrawn(_)) => continue,
                         Err(Unsettled::Failed(error)) => return Err(error),
                         Err(Unsettled::Wait(_)) | Ok(()) => {}
                     }
@@ -157,7 +158,7 @@ impl Service {
             };
             match denied {
                 Err(Unsettled::Failed(error)) => return Err(error),
-                Ok(_) | Err(Unsettled::Conflict | Unsettled::Wait(_)) => {}
+                Ok(_) | Err(Unsettled::Conflict | Unsettled::Wait(_) | Unsettled::Overdrawn(_)) => {}
             }
         }
         Err(ServiceError::Contention)

@@ -57,6 +57,10 @@ pub struct QuotaChange {
     pub plugins: Option<u32>,
     /// Plugin versions of the `large` class that exist.
     pub large_plugins: Option<u32>,
+    /// Keys that each plugin keeps.
+    pub kv_keys: Option<u32>,
+    /// Bytes that the keys and values of each plugin have together.
+    pub kv_bytes: Option<u32>,
     /// Bindings that exist.
     pub bindings: Option<u32>,
     /// Webhooks that exist.
@@ -69,12 +73,24 @@ pub struct QuotaChange {
 
 impl QuotaChange {
     fn apply(self, quotas: &mut Quotas) {
-        let Quotas { sessions, keys, plugins, large_plugins, bindings, webhooks, queued_messages, concurrency } =
-            quotas;
+        let Quotas {
+            sessions,
+            keys,
+            plugins,
+            large_plugins,
+            kv_keys,
+            kv_bytes,
+            bindings,
+            webhooks,
+            queued_messages,
+            concurrency,
+        } = quotas;
         *sessions = self.sessions.unwrap_or(*sessions);
         *keys = self.keys.unwrap_or(*keys);
         *plugins = self.plugins.unwrap_or(*plugins);
         *large_plugins = self.large_plugins.unwrap_or(*large_plugins);
+        *kv_keys = self.kv_keys.unwrap_or(*kv_keys);
+        *kv_bytes = self.kv_bytes.unwrap_or(*kv_bytes);
         *bindings = self.bindings.unwrap_or(*bindings);
         *webhooks = self.webhooks.unwrap_or(*webhooks);
         *queued_messages = self.queued_messages.unwrap_or(*queued_messages);

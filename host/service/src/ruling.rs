@@ -9,7 +9,7 @@ use portcullis_core::verdict::fold_confirmed;
 use portcullis_core::verdict::{Allowance, Amendment, Veto};
 use portcullis_core::{
     Answer, BindingId, DecisionId, DecisionRecord, DeliveryId, ErrandId, FollowUp, Hook, KvAccess, Labels, Operation,
-    OperationKind, Org, OrgId, Permit, Principal, PrincipalKind, RequestId, Session, Timestamp, Verdict,
+    OperationKind, Org, OrgId, Permit, PluginFailure, Principal, PrincipalKind, RequestId, Session, Timestamp, Verdict,
 };
 use portcullis_policy::{Ask, ChainRun, Confirmed, Link};
 use portcullis_store::{Snapshot, TallyChange};
@@ -137,8 +137,8 @@ pub(crate) struct Ruling {
     pub(crate) verdict: Verdict,
     /// The operation with all amendments.
     pub(crate) operation: Operation,
-    /// What plugins whose answers count have read and written.
-    pub(crate) kv: Vec<KvAccess>,
+    /// What plugins whose answers count have read and written, each under its binding.
+    pub(crate) kv: Vec<(BindingId, KvAccess)>,
     /// The record; none if no plugin was asked.
     pub(crate) record: Option<DecisionRecord>,
     /// The confirmation with which it was asked, if one was given that counts.
@@ -215,25 +215,7 @@ impl Service {
             }
         }
         let second = self.ask(links, question, case, amended.clone(), given).await;
-        let verdict = match fold_confirmed(&second.run.answers, answered(given)) {
-            Verdict::Allowed(mut allowance) => match unsettled(&allowance.patches, &amended) {
-                Some(veto) => veto,
-                None => {
-                    allowance.patches.clear();
-                    Verdict::Allowed(allowance)
-                }
-            },
-            Verdict::Deferred { until, reason, plugin, mut allowance } => {
-                match unsettled(&allowance.patches, &amended) {
-                    Some(veto) => veto,
-                    None => {
-                        allowance.patches.clear();
-                        Verdict::Deferred { until, reason, plugin, allowance }
-                    }
-                }
-            }
-            other => other,
-        };
+        let verdict = fold_last(&second.run.answers, &amended, given);
         (second, verdict)
     }
 
@@ -334,6 +316,33 @@ fn record(question: &Question, round: &Round, verdict: &Verdict) -> DecisionReco
         verdict: verdict.clone(),
         stopped: None,
     }
+}
+
+impl Ruling {
+    /// The same ruling, had the plugins of these bindings failed in its last round: what they wanted besides is dropped,
+    /// and what stands for their answers is folded anew.
+    pub(crate) fn failing(&mut self, question: &Question, bindings: &[BindingId], failure: PluginFailure) {
+        let Some(record) = &mut self.record else { return };
+        for answer in record.answers.iter_mut().filter(|answer| !answer.shadow && bindings.contains(&answer.binding)) {
+            answer.result = Err(failure);
+        }
+        self.kv.retain(|(binding, _)| !bindings.contains(binding));
+        self.questions = confirmation::Question::all_of(&record.answers);
+        self.verdict = refuse_unfit(fold_last(&record.answers, &self.operation, self.given.as_ref()), question);
+        record.verdict.clone_from(&self.verdict);
+    }
+}
+
+/// Folds the last round, whose patches must leave the operation as it is by now.
+fn fold_last(answers: &[Answer], operation: &Operation, given: Option<&Given>) -> Verdict {
+    let mut verdict = fold_confirmed(answers, answered(given));
+    if let Verdict::Allowed(allowance) | Verdict::Deferred { allowance, .. } = &mut verdict {
+        if let Some(veto) = unsettled(&allowance.patches, operation) {
+            return veto;
+        }
+        allowance.patches.clear();
+    }
+    verdict
 }
 
 /// A patch of the second round that still changes something is a disagreement between plugins.

@@ -71,7 +71,8 @@ impl Service {
             | PluginFailure::Fuel
             | PluginFailure::Deadline
             | PluginFailure::Memory
-            | PluginFailure::BadOutput => true,
+            | PluginFailure::BadOutput
+            | PluginFailure::Quota => true,
             // These are the host's doing, or its load's.
             PluginFailure::Unavailable | PluginFailure::Suspended | PluginFailure::Overloaded => false,
         };

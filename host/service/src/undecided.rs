@@ -3,6 +3,7 @@
 use portcullis_store::{CommitError, QuotaKind};
 
 use crate::execute::BUSY_RETRY;
+use crate::overdraft::Overdraft;
 use crate::turns::Wait;
 use crate::{ServiceError, StoreFailure};
 
@@ -36,6 +37,8 @@ pub(crate) enum Unsettled {
     Conflict,
     /// A rate limit is used up, and the caller has the patience to wait for it.
     Wait(Wait),
+    /// What a plugin wants besides goes beyond its quota; fold again without it.
+    Overdrawn(Overdraft),
     /// It is over.
     Failed(ServiceError),
 }
@@ -48,6 +51,9 @@ impl From<ServiceError> for Unsettled {
 
 impl From<CommitError> for Unsettled {
     fn from(error: CommitError) -> Self {
+        if let Some(overdraft) = Overdraft::of(&error) {
+            return Self::Overdrawn(overdraft);
+        }
         match error {
             CommitError::Conflict => Self::Conflict,
             CommitError::Quota { of, max } => Self::Failed(ServiceError::Quota { of: quota_name(of), max }),

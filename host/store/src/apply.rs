@@ -70,6 +70,7 @@ pub(crate) fn check(tables: &Tables<'_>, batch: &Batch<'_>, commit: &Prepared) -
     check_limits(tables, commit)?;
     plugins::check_secrets(tables, commit)?;
     timers::check(tables, commit)?;
+    errands::check(tables, commit)?;
     kv::check_quota(tables, commit)
 }
 
@@ -91,8 +92,9 @@ pub(crate) fn apply(
     }
     kv::apply(tables, commit)?;
     for counter in &commit.hits {
-        counters::hit(&mut tables.hits, org, counter, commit.now)?;
+        counters::hit(tables, org, counter, commit.now)?;
     }
+    counters::forget(tables, org, commit.now, commit.hits.len())?;
     for change in &commit.tallies {
         bindings::tally(tables, org, change)?;
     }

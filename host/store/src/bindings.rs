@@ -31,10 +31,10 @@ pub(crate) fn remove(
     remove_prefix(&mut tables.tallies, &Prefix::new(&[&id.to_bytes()]))?;
     let plugin = plugin_of(batch, org, &row, &value);
     everywhere(tables, counts, org, |tables, counts, org| {
-        if let Some(plugin) = plugin {
-            timers::remove_of_binding(tables, batch, org, plugin, id)?;
-        }
-        errands::remove_all(tables, counts, org, errands::Of::Binding(id.to_bytes()))
+        // What hangs on a damaged binding stays: nobody is asked for it any more, and it goes when it is due.
+        let Some(plugin) = plugin else { return Ok(()) };
+        timers::remove_of_binding(tables, batch, org, plugin, id)?;
+        errands::remove_all(tables, counts, org, errands::Of::Binding(plugin, id))
     })
 }
 

@@ -8,7 +8,7 @@ use std::fmt;
 use portcullis_core::{
     ApiKey, AuditEntry, Binding, BindingId, Confirmation, DecisionRecord, DeliveryId, DomainEvent, Errand, ErrandId,
     EventId, KvAccess, LimitCheck, MessageState, OperationKind, Org, OrgId, OutgoingMessage, PluginId, PluginVersion,
-    Publisher, PublisherId, Secret, Session, SessionId, Suspension, Timestamp, Webhook, WebhookId,
+    Publisher, PublisherId, Quotas, Secret, Session, SessionId, Suspension, Timestamp, Webhook, WebhookId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,8 @@ pub struct Commit {
     pub errands: Vec<ErrandChange>,
     /// What plugins read and change of their keys. What they saw joins the expectations.
     pub kv: Vec<KvAccess>,
+    /// How much each plugin may keep after this commit, if it changes anything of it.
+    pub kv_quota: KvQuota,
     /// How candidates have answered beside what is bound.
     pub tallies: Vec<TallyChange>,
     /// A fact that the organisation tells with this commit. It must not have told one under the same id within the last 30 days.
@@ -67,6 +69,7 @@ impl Commit {
             timers: Vec::new(),
             errands: Vec::new(),
             kv: Vec::new(),
+            kv_quota: KvQuota::default(),
             tallies: Vec::new(),
             fact: None,
             idempotency: None,
@@ -145,6 +148,28 @@ pub struct Quota {
     pub of: QuotaKind,
     /// There must be fewer than this, before the commit's own writes.
     pub max: u32,
+}
+
+/// How much one plugin may keep in an organisation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvQuota {
+    /// Keys.
+    pub keys: u32,
+    /// Bytes of keys and values together.
+    pub bytes: u64,
+}
+
+impl From<&Quotas> for KvQuota {
+    fn from(quotas: &Quotas) -> Self {
+        Self { keys: quotas.kv_keys, bytes: quotas.kv_bytes.into() }
+    }
+}
+
+impl Default for KvQuota {
+    /// That of an organisation for which nobody said otherwise.
+    fn default() -> Self {
+        Self::from(&Quotas::default())
+    }
 }
 
 /// The kinds of rows that are counted for quotas.
@@ -227,8 +252,8 @@ pub enum Write {
         /// The component.
         bytes: Vec<u8>,
     },
-    /// Remove all versions of a plugin, its keys, timers, errands and secrets, and the components that no other plugin here uses.
-    /// Of a plugin of the platform, keys, timers and errands go in every organisation.
+    /// Remove all versions of a plugin, its keys, timers, errands, counters and secrets, and the components that no other plugin here uses.
+    /// Of a plugin of the platform, keys, timers, errands and counters go in every organisation.
     RemovePlugin(PluginId),
     /// Remove one version of a plugin that has others, and its component if no other version here uses it.
     RemovePluginVersion {

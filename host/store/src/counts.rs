@@ -1,10 +1,10 @@
-//! How many rows of each kind an organisation has, so that a quota is one look and not a count.
+//! How many rows of each kind an organisation has, or a plugin in it, so that a quota is one look and not a count.
 
 use portcullis_core::OrgId;
 
 use crate::commit::QuotaKind;
 use crate::error::StoreFault;
-use crate::tables::Rows;
+use crate::tables::{Rows, part};
 
 /// How many rows of each kind an organisation has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,4 +48,18 @@ impl Counts {
         }
         Ok(())
     }
+}
+
+/// How many of a kind a plugin has in an organisation; `owner` is its key in a table that counts them.
+pub(crate) fn held(rows: &Rows<'_>, owner: &[u8]) -> Result<u32, StoreFault> {
+    Ok(rows.get(owner)?.and_then(|row| part(row.value(), 0)).map_or(0, u32::from_be_bytes))
+}
+
+/// Counts so many more, or fewer, for a plugin; who has none has no row.
+pub(crate) fn add(rows: &mut Rows<'_>, owner: &[u8], more: i32) -> Result<(), StoreFault> {
+    match held(rows, owner)?.saturating_add_signed(more) {
+        0 => rows.remove(owner)?,
+        left => rows.insert(owner, &left.to_be_bytes())?,
+    };
+    Ok(())
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use portcullis_core::{
     AuditEntry, AuditId, AuditOutcome, DecisionRecord, Intent, OperationKind, OrgId, PrincipalKind, Session, SessionId,
-    Timestamp, Verdict, rate::send_counter, verdict::Allowance,
+    Timestamp, Verdict, verdict::Allowance,
 };
 use redb::{Database, ReadableDatabase};
 use sha2::{Digest, Sha256};
@@ -26,7 +26,7 @@ use crate::keyring::Keyring;
 use crate::seal::{Envelope, hex, random};
 use crate::tables::{self, Prefix, Tables, heads, key, number, part, remove_prefix, session_of};
 use crate::writer::{CommitMode, begin};
-use crate::{confirmations, errands, kv, messages, timers, tokens, webhooks};
+use crate::{confirmations, counters, errands, kv, messages, timers, tokens, webhooks};
 
 /// What is left to be destroyed.
 struct Tombstone {
@@ -94,11 +94,10 @@ pub(crate) fn session(
     }
     remove_prefix(&mut tables.events, &own)?;
     timers::remove_of_session(tables, org, id)?;
-    errands::remove_all(tables, counts, org, errands::Of::Session(session))?;
+    errands::remove_all(tables, counts, org, errands::Of::Session(id))?;
     confirmations::remove_of_session(tables, counts, org, id)?;
     kv::remove_of_session(tables, org, id)?;
-    let counter = batch.ring.hashes.counter(org, &send_counter(id));
-    remove_prefix(&mut tables.hits, &Prefix::new(&[&org_part, &counter]))
+    counters::remove_of(tables, org, session)
 }
 
 /// Removes every row of an organisation.
@@ -146,6 +145,9 @@ pub(crate) fn org(
         &mut tables.confirmations_age,
         &mut tables.errands,
         &mut tables.errands_due,
+        &mut tables.errands_of_plugin,
+        &mut tables.errands_of_session,
+        &mut tables.request_counts,
         &mut tables.facts,
         &mut tables.facts_age,
         &mut tables.webhooks,
@@ -163,6 +165,7 @@ pub(crate) fn org(
         &mut tables.kv,
         &mut tables.kv_usage,
         &mut tables.hits,
+        &mut tables.hits_age,
         &mut tables.idempotency,
         &mut tables.idempotency_age,
     ] {

@@ -164,6 +164,12 @@ pub enum CommitError {
         /// The plugin.
         plugin: PluginId,
     },
+    /// A plugin would have asked for more operations that are still to be done than [`crate::REQUESTS_MAX`].
+    #[error("plugin {plugin} would wait for more operations than it may")]
+    RequestQuota {
+        /// The plugin.
+        plugin: PluginId,
+    },
     /// A plugin would have more secrets than [`crate::SECRETS_MAX`].
     #[error("plugin {plugin} would have more secrets than it may")]
     SecretQuota {

@@ -8,6 +8,7 @@ use std::collections::btree_map::Entry;
 
 use portcullis_core::{OrgId, PluginId, SessionId, Timestamp};
 
+use crate::commit::KvQuota;
 use crate::error::{CommitError, StoreFault};
 use crate::keyfile::Owner;
 use crate::keyring::{Keyring, Opened};
@@ -16,17 +17,12 @@ use crate::step::{KvEffect, Prepared};
 use crate::tables::{Definition, Prefix, Rows, Tables, heads, key, number, org_of, part, remove_prefix};
 use crate::{step::KvStep, tables};
 
-/// How many keys a plugin may keep in an organisation.
-pub const KV_MAX_KEYS: u32 = 1_000;
-/// How many bytes its keys and values may have together.
-pub const KV_MAX_BYTES: u64 = 1024 * 1024;
-
 /// Bytes of the head of a row: version, expiry, size.
 pub(crate) const HEAD: usize = 8 + 8 + 4;
 /// Bytes of the key of a row; that of a session's row has the session besides.
 const KEY: usize = 16 + 16 + 16;
-/// Bytes of a usage: keys, bytes.
-const USAGE: usize = 4 + 8;
+/// Bytes of a usage: keys, bytes, last version.
+const USAGE: usize = 4 + 8 + 8;
 
 /// How much a plugin keeps in an organisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,11 +31,18 @@ pub struct KvUsage {
     pub keys: u32,
     /// Bytes of keys and values.
     pub bytes: u64,
+    /// The last version that one of its keys got. It outlives the keys: no version is given twice, so that a key which was
+    /// removed and made anew is never taken for the one that was seen.
+    pub version: u64,
 }
 
 impl KvUsage {
     pub(crate) fn parse(value: &[u8]) -> Self {
-        Self { keys: part(value, 0).map_or(0, u32::from_be_bytes), bytes: number(value, 4).unwrap_or_default() }
+        Self {
+            keys: part(value, 0).map_or(0, u32::from_be_bytes),
+            bytes: number(value, 4).unwrap_or_default(),
+            version: number(value, 12).unwrap_or_default(),
+        }
     }
 
     pub(crate) fn add(&mut self, size: u32) {
@@ -56,13 +59,14 @@ impl KvUsage {
         if self == Self::default() {
             usages.remove(owner)?;
         } else {
-            usages.insert(owner, &key(&[&self.keys.to_be_bytes(), &self.bytes.to_be_bytes()])[..])?;
+            let value = key(&[&self.keys.to_be_bytes(), &self.bytes.to_be_bytes(), &self.version.to_be_bytes()]);
+            usages.insert(owner, &value)?;
         }
         Ok(())
     }
 
-    fn fits(self) -> bool {
-        self.keys <= KV_MAX_KEYS && self.bytes <= KV_MAX_BYTES
+    fn fits(self, quota: KvQuota) -> bool {
+        self.keys <= quota.keys && self.bytes <= quota.bytes
     }
 }
 
@@ -153,11 +157,13 @@ pub(crate) fn remove_of_session(tables: &mut Tables<'_>, org: OrgId, session: Se
 /// of the sessions. What was kept for a session that is gone goes too.
 pub(crate) fn give_to_sessions(tables: &mut Tables<'_>, ring: &Keyring) -> Result<(), StoreFault> {
     let (from, to) = (tables::name(tables::KV), tables::name(tables::SESSION_KV));
-    let mut given = Vec::new();
+    let (mut given, mut versions) = (Vec::new(), BTreeMap::<Vec<u8>, u64>::new());
     for row in tables.kv.range(..)? {
         let (row, value) = row?;
         let (row, value) = (row.value(), value.value());
         let (Some(owner), Some(plugin)) = (owner(row), part(row, 16).map(PluginId::from_bytes)) else { continue };
+        let last = versions.entry(row[..32].to_vec()).or_default();
+        *last = Head::parse(value).map_or(*last, |head| head.version.max(*last));
         let Opened::Plain(plain) = ring.open(owner, from, row, value, HEAD) else { continue };
         let place = name_in(&plain).map(|(name, _)| Place::of(&ring.hashes, owner.org, plugin, name));
         if let Some(place) = place.filter(|place| place.session.is_some()) {
@@ -176,6 +182,9 @@ pub(crate) fn give_to_sessions(tables: &mut Tables<'_>, ring: &Keyring) -> Resul
             usage.take(head.size);
             usage.write(&mut tables.kv_usage, &row[..32])?;
         }
+    }
+    for (owner, version) in versions {
+        KvUsage { version, ..usage(&tables.kv_usage, &owner)? }.write(&mut tables.kv_usage, &owner)?;
     }
     Ok(())
 }
@@ -199,10 +208,13 @@ pub(crate) fn check_seen(tables: &Tables<'_>, commit: &Prepared) -> Result<(), C
     Ok(())
 }
 
-/// Whether every plugin stays within its quota; expired keys do not count against it.
+/// Whether every plugin stays within its quota; expired keys do not count against it. A plugin that keeps no more than before
+/// always does, also if the quota is less by now.
 pub(crate) fn check_quota(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitError> {
-    for (plugin, usage) in projected(tables, commit)? {
-        if !usage.fits() && !without_expired(tables, commit, plugin, usage)?.fits() {
+    let quota = commit.kv_quota;
+    for (plugin, Change { before, after }) in projected(tables, commit)? {
+        let grows = after.keys > before.keys || after.bytes > before.bytes;
+        if grows && !after.fits(quota) && !without_expired(tables, commit, plugin, after)?.fits(quota) {
             return Err(CommitError::KvQuota { plugin });
         }
     }
@@ -212,8 +224,11 @@ pub(crate) fn check_quota(tables: &Tables<'_>, commit: &Prepared) -> Result<(), 
 /// Makes the changes. Where room is short, expired keys go first.
 pub(crate) fn apply(tables: &mut Tables<'_>, commit: &Prepared) -> Result<(), StoreFault> {
     let org = commit.org.to_bytes();
-    let crowded: Vec<PluginId> =
-        projected(tables, commit)?.into_iter().filter(|(_, usage)| !usage.fits()).map(|(plugin, _)| plugin).collect();
+    let crowded: Vec<PluginId> = projected(tables, commit)?
+        .into_iter()
+        .filter(|(_, change)| !change.after.fits(commit.kv_quota))
+        .map(|(plugin, _)| plugin)
+        .collect();
     let mut usages = BTreeMap::new();
     for access in &commit.kv {
         let row = key(&[&org, &access.plugin.to_bytes()]);
@@ -236,9 +251,9 @@ pub(crate) fn apply(tables: &mut Tables<'_>, commit: &Prepared) -> Result<(), St
             }
             KvEffect::Put { expires, size, envelope } => {
                 let old = head(rows(tables, access), &access.key)?;
-                let version = old.map_or(1, |old| old.version + 1);
+                usage.version += 1;
                 let value =
-                    [&version.to_be_bytes()[..], &expires.to_be_bytes(), &size.to_be_bytes(), envelope].concat();
+                    [&usage.version.to_be_bytes()[..], &expires.to_be_bytes(), &size.to_be_bytes(), envelope].concat();
                 rows_mut(tables, access).insert(&access.key[..], &value[..])?;
                 usage.add(*size);
                 old
@@ -254,9 +269,15 @@ pub(crate) fn apply(tables: &mut Tables<'_>, commit: &Prepared) -> Result<(), St
     Ok(())
 }
 
+/// What a plugin keeps, and what it would.
+struct Change {
+    before: KvUsage,
+    after: KvUsage,
+}
+
 /// What each plugin of the commit would keep.
-fn projected(tables: &Tables<'_>, commit: &Prepared) -> Result<BTreeMap<PluginId, KvUsage>, StoreFault> {
-    let mut usages: BTreeMap<PluginId, KvUsage> = BTreeMap::new();
+fn projected(tables: &Tables<'_>, commit: &Prepared) -> Result<BTreeMap<PluginId, Change>, StoreFault> {
+    let mut usages: BTreeMap<PluginId, Change> = BTreeMap::new();
     let mut changed: BTreeMap<&[u8], Option<u32>> = BTreeMap::new();
     for access in &commit.kv {
         let size = match &access.change {
@@ -266,9 +287,10 @@ fn projected(tables: &Tables<'_>, commit: &Prepared) -> Result<BTreeMap<PluginId
         };
         if let Entry::Vacant(vacant) = usages.entry(access.plugin) {
             let row = key(&[&commit.org.to_bytes(), &access.plugin.to_bytes()]);
-            vacant.insert(usage(&tables.kv_usage, &row)?);
+            let before = usage(&tables.kv_usage, &row)?;
+            vacant.insert(Change { before, after: before });
         }
-        let Some(usage) = usages.get_mut(&access.plugin) else { continue };
+        let Some(Change { after: usage, .. }) = usages.get_mut(&access.plugin) else { continue };
         let old = match changed.insert(&access.key, size) {
             Some(earlier) => earlier,
             None => head(rows(tables, access), &access.key)?.map(|head| head.size),

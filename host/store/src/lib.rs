@@ -68,11 +68,12 @@ use tokio::sync::{Semaphore, oneshot};
 
 pub use commit::{
     Commit, Committed, Erased, ErrandChange, Expectation, FACT_BYTES, FactRecord, IDEMPOTENCY_KEY_BYTES,
-    IdempotencyRecord, KnownFact, MessagePhase, OutboxPlace, PluginTimer, Quota, QuotaKind, TallyChange, TimerChange,
-    Write,
+    IdempotencyRecord, KnownFact, KvQuota, MessagePhase, OutboxPlace, PluginTimer, Quota, QuotaKind, TallyChange,
+    TimerChange, Write,
 };
+pub use errands::REQUESTS_MAX;
 pub use error::{CommitError, OpenError, ReadError, StoreFault};
-pub use kv::{KV_MAX_BYTES, KV_MAX_KEYS, KvUsage};
+pub use kv::KvUsage;
 pub use plugins::SECRETS_MAX;
 pub use snapshot::{DecisionFilter, DecisionPage, ERRANDS_OF_AN_ORG, Snapshot};
 pub use timers::TIMERS_MAX;

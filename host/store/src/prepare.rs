@@ -14,14 +14,16 @@ use portcullis_core::{
 };
 use serde::Serialize;
 
-use crate::commit::{Commit, FACT_BYTES, FactRecord, IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, QuotaKind, Write};
+use crate::commit::{
+    Commit, FACT_BYTES, FactRecord, IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, KvQuota, QuotaKind, Write,
+};
 use crate::error::CommitError;
 use crate::keyfile::Owner;
 use crate::keyring::Keyring;
 use crate::seal::DataKey;
 use crate::step::{Limit, Prepared, Remembered, SealedEvent, Step};
 use crate::tables::{self, Definition, key, session_part};
-use crate::{confirmations, erase, messages};
+use crate::{confirmations, counters, erase, messages};
 
 /// About how many bytes a row has; most have fewer, and a session's has more.
 const ROW: usize = 1_024;
@@ -31,14 +33,15 @@ pub(crate) fn prepare(ring: &Arc<Keyring>, commit: Commit) -> Result<Prepared, C
     let mut sealer = Sealer::new(ring, commit.org, commit.now, &commit.writes)?;
     sealer.prepared.expect = commit.expect;
     sealer.prepared.quotas = commit.quotas;
+    sealer.prepared.kv_quota = commit.kv_quota;
     for limit in commit.limits {
-        let counter = ring.hashes.counter(commit.org, &limit.counter);
+        let counter = counters::counter(&ring.hashes, commit.org, &limit.counter);
         sealer.prepared.limits.push(Limit { counter, window: limit.window, max: limit.max });
         sealer.prepared.hits.insert(counter);
     }
     if let Some(done) = commit.done {
-        let counter = crate::counters::operation_counter(done);
-        sealer.prepared.hits.insert(ring.hashes.counter(commit.org, &counter));
+        let counter = counters::operation_counter(done);
+        sealer.prepared.hits.insert(counters::counter(&ring.hashes, commit.org, &counter));
     }
     for write in commit.writes {
         sealer.write(write)?;
@@ -127,6 +130,7 @@ impl<'a> Sealer<'a> {
                 steps: Vec::with_capacity(writes.len() + 4),
                 events: Vec::new(),
                 kv: Vec::new(),
+                kv_quota: KvQuota::default(),
                 tallies: Vec::new(),
                 fact: None,
                 idempotency: None,

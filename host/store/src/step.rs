@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use portcullis_core::{BindingId, DeliveryId, OrgId, PluginId, SessionId, Timestamp, Window};
 
-use crate::commit::{Expectation, Quota, QuotaKind, TallyChange};
+use crate::commit::{Expectation, KvQuota, Quota, QuotaKind, TallyChange};
+use crate::counters::Counter;
 use crate::keyfile::Owner;
 use crate::keyring::Reserved;
 use crate::seal::DataKey;
@@ -24,7 +25,7 @@ pub(crate) struct Prepared {
     pub(crate) quotas: Vec<Quota>,
     pub(crate) limits: Vec<Limit>,
     /// The distinct counters to hit.
-    pub(crate) hits: BTreeSet<[u8; 16]>,
+    pub(crate) hits: BTreeSet<Counter>,
     /// The living keys with which rows were sealed.
     pub(crate) uses: HashMap<Owner, Arc<DataKey>>,
     /// Keys for owners who are made by this commit.
@@ -32,6 +33,7 @@ pub(crate) struct Prepared {
     pub(crate) steps: Vec<Step>,
     pub(crate) events: Vec<SealedEvent>,
     pub(crate) kv: Vec<KvStep>,
+    pub(crate) kv_quota: KvQuota,
     pub(crate) tallies: Vec<TallyChange>,
     /// The hash of a fact's id, and what is kept under it.
     pub(crate) fact: Option<([u8; 16], Vec<u8>)>,
@@ -40,7 +42,7 @@ pub(crate) struct Prepared {
 
 /// A counter's bound.
 pub(crate) struct Limit {
-    pub(crate) counter: [u8; 16],
+    pub(crate) counter: Counter,
     pub(crate) window: Window,
     pub(crate) max: u64,
 }

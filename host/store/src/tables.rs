@@ -177,14 +177,30 @@ tables! {
 
     /// Table: what plugins are still to be told, or have asked for.
     /// Key: org, errand.
-    /// Value: due (8), session or zeros (16), binding (16), plugin (16), then [`portcullis_core::Errand`] under the session's
-    /// key, or the org's where there is none.
+    /// Value: due (8), session or zeros (16), binding (16), plugin (16), 1 if it is a request and 0 if not (1), then
+    /// [`portcullis_core::Errand`] under the session's key, or the org's where there is none.
     ERRANDS errands "errands-1";
 
     /// Table: which errands are due when, for each organisation, so that none stands in the way of another.
     /// Key: org, due (8), errand.
     /// Value: nothing.
     ERRANDS_DUE errands_due "errands-due-1";
+
+    /// Table: the errands of plugins and bindings, which go with them. That happens on the writer's thread and must not look
+    /// at all errands of the organisation.
+    /// Key: org, plugin, binding, errand.
+    /// Value: nothing.
+    ERRANDS_OF_PLUGIN errands_of_plugin "errands-of-plugin-1";
+
+    /// Table: the errands about single sessions, which go with them.
+    /// Key: org, session, errand.
+    /// Value: nothing.
+    ERRANDS_OF_SESSION errands_of_session "errands-of-session-1";
+
+    /// Table: how many operations a plugin has asked for in an organisation that are still to be done.
+    /// Key: org, plugin.
+    /// Value: how many (4).
+    REQUEST_COUNTS request_counts "request-counts-1";
 
     /// Table: the facts that organisations have told, by the ids that they gave them.
     /// Key: org, hash of the id (16).
@@ -280,13 +296,18 @@ tables! {
 
     /// Table: how much a plugin keeps, for single sessions and otherwise.
     /// Key: org, plugin.
-    /// Value: keys (4), bytes (8).
+    /// Value: keys (4), bytes (8), the last version that a key of it got (8). It stays when the last key goes.
     KV_USAGE kv_usage "kv-usage-1";
 
     /// Table: hits of counters. The ordinals of one counter have no gaps, so a window is counted by its two ends.
-    /// Key: org, hash of the counter's name (16), time (8), ordinal (8).
+    /// Key: org, the session or the plugin whose it is or zeros, hash of the counter's name (16), time (8), ordinal (8).
     /// Value: nothing.
     HITS hits "hits-1";
+
+    /// Table: which counters were hit in which hour, to forget the oldest hits.
+    /// Key: org, beginning of the hour (8), the session or the plugin whose it is or zeros, hash of the counter's name (16).
+    /// Value: nothing.
+    HITS_AGE hits_age "hits-age-1";
 
     /// Table: which message a request with an idempotency key has led to. The message may be gone with its session by now.
     /// Key: org, hash of the idempotency key (16).

@@ -8,11 +8,12 @@ use portcullis_core::{BindingId, OrgId, PluginId, SessionId, Timestamp};
 
 use crate::apply::Batch;
 use crate::commit::PluginTimer;
+use crate::counts;
 use crate::error::{CommitError, StoreFault};
 use crate::seal::Envelope;
 use crate::snapshot::owner_in_head;
 use crate::step::{Prepared, Step};
-use crate::tables::{self, Prefix, Rows, Tables, heads, key, number, part, remove_prefix};
+use crate::tables::{self, Prefix, Tables, heads, key, number, part, remove_prefix};
 
 /// How many timers a plugin may have set in an organisation.
 pub const TIMERS_MAX: u32 = 1_000;
@@ -45,7 +46,7 @@ pub(crate) fn check(tables: &Tables<'_>, commit: &Prepared) -> Result<(), Commit
         *more.entry(&row[..OWNER]).or_default() += i64::from(after.is_some()) - i64::from(before.is_some());
     }
     for (owner, more) in more.into_iter().filter(|(_, more)| *more > 0) {
-        if i64::from(count(&tables.timer_counts, owner)?) + more > i64::from(TIMERS_MAX) {
+        if i64::from(counts::held(&tables.timer_counts, owner)?) + more > i64::from(TIMERS_MAX) {
             let plugin = part(owner, 16).map(PluginId::from_bytes).expect("the slice is so long");
             return Err(CommitError::TimerQuota { plugin });
         }
@@ -57,7 +58,7 @@ pub(crate) fn check(tables: &Tables<'_>, commit: &Prepared) -> Result<(), Commit
 pub(crate) fn set(tables: &mut Tables<'_>, row: &[u8], due: Timestamp, value: &[u8]) -> Result<(), StoreFault> {
     let old = tables.timers.insert(row, value)?.map(|old| number(old.value(), 0));
     if old.is_none() {
-        add(tables, row, 1)?;
+        counts::add(&mut tables.timer_counts, &row[..OWNER], 1)?;
     }
     if let Some(old) = old.flatten() {
         tables.timers_due.remove(&key(&[&old.to_be_bytes(), row])[..])?;
@@ -107,7 +108,7 @@ pub(crate) fn remove_of_binding(
     binding: BindingId,
 ) -> Result<(), StoreFault> {
     let owner = key(&[&org.to_bytes(), &plugin.to_bytes()]);
-    if count(&tables.timer_counts, &owner)? == 0 {
+    if counts::held(&tables.timer_counts, &owner)? == 0 {
         return Ok(());
     }
     let mut found = Vec::new();
@@ -121,25 +122,10 @@ pub(crate) fn remove_of_binding(
     found.into_iter().try_for_each(|(row, due)| remove(tables, &row, due))
 }
 
-/// How many timers a plugin has set in an organisation; `owner` is its key.
-fn count(counts: &Rows<'_>, owner: &[u8]) -> Result<u32, StoreFault> {
-    Ok(counts.get(owner)?.and_then(|row| part(row.value(), 0)).map_or(0, u32::from_be_bytes))
-}
-
-/// Counts one more or one less for whoever has set the timer in `row`.
-fn add(tables: &mut Tables<'_>, row: &[u8], more: i32) -> Result<(), StoreFault> {
-    let owner = &row[..OWNER];
-    match count(&tables.timer_counts, owner)?.saturating_add_signed(more) {
-        0 => tables.timer_counts.remove(owner)?,
-        left => tables.timer_counts.insert(owner, &left.to_be_bytes()[..])?,
-    };
-    Ok(())
-}
-
 fn remove(tables: &mut Tables<'_>, row: &[u8], due: u64) -> Result<(), StoreFault> {
     tables.timers_due.remove(&key(&[&due.to_be_bytes(), row])[..])?;
     tables.timers.remove(row)?;
-    add(tables, row, -1)
+    counts::add(&mut tables.timer_counts, &row[..OWNER], -1)
 }
 
 fn set_for(tables: &Tables<'_>, row: &[u8]) -> Result<Option<u64>, StoreFault> {

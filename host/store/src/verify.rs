@@ -13,7 +13,7 @@ use portcullis_core::{
 use serde::de::DeserializeOwned;
 
 use crate::commit::QuotaKind;
-use crate::counters::Hit;
+use crate::counters::{Hit, age_row_of};
 use crate::counts::Counts;
 use crate::error::ReadError;
 use crate::keyfile::Owner;
@@ -224,8 +224,9 @@ impl Check<'_> {
 
     fn counters(&mut self) -> Result<(), ReadError> {
         let mut last: Option<(Vec<u8>, Hit)> = None;
+        let mut ages = Pairs::new();
         self.each(tables::HITS, |check, row, _| {
-            let (Some(counter), Some(hit)) = (row.get(..32), Hit::parse(row)) else {
+            let (Some(counter), Some(hit)) = (row.get(..48), Hit::parse(row)) else {
                 return check.find(tables::HITS, row, "has a key that is too short");
             };
             if let Some((_, before)) = last.as_ref().filter(|(before, _)| before == counter)
@@ -234,8 +235,9 @@ impl Check<'_> {
                 check.find(tables::HITS, row, "does not follow the hit before it");
             }
             last = Some((counter.to_vec(), hit));
+            ages.extend(age_row_of(row).map(|row| (row, Vec::new())));
         })?;
-        Ok(())
+        self.index(tables::HITS_AGE, &ages)
     }
 
     fn idempotency_and_facts(&mut self) -> Result<(), ReadError> {

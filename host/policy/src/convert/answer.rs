@@ -1,6 +1,7 @@
 //! From a guest's answers to the core's, refusing what breaks the contract's bounds.
 
 use portcullis_core::operation::{CreateSession, SendText, WhenPairing, WhenStopped, WhenUnpaired};
+use portcullis_core::rate::plugin_counter;
 use portcullis_core::session::Settings;
 use portcullis_core::{
     Decision, FollowUp, Grant, Labels, LimitCheck, Operation, OperationKind, Patch, PluginId, RateLimits, Secret,
@@ -97,8 +98,7 @@ impl Teller<'_> {
             if matches!(limit.window, types::Window::Sliding(millis) if millis > LONGEST_WINDOW) {
                 return Err(Broken { part: "limit.window", why: "it is longer than 24 hours" });
             }
-            // A plugin counts in a space of its own, whatever name it chooses.
-            let counter = format!("plugin:{}:{counter}", self.plugin);
+            let counter = plugin_counter(self.plugin, &counter);
             Ok(LimitCheck { counter, window: window(limit.window), max: limit.max })
         };
         limits.into_iter().map(check).collect()

@@ -62,6 +62,8 @@ fn org(org: &portcullis_core::Org) -> context::Org {
             quota("keys", quotas.keys),
             quota("plugins", quotas.plugins),
             quota("large-plugins", quotas.large_plugins),
+            quota("kv-keys", quotas.kv_keys),
+            quota("kv-bytes", quotas.kv_bytes),
             quota("bindings", quotas.bindings),
             quota("webhooks", quotas.webhooks),
             quota("queued-messages", quotas.queued_messages),

@@ -16,7 +16,7 @@ const KEY_BYTES: usize = 256;
 const VALUE_BYTES: usize = 64 << 10;
 /// The most keys of one listing.
 const PAGE: usize = 100;
-/// The most bytes that one call may write, keys included: as many as a plugin may keep.
+/// The most bytes that one call may write, keys included: as many as a plugin may usually keep.
 const WRITTEN: usize = 1 << 20;
 /// The most keys that one call may look at or change.
 const TOUCHED: usize = 1000;

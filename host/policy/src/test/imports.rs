@@ -41,11 +41,9 @@ async fn run_over(runtime: &Runtime, link: &Link, snapshot: Snapshot) -> ChainRu
 async fn writes_come_back_with_the_versions_that_were_seen() {
     let runtime = runtime();
     let link = bind_with(&runtime, &keeper(), Mode::Enforce, &[Grant::Kv]).await;
-    let written = |seen| KvAccess {
-        plugin: plugin_id(),
-        key: "k".into(),
-        seen: Some(seen),
-        change: KvChange::Put { value: b"v".to_vec(), expires: None },
+    let written = |seen| {
+        let change = KvChange::Put { value: b"v".to_vec(), expires: None };
+        (link.binding.id, KvAccess { plugin: plugin_id(), key: "k".into(), seen: Some(seen), change })
     };
     let run = run_over(&runtime, &link, Snapshot::default()).await;
     assert_eq!((&run.answers[0].result, run.kv.clone()), (&Ok(Decision::Allow), vec![written(None)]));

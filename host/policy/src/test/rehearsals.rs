@@ -128,7 +128,7 @@ async fn a_recorded_call_is_made_again_from_its_record_alone() {
         let again = rehearse(&runtime, &link, script, from(&input.links[0])).await;
         assert_eq!(again.result, Ok(Said::Decision(denial.clone())));
         assert_eq!((again.fuel, again.memory, again.unrecorded), (live.fuel, live.memory, None));
-        assert_eq!(again.kv, run.kv);
+        assert!(again.kv.iter().eq(run.kv.iter().map(|(_, access)| access)));
         assert_eq!(again.logs[0].1, run.logs[0].message, "the code under the secret is the same");
         let told = json!({ "deny": { "code": "k", "message": "told by the store", "retry-after": 4 } });
         assert_eq!(again.answer, Some(told));

@@ -47,3 +47,20 @@ pub(crate) fn putting_off(millis: u32) -> Vec<u8> {
     );
     Guest::gate(&body).named("putting-off").build()
 }
+
+/// The same guest, whose description wants a grant.
+pub(crate) fn wanting(grant: &str, guest: Guest) -> Guest {
+    // Where the list of what is wanted stands in the description, and where it lies itself.
+    const WANTS: u32 = 64 + 52;
+    const LIST: u32 = 1536;
+    const WORD: u32 = LIST + 16;
+    let bytes = |words: &[u32]| -> String {
+        words.iter().flat_map(|word| word.to_le_bytes()).map(|byte| format!("\\{byte:02x}")).collect()
+    };
+    let length = u32::try_from(grant.len()).unwrap();
+    guest.with(&format!(
+        "(data (i32.const {WANTS}) \"{}\") (data (i32.const {LIST}) \"{}{grant}\")",
+        bytes(&[LIST, 1]),
+        bytes(&[WORD, length, WORD, 0]),
+    ))
+}

@@ -10,6 +10,7 @@ mod due;
 mod follow;
 mod guests;
 mod idempotency;
+mod overdrafts;
 mod plans;
 mod queued;
 mod races;

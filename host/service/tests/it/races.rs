@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use portcullis_core::{Labels, Operation, OperationKind, Verdict};
 use portcullis_service::{Call, Outcome};
+use portcullis_testing::text::KV;
+use portcullis_testing::{ANSWER, DATA, Guest};
 use tokio::task::JoinSet;
 
+use crate::guests::wanting;
 use crate::world::World;
 
 /// The story: a delete fell due while its session was being restored. The restore was answered with success, the due delete
@@ -82,4 +85,37 @@ impl World {
         let permit = self.permit(OperationKind::PluginRead, None).await;
         self.service.list_bindings(&permit).unwrap().into_iter().map(|state| state.binding.id).collect()
     }
+}
+
+/// The story: a gate counted in one key. Of many operations at once, one won each round, and after three rounds the others were given up,
+/// though nothing was wrong with them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operations_that_share_a_plugins_key_are_all_done() {
+    let world = Arc::new(World::new().await);
+    let binding = world.bind(keeping(), vec![OperationKind::SessionLabels], "{}").await;
+    let mut sessions = Vec::new();
+    for _ in 0..48 {
+        sessions.push(world.create().await);
+    }
+    let mut labelling = JoinSet::new();
+    for session in sessions {
+        let world = Arc::clone(&world);
+        let labels = Labels::from([("new".to_owned(), "yes".to_owned())]);
+        labelling.spawn(async move { world.execute(Operation::SessionLabels { session, labels }).await.map(drop) });
+    }
+    for outcome in labelling.join_all().await {
+        outcome.unwrap();
+    }
+    world.unbind(binding).await;
+}
+
+/// Reads a key, and writes it, in every call.
+fn keeping() -> Vec<u8> {
+    let key = format!("(i32.const {DATA}) (i32.const 1)");
+    let body = format!(
+        "(call $get {key} (i32.const 4096))
+        (call $set {key} {key} (i32.const 0) (i64.const 0) (i32.const 4160))
+        i32.const {ANSWER}"
+    );
+    wanting("kv", Guest::gate(&body).importing(KV).data("k")).named("keeping").build()
 }

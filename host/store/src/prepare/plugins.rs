@@ -91,6 +91,7 @@ impl Sealer<'_> {
                     &session_part(row.session),
                     &row.binding.to_bytes(),
                     &row.plugin.to_bytes(),
+                    &[errands::kind(&row) as u8],
                 ]
                 .concat();
                 let value = seal(&data_key, tables::ERRANDS, &key, &head, &row)?;

@@ -65,7 +65,7 @@ impl Snapshot {
 
     /// How many hits of a counter the window holds. No window reaches further back than 25 hours.
     pub fn counter(&self, org: OrgId, counter: &str, window: Window, now: Timestamp) -> Result<u64, ReadError> {
-        let counter = self.shared.ring.hashes.counter(org, counter);
+        let counter = counters::counter(&self.shared.ring.hashes, org, counter);
         Ok(counters::count(&self.table(tables::HITS)?, org, &counter, window, now)?)
     }
 

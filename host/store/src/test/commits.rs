@@ -208,6 +208,28 @@ fn what_a_plugin_saw_must_still_be_so() {
     keep(&store, with(access(Some(None), KvChange::Keep)));
 }
 
+/// A key that was removed began again at version 1, so that who had seen the first took the second for it.
+#[test]
+fn a_key_that_is_made_anew_is_never_taken_for_the_one_that_was_seen() {
+    let store = store();
+    keep(&store, creating(1, 5));
+    for name in ["count".to_owned(), format!("session:{}:count", session_id(5))] {
+        let access = |seen, change| KvAccess { plugin: plugin_id(3), key: name.clone(), seen, change };
+        let with = |access| Commit { kv: vec![access], ..writing(1, vec![]) };
+        let put = || KvChange::Put { value: b"1".to_vec(), expires: None };
+        let version = || read(&store).kv(org_id(1), plugin_id(3), &name, NOW).expect("read").expect("there").version;
+        keep(&store, with(access(None, put())));
+        let seen = version();
+        keep(&store, with(access(None, KvChange::Remove)));
+        assert_eq!(read(&store).kv_usage(org_id(1), plugin_id(3)).expect("read").keys, 0);
+        keep(&store, with(access(None, put())));
+        assert!(version() > seen);
+        assert!(matches!(refused(&store, with(access(Some(Some(seen)), put()))), CommitError::Conflict));
+        keep(&store, with(access(Some(Some(version())), KvChange::Remove)));
+    }
+    assert_sound(&store);
+}
+
 #[test]
 fn an_idempotency_key_holds_for_a_day() {
     let store = store();

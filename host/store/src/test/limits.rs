@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use portcullis_core::{KvAccess, KvChange, LimitCheck, MessageState, OperationKind, Timestamp, Window};
+use portcullis_core::rate::{check_counter, group_counter, plugin_counter, send_counter};
+use portcullis_core::{
+    Errand, ErrandId, KvAccess, KvChange, LimitCheck, MessageState, OperationKind, OrgId, Timestamp, Window,
+};
 
 use super::sample::*;
-use crate::{Commit, CommitError, ErrandChange, KV_MAX_KEYS, Quota, QuotaKind, Store, Write};
+use crate::{Commit, CommitError, ErrandChange, KvQuota, Quota, QuotaKind, REQUESTS_MAX, Store, Write};
 
 fn limit(counter: &str, window: Window, max: u64) -> LimitCheck {
     LimitCheck { counter: counter.into(), window, max }
@@ -96,6 +99,58 @@ fn time_may_step_back_and_old_hits_go() {
     assert_sound(&store);
 }
 
+/// Plugins choose the names of their counters. One that never chose the same name twice grew the store for ever.
+#[test]
+fn hits_of_counters_that_are_never_hit_again_go_too() {
+    let store = store();
+    let hours = |hours: u64| hours * 60 * 60 * 1000;
+    let rows = || store.verify().expect("verified").rows;
+    let name = |number: u64| plugin_counter(plugin_id(3), &number.to_string());
+    hit(&store, vec![limit("often", MINUTE, 99)], 0).expect("below");
+    let before = rows();
+    for number in 0..40 {
+        hit(&store, vec![limit(&name(number), MINUTE, 1), limit("often", MINUTE, 99)], number).expect("below");
+    }
+    // A new counter, with its row by age, and one more hit of an old one.
+    assert_eq!(rows(), before + 40 * 3);
+    hit(&store, vec![limit(&name(100), MINUTE, 1)], hours(26) - 1).expect("below");
+    assert_eq!(rows(), before + 40 * 3 + 2, "some went that may count still");
+    for number in 0..40 {
+        hit(&store, vec![limit(&name(200 + number), MINUTE, 1)], hours(26)).expect("below");
+        assert_sound(&store);
+    }
+    // All old ones went, a few with each new one.
+    assert_eq!(rows(), before - 2 + 2 + 40 * 2);
+    let count = |counter: &str| {
+        read(&store).counter(org_id(1), counter, Window::Sliding(hours(24)), at(hours(26))).expect("read")
+    };
+    assert_eq!((count(&name(7)), count(&name(100)), count(&name(207))), (0, 1, 1));
+}
+
+#[test]
+fn counters_go_with_the_session_or_the_plugin_whose_they_are() {
+    let store = store();
+    keep(&store, creating(1, 5));
+    let (gone, stays) = (session_id(5), session_id(6));
+    let of_session = |id| [send_counter(id), group_counter(id), check_counter(id)];
+    let of_plugins = [3, 4].map(|plugin| plugin_counter(plugin_id(plugin), "deletes"));
+    let names: Vec<_> = of_session(gone).into_iter().chain(of_session(stays)).chain(of_plugins).collect();
+    for millis in [0, 1] {
+        hit(&store, names.iter().map(|name| limit(name, MINUTE, 9)).collect(), millis).expect("below");
+    }
+    let counts = || -> Vec<u64> {
+        let snapshot = read(&store);
+        names.iter().map(|name| snapshot.counter(org_id(1), name, MINUTE, at(2)).expect("read")).collect()
+    };
+    assert_eq!(counts(), [2; 8]);
+    keep(&store, writing(1, vec![Write::EraseSession(gone)]));
+    finish(&store, NOW);
+    assert_eq!(counts(), [0, 0, 0, 2, 2, 2, 2, 2]);
+    keep(&store, Commit { writes: vec![Write::RemovePlugin(plugin_id(3))], ..Commit::new(OrgId::PLATFORM, NOW) });
+    assert_eq!(counts(), [0, 0, 0, 2, 2, 2, 0, 2], "a plugin of the platform counts in every organisation");
+    assert_sound(&store);
+}
+
 #[test]
 fn operations_that_are_done_are_counted() {
     let store = store();
@@ -174,6 +229,39 @@ fn errands_are_counted_until_they_are_done() {
     assert_sound(&store);
 }
 
+/// What plugins asked for was bounded nowhere: a gate that asks for more with every operation filled the store.
+#[test]
+fn a_plugin_waits_for_so_many_operations_and_no_more() {
+    let store = store();
+    keep(&store, creating(1, 5));
+    let id = |number: u32| ErrandId::new(NOW, number.into());
+    let ask = |owner, number, due| {
+        let about = (owner == 1 && number == 7).then_some(5);
+        ErrandChange::Put(Errand { id: id(number), ..request(owner, about, 1, due) })
+    };
+    let change = |owner, errands| store.commit_blocking(Commit { errands, ..writing(owner, vec![]) }).map(|_| ());
+    let is_full =
+        |errands| matches!(change(1, errands), Err(CommitError::RequestQuota { plugin }) if plugin == plugin_id(3));
+    change(1, (1..REQUESTS_MAX).map(|number| ask(1, number, NOW)).collect()).expect("there is room");
+    let (last, more) = (REQUESTS_MAX, REQUESTS_MAX + 1);
+    assert!(is_full(vec![ask(1, last, NOW), ask(1, more, NOW)]));
+    change(1, vec![ask(1, last, NOW)]).expect("there is room for one");
+    assert!(is_full(vec![ask(1, more, NOW)]));
+    // Others have room: another organisation, another plugin, and whoever is to be told something.
+    change(2, vec![ask(2, more, NOW)]).expect("another organisation's");
+    let other = Errand { id: id(more), plugin: plugin_id(4), ..request(1, None, 1, NOW) };
+    change(1, vec![ErrandChange::Put(other)]).expect("another plugin's");
+    change(1, vec![ErrandChange::Put(errand(1, None, 1, NOW))]).expect("a telling");
+    change(1, vec![ask(1, 1, at(9))]).expect("put off");
+    change(1, vec![ErrandChange::Remove(id(1)), ask(1, more + 1, NOW)]).expect("one for another");
+    assert!(is_full(vec![ErrandChange::Remove(id(1)), ask(1, 1, NOW)]), "it was done before");
+    assert_sound(&store);
+    keep(&store, writing(1, vec![Write::EraseSession(session_id(5))]));
+    change(1, vec![ask(1, 1, NOW)]).expect("one went with its session");
+    finish(&store, NOW);
+    assert_sound(&store);
+}
+
 #[test]
 fn confirmations_that_have_ended_leave_room() {
     let store = store();
@@ -231,7 +319,7 @@ fn a_plugin_keeps_so_much_and_no_more() {
     assert_eq!(read(&store).kv_usage(org_id(1), plugin_id(3)).expect("read").keys, 2);
     assert_sound(&store);
 
-    let many = (0..KV_MAX_KEYS).map(|n| put(n.to_string(), 1, None)).collect::<Vec<_>>();
+    let many = (0..KvQuota::default().keys).map(|n| put(n.to_string(), 1, None)).collect::<Vec<_>>();
     let other = |mut kv: Vec<KvAccess>| {
         kv.iter_mut().for_each(|access| access.plugin = plugin_id(4));
         with(kv, NOW)
@@ -240,5 +328,24 @@ fn a_plugin_keeps_so_much_and_no_more() {
     let full = store.commit_blocking(other(vec![put("more".into(), 1, None)]));
     assert!(matches!(full, Err(CommitError::KvQuota { .. })));
     keep(&store, other(vec![put("7".into(), 5, None)]));
+    assert_sound(&store);
+}
+
+#[test]
+fn an_organisation_may_let_its_plugins_keep_more_or_less() {
+    let store = store();
+    let access = |key: &str, change| KvAccess { plugin: plugin_id(3), key: key.into(), seen: None, change };
+    let put = |key, bytes| access(key, KvChange::Put { value: vec![0; bytes], expires: None });
+    let change = |keys, bytes, kv| {
+        let kv_quota = KvQuota { keys, bytes };
+        store.commit_blocking(Commit { kv, kv_quota, ..writing(1, vec![]) }).map(|_| ())
+    };
+    change(3, 2 << 20, vec![put("a", 1 << 20), put("b", 9), put("c", 9)]).expect("there is room for both");
+    assert!(matches!(change(3, 2 << 20, vec![put("d", 9)]), Err(CommitError::KvQuota { .. })), "too many keys");
+    assert!(matches!(change(9, 1 << 20, vec![put("d", 9)]), Err(CommitError::KvQuota { .. })), "too many bytes");
+    // Under a quota that is less by now a plugin can still keep less, or the same.
+    change(1, 1, vec![put("b", 9), access("c", KvChange::Remove)]).expect("it keeps less");
+    assert!(matches!(change(1, 1, vec![put("b", 10)]), Err(CommitError::KvQuota { .. })));
+    change(4, 2 << 20, vec![put("c", 9), put("d", 9)]).expect("there is room again");
     assert_sound(&store);
 }

@@ -14,7 +14,7 @@ const OLD_COUNTS: Definition = Definition::new("counts-1");
 const OLD_IDEMPOTENCY: Definition = Definition::new("idempotency-1");
 
 /// What format 2 did not have.
-const NEW_IN_3: [Definition; 12] = [
+const NEW_IN_3: [Definition; 16] = [
     tables::SUSPENSIONS,
     tables::TALLIES,
     tables::SECRETS,
@@ -23,9 +23,13 @@ const NEW_IN_3: [Definition; 12] = [
     tables::CONFIRMATIONS_AGE,
     tables::ERRANDS,
     tables::ERRANDS_DUE,
+    tables::ERRANDS_OF_PLUGIN,
+    tables::ERRANDS_OF_SESSION,
+    tables::REQUEST_COUNTS,
     tables::FACTS,
     tables::FACTS_AGE,
     tables::TIMER_COUNTS,
+    tables::HITS_AGE,
     tables::SESSION_KV,
 ];
 

@@ -34,6 +34,8 @@ enum Move {
 struct Model {
     sessions: BTreeMap<u8, u64>,
     keys: BTreeMap<(Option<u8>, u8), u64>,
+    /// The last version that a key got.
+    version: u64,
     tokens: BTreeMap<u8, u8>,
     webhooks: BTreeMap<u8, Option<u8>>,
     messages: BTreeMap<(u8, u8), MessagePhase>,
@@ -50,7 +52,7 @@ struct Model {
 fn a_move() -> impl Strategy<Value = Move> {
     let session = 5..8_u8;
     let key = 0..3_u8;
-    let seen = prop_oneof![Just(None), Just(Some(None)), (1..4_u64).prop_map(|version| Some(Some(version)))];
+    let seen = prop_oneof![Just(None), Just(Some(None)), (1..12_u64).prop_map(|version| Some(Some(version)))];
     let about = prop::option::of(session.clone());
     let token = prop::option::of(0..2_u8);
     let phase = prop::sample::select(vec![
@@ -129,7 +131,10 @@ impl Model {
                 self.timers.retain(|_, about| *about != Some(*session));
                 self.dying.insert(*session);
             }
-            Move::Put { key, about, .. } => *self.keys.entry((*about, *key)).or_default() += 1,
+            Move::Put { key, about, .. } => {
+                self.version += 1;
+                self.keys.insert((*about, *key), self.version);
+            }
             Move::Remove { key, about } => drop(self.keys.remove(&(*about, *key))),
             Move::Ask { confirmation, about } => drop(self.questions.insert(*confirmation, *about)),
             Move::Answer { confirmation } => drop(self.questions.remove(confirmation)),

@@ -410,9 +410,9 @@ fn keys_of_sessions_are_as_other_keys() {
     let name = |about, rest: &str| access(3, about, rest, KvChange::Keep).key;
     let snapshot = read(&store);
     let get = |key: &str, now| snapshot.kv(org_id(1), plugin_id(3), key, now).expect("read");
-    let entry = |value: &[u8], expires| Some(KvEntry { value: value.into(), version: 1, expires });
-    assert_eq!(get(&name(5, "a"), NOW), entry(b"one", None));
-    assert_eq!(get(&name(5, "b"), at(9)), entry(b"two", Some(at(10))));
+    let entry = |value: &[u8], version, expires| Some(KvEntry { value: value.into(), version, expires });
+    assert_eq!(get(&name(5, "a"), NOW), entry(b"one", 1, None));
+    assert_eq!(get(&name(5, "b"), at(9)), entry(b"two", 2, Some(at(10))));
     assert_eq!((get(&name(5, "b"), at(10)), get(&name(6, "b"), NOW)), (None, None));
     let keys = |prefix: &str, after: Option<&str>, limit| {
         snapshot.kv_keys(org_id(1), plugin_id(3), prefix, after, limit, NOW).expect("read")
@@ -432,7 +432,7 @@ fn keys_of_sessions_are_as_other_keys() {
     assert!(matches!(seen(None, KvChange::Keep), Err(CommitError::Conflict)));
     seen(Some(1), value(b"four", None)).expect("as it was seen");
     assert!(matches!(seen(Some(1), KvChange::Remove), Err(CommitError::Conflict)));
-    seen(Some(2), KvChange::Remove).expect("as it was seen");
+    seen(Some(6), KvChange::Remove).expect("as it was seen");
     assert_eq!(read(&store).kv_usage(org_id(1), plugin_id(3)).expect("read").keys, 4);
     assert_sound(&store);
 }

@@ -172,14 +172,14 @@ fn plugin_keys() {
     let kv = vec![access("a:1", None, put("one", None)), access("a:2", None, put("two", Some(at(10))))];
     keep(&store, Commit { kv, ..writing(1, vec![]) });
     keep(&store, Commit { kv: vec![access("b", Some(None), put("three", None))], ..writing(1, vec![]) });
-    keep(&store, Commit { kv: vec![access("b", Some(Some(1)), put("four", None))], ..writing(1, vec![]) });
+    keep(&store, Commit { kv: vec![access("b", Some(Some(3)), put("four", None))], ..writing(1, vec![]) });
     let snapshot = read(&store);
     let get = |owner, key: &str, now| snapshot.kv(org_id(owner), plugin_id(3), key, now).expect("read");
     let entry = |value: &str, version, expires| Some(KvEntry { value: value.into(), version, expires });
     assert_eq!(get(1, "a:1", NOW), entry("one", 1, None));
-    assert_eq!(get(1, "a:2", at(9)), entry("two", 1, Some(at(10))));
+    assert_eq!(get(1, "a:2", at(9)), entry("two", 2, Some(at(10))));
     assert_eq!(get(1, "a:2", at(10)), None);
-    assert_eq!(get(1, "b", NOW), entry("four", 2, None));
+    assert_eq!(get(1, "b", NOW), entry("four", 4, None));
     assert_eq!(get(2, "b", NOW), None);
     let keys =
         |prefix, after, limit, now| snapshot.kv_keys(org_id(1), plugin_id(3), prefix, after, limit, now).expect("read");

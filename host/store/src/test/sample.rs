@@ -11,9 +11,9 @@ use portcullis_core::verdict::{Allowance, Veto};
 use portcullis_core::{
     Answer, ApiKey, AuditEntry, AuditId, AuditOutcome, Binding, BindingId, Capabilities, Confirmation, DecisionId,
     DecisionRecord, DeliveryId, DomainEvent, Errand, ErrandBody, ErrandId, EventBody, EventFormat, EventId, Intent,
-    KeyId, Labels, MessageState, OperationKind, Org, OrgId, OutgoingMessage, Plan, PluginClass, PluginId, PluginRules,
-    PluginVersion, Principal, PrincipalKind, Publisher, PublisherId, Quotas, RetryPolicy, Secret, Session, SessionId,
-    Suspension, Timestamp, Verdict, Webhook, WebhookId, WebhookSpec,
+    KeyId, Labels, MessageState, Operation, OperationKind, Org, OrgId, OutgoingMessage, Plan, PluginClass, PluginId,
+    PluginRules, PluginVersion, Principal, PrincipalKind, Publisher, PublisherId, Quotas, RetryPolicy, Secret, Session,
+    SessionId, Suspension, Timestamp, Verdict, Webhook, WebhookId, WebhookSpec,
 };
 
 use crate::{Commit, Committed, Erased, Expectation, FactRecord, PluginTimer, Snapshot, Store, Write};
@@ -282,6 +282,12 @@ pub(super) fn errand(owner: u8, about: Option<u8>, byte: u8, due: Timestamp) -> 
             json: r#"{"text": "a secret errand"}"#.into(),
         },
     }
+}
+
+/// An errand that asks for an operation.
+pub(super) fn request(owner: u8, about: Option<u8>, byte: u8, due: Timestamp) -> Errand {
+    let operation = Box::new(Operation::SessionStop { session: session_id(5) });
+    Errand { body: ErrandBody::Request { operation }, ..errand(owner, about, byte, due) }
 }
 
 pub(super) fn errand_id(byte: u8) -> ErrandId {

@@ -1,10 +1,12 @@
 //! Verifying finds what is missing from an index, and what an index should not hold.
 
+use portcullis_core::OperationKind;
+
 use super::sample::*;
 use crate::tables::{self, Definition, Tables};
 use crate::{Commit, ErrandChange, IdempotencyRecord, Store, TimerChange, Write};
 
-const INDEXES: [Definition; 13] = [
+const INDEXES: [Definition; 17] = [
     tables::COUNTS,
     tables::INSTANCE_NAMES,
     tables::SESSION_TOKENS,
@@ -15,9 +17,13 @@ const INDEXES: [Definition; 13] = [
     tables::IDEMPOTENCY_AGE,
     tables::KEY_HASHES,
     tables::ERRANDS_DUE,
+    tables::ERRANDS_OF_PLUGIN,
+    tables::ERRANDS_OF_SESSION,
+    tables::REQUEST_COUNTS,
     tables::CONFIRMATIONS_AGE,
     tables::FACTS_AGE,
     tables::TIMER_COUNTS,
+    tables::HITS_AGE,
 ];
 
 /// A store with a row in every index.
@@ -37,9 +43,10 @@ fn furnished() -> Store {
         &store,
         Commit {
             idempotency: Some(record),
-            errands: vec![ErrandChange::Put(errand(1, Some(5), 1, NOW))],
+            errands: vec![ErrandChange::Put(request(1, Some(5), 1, NOW))],
             timers: vec![TimerChange::Set(timer(1, None, "timer", NOW))],
             fact: Some(fact("fact")),
+            done: Some(OperationKind::SessionCreate),
             ..writing(1, writes)
         },
     );

@@ -15,16 +15,26 @@ use crate::{bindings, confirmations, errands, timers};
 
 impl Check<'_> {
     pub(super) fn errands(&mut self) -> Result<(), ReadError> {
-        let mut due = Pairs::new();
+        let (mut due, mut of_plugins, mut of_sessions) = (Pairs::new(), Pairs::new(), Pairs::new());
+        let mut requests = BTreeMap::<Vec<u8>, u32>::new();
         self.json(tables::ERRANDS, errands::HEAD, owner_in_head, |check, row, value, errand: Errand| {
             let (at, session) = (errand.due.as_millis().to_be_bytes(), session_part(errand.session));
             check.agree(tables::ERRANDS, row, &[&errands::row(errand.org, errand.id)]);
-            let parts: [&[u8]; 4] = [&at, &session, &errand.binding.to_bytes(), &errand.plugin.to_bytes()];
+            let (binding, plugin) = (errand.binding.to_bytes(), errand.plugin.to_bytes());
+            let parts: [&[u8]; 5] = [&at, &session, &binding, &plugin, &[errands::kind(&errand) as u8]];
             check.head(tables::ERRANDS, row, value, &parts);
             check.count(errand.org, QuotaKind::Errands);
-            due.extend(errands::due_row(row, value).map(|row| (row, Vec::new())));
+            if let Some(places) = errands::Places::of(row, value) {
+                due.insert((places.due, Vec::new()));
+                of_plugins.insert((places.of_plugin, Vec::new()));
+                of_sessions.extend(places.of_session.map(|place| (place, Vec::new())));
+                places.asker.into_iter().for_each(|asker| *requests.entry(asker).or_default() += 1);
+            }
         })?;
-        self.index(tables::ERRANDS_DUE, &due)
+        self.index(tables::ERRANDS_DUE, &due)?;
+        self.index(tables::ERRANDS_OF_PLUGIN, &of_plugins)?;
+        self.index(tables::ERRANDS_OF_SESSION, &of_sessions)?;
+        self.index(tables::REQUEST_COUNTS, &counted(requests))
     }
 
     pub(super) fn confirmations(&mut self) -> Result<(), ReadError> {
@@ -89,8 +99,7 @@ impl Check<'_> {
             due.insert((key(&[&at, row]), Vec::new()));
         })?;
         self.index(tables::TIMERS_DUE, &due)?;
-        let counts = counts.into_iter().map(|(owner, count)| (owner, count.to_be_bytes().to_vec())).collect();
-        self.index(tables::TIMER_COUNTS, &counts)
+        self.index(tables::TIMER_COUNTS, &counted(counts))
     }
 
     pub(super) fn kv(&mut self) -> Result<(), ReadError> {
@@ -102,7 +111,9 @@ impl Check<'_> {
                 let (Some(org), Some(plugin), Some(head)) = (org_of(row), plugin, Head::parse(value)) else {
                     return check.find(table, row, "is too short");
                 };
-                usages.entry(row[..32].to_vec()).or_default().add(head.size);
+                let usage = usages.entry(row[..32].to_vec()).or_default();
+                usage.add(head.size);
+                usage.version = usage.version.max(head.version);
                 // At time zero nothing has expired.
                 match check.snapshot.kv_row(table, row, value, Timestamp::default()) {
                     Ok(Some((name, entry))) => {
@@ -117,7 +128,8 @@ impl Check<'_> {
             })?;
         }
         self.each(tables::KV_USAGE, |check, row, value| {
-            if usages.remove(row).unwrap_or_default() != KvUsage::parse(value) {
+            let (found, usage) = (usages.remove(row).unwrap_or_default(), KvUsage::parse(value));
+            if (found.keys, found.bytes) != (usage.keys, usage.bytes) || found.version > usage.version {
                 check.find(tables::KV_USAGE, row, "does not add up");
             }
         })?;
@@ -126,4 +138,9 @@ impl Check<'_> {
         }
         Ok(())
     }
+}
+
+/// The rows of a table that counts.
+fn counted(counts: BTreeMap<Vec<u8>, u32>) -> Pairs {
+    counts.into_iter().map(|(owner, count)| (owner, count.to_be_bytes().to_vec())).collect()
 }

@@ -79,6 +79,8 @@ pub(super) struct QuotasPatch {
     keys: Option<u32>,
     plugins: Option<u32>,
     large_plugins: Option<u32>,
+    kv_keys: Option<u32>,
+    kv_bytes: Option<u32>,
     bindings: Option<u32>,
     webhooks: Option<u32>,
     queued_messages: Option<u32>,
@@ -89,10 +91,19 @@ pub(super) fn update_org(incoming: &Incoming) -> Result<Asked, Problem> {
     let org = org_id(incoming)?;
     let OrgPatch { name, plan, quotas, labels, suspended, plugin_rules } = decode::body(incoming)?;
     let PluginRulesPatch { ceiling: plugin_ceiling, require_signature } = plugin_rules.unwrap_or_default();
-    let QuotasPatch { sessions, keys, plugins, large_plugins, bindings, webhooks, queued_messages, concurrency } =
-        quotas.unwrap_or_default();
-    let quotas =
-        QuotaChange { sessions, keys, plugins, large_plugins, bindings, webhooks, queued_messages, concurrency };
+    let quotas = quotas.unwrap_or_default();
+    let quotas = QuotaChange {
+        sessions: quotas.sessions,
+        keys: quotas.keys,
+        plugins: quotas.plugins,
+        large_plugins: quotas.large_plugins,
+        kv_keys: quotas.kv_keys,
+        kv_bytes: quotas.kv_bytes,
+        bindings: quotas.bindings,
+        webhooks: quotas.webhooks,
+        queued_messages: quotas.queued_messages,
+        concurrency: quotas.concurrency,
+    };
     let change = OrgChange { name, plan, quotas, labels, suspended, plugin_ceiling, require_signature };
     Ok(Asked::UpdateOrg { org, change })
 }
