@@ -1,7 +1,10 @@
 //! Many requests at once: bounds hold exactly, nothing is lost or done twice, and who finds no place is told when to come back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use portcullis_testing::Guest;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -138,4 +141,61 @@ async fn a_plugin_is_not_deleted_while_it_is_being_bound() {
             org.client.delete(&path).await.expect(204);
         }
     }
+}
+
+/// Versions come and go under load, each way that there is; nobody is refused for it, and what was answered rules from the next request on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_is_changed_under_load_without_a_refused_request() {
+    const VERSIONS: u32 = 6;
+    let gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    let version = |n: u32| {
+        Guest::allowing().named("changing").with(&format!("(func $version (result i32) i32.const {n})")).build()
+    };
+    let plugin = org.upload(version(0)).await;
+    let hooks = json!({ "plugin": plugin, "hooks": ["session.labels"], "onFailure": "deny" });
+    let binding = text(&org.client.post("/api/v1/bindings", &hooks).await.expect(201), "id");
+    let path = format!("/api/v1/bindings/{binding}");
+
+    let over = Arc::new(AtomicBool::new(false));
+    let mut load = JoinSet::new();
+    for _ in 0..4 {
+        let (org, over) = (org.clone(), Arc::clone(&over));
+        let labels = format!("/api/v1/sessions/{}/labels", org.session().await);
+        load.spawn(async move {
+            let mut requests = 0_u32;
+            while !over.load(Ordering::Relaxed) {
+                requests += 1;
+                org.client.put(&labels, &json!({ "n": requests.to_string() })).await.expect(200);
+            }
+            requests
+        });
+    }
+    for n in 1..VERSIONS {
+        let uploaded = org.client.send("POST", "/api/v1/plugins", version(n).into()).await.expect(201);
+        let number = uploaded["version"].clone();
+        let candidate = json!({ "candidate": { "version": number, "percent": 50 } });
+        org.client.patch(&path, &candidate).await.expect(200);
+        org.client.act(&format!("{path}:promote")).await.expect(200);
+        org.client.act(&format!("{path}:rollback")).await.expect(200);
+        org.client.patch(&path, &json!({ "mode": "monitor" })).await.expect(200);
+        org.client.patch(&path, &json!({ "mode": "enforce", "version": number })).await.expect(200);
+    }
+    over.store(true, Ordering::Relaxed);
+    let served = load.join_all().await;
+    assert!(served.iter().all(|requests| *requests > VERSIONS), "{served:?}");
+
+    let denying = Guest::gate("unreachable").named("changing").build();
+    let number = org.client.send("POST", "/api/v1/plugins", denying.into()).await.expect(201)["version"].clone();
+    let labels = format!("/api/v1/sessions/{}/labels", org.session().await);
+    org.client.put(&labels, &json!({ "n": "before" })).await.expect(200);
+    org.client.patch(&path, &json!({ "version": number })).await.expect(200);
+    org.client.put(&labels, &json!({ "n": "after" })).await.expect(403);
+
+    // What stopped it is told to whoever wrote it, and to nobody else.
+    let log = format!("/api/v1/plugins/{plugin}/log");
+    let lines = org.client.get(&log).await.expect(200);
+    assert_eq!((&lines["data"][0]["level"], &lines["data"][0]["binding"]), (&json!("error"), &json!(binding)));
+    assert!(text(&lines["data"][0], "message").contains("unreachable"), "{lines}");
+    gateway.org("Another").await.client.get(&log).await.expect(404);
 }

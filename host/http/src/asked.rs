@@ -11,8 +11,8 @@ use portcullis_core::{
 };
 use portcullis_service::{
     BindingChange, BindingState, DecisionPage, DecisionQuery, Dispatched, Done, Fact, KeyRequest, NewBinding, NewFact,
-    NewKey, NewOrg, NewPublisher, Novelty, OrgChange, Page, Replay, Replayed, Scan, Scanned, SecretName, Signature,
-    SimulatorAct,
+    NewKey, NewOrg, NewPublisher, Novelty, OrgChange, Page, PluginLogLine, Replay, Replayed, Scan, Scanned, SecretName,
+    Signature, SimulatorAct,
 };
 
 /// What a request asks for.
@@ -113,6 +113,9 @@ pub(crate) enum Asked {
         class: PluginClass,
         signature: Option<Signature>,
         wait: bool,
+    },
+    PluginLog {
+        plugin: PluginId,
     },
     Secrets {
         plugin: PluginId,
@@ -295,6 +298,7 @@ pub(crate) enum Answer {
     Plugins(Vec<PluginVersion>),
     PluginVersions(Vec<PluginVersion>),
     PluginDeleted,
+    PluginLog(Vec<PluginLogLine>),
     Secrets(Vec<SecretName>),
     SecretPut,
     SecretDeleted,

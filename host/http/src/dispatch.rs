@@ -131,6 +131,7 @@ async fn act(front: &Arc<Front>, asking: Asking, asked: Asked) -> Result<Answer,
             let upload = Upload { bytes: bytes(front, component)?, class, signature };
             Box::pin(take(front, permit, upload, wait, call)).await?
         }
+        Asked::PluginLog { plugin } => Answer::PluginLog(service.plugin_log(&permit, plugin)?),
         Asked::Secrets { plugin } => Answer::Secrets(service.secrets(&permit, plugin)?),
         Asked::PutSecret { plugin, name, value } => {
             Box::pin(service.put_secret(&permit, plugin, name, value, &call)).await?;
@@ -266,6 +267,7 @@ fn target(asking: &Asking, asked: &Asked) -> Target {
         | Asked::Plugins
         | Asked::PluginVersions { .. }
         | Asked::DeletePlugin { .. }
+        | Asked::PluginLog { .. }
         | Asked::Secrets { .. }
         | Asked::PutSecret { .. }
         | Asked::DeleteSecret { .. }

@@ -116,6 +116,19 @@ pub enum LogLevel {
     Error,
 }
 
+impl LogLevel {
+    /// The stable name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
 impl Runtime {
     /// Asks the gates of a chain about an operation, in turn.
     ///

@@ -11,7 +11,7 @@ use portcullis_core::verdict::Extension;
 use portcullis_core::{
     BindingId, DecisionId, ErrandId, Hook, OrgId, PluginFailure, Principal, Session, SessionId, Timestamp,
 };
-use portcullis_policy::{Ask, Link, LogLevel, LogLine, Observed};
+use portcullis_policy::{Ask, Link, Observed};
 use portcullis_store::{Commit, CommitError, ErrandChange, Expectation, PluginTimer, Snapshot, TimerChange, Write};
 use tokio::task::JoinSet;
 
@@ -163,7 +163,7 @@ impl Service {
         settles: Settles,
         depth: u8,
     ) -> bool {
-        log(org, &observed.logs);
+        self.log(org, &observed.logs);
         let Some(link) = links.iter().find(|link| link.binding.id == observed.binding) else { return true };
         let name = link.version.name.clone();
         let follow_ups: Vec<Extension> = match observed.result {
@@ -296,18 +296,5 @@ fn outcome(ended: &Result<Done, ServiceError>) -> portcullis_policy::Outcome {
             Told::Denied(denials.first().map_or_else(String::new, |veto| veto.code.clone()))
         }
         Err(error) => Told::Refused(error.code().to_owned()),
-    }
-}
-
-/// A plugin's log goes to the gateway's, under the plugin's name.
-pub(crate) fn log(org: OrgId, lines: &[LogLine]) {
-    for line in lines {
-        let (plugin, message) = (line.plugin, line.message.as_str());
-        match line.level {
-            LogLevel::Debug => tracing::debug!(target: "plugin", %org, %plugin, "{message}"),
-            LogLevel::Info => tracing::info!(target: "plugin", %org, %plugin, "{message}"),
-            LogLevel::Warn => tracing::warn!(target: "plugin", %org, %plugin, "{message}"),
-            LogLevel::Error => tracing::error!(target: "plugin", %org, %plugin, "{message}"),
-        }
     }
 }

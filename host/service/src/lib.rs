@@ -32,6 +32,7 @@ mod orgs;
 mod overdraft;
 mod pacing;
 mod plan;
+mod plugin_log;
 mod plugins;
 mod publishers;
 mod queries;
@@ -74,6 +75,7 @@ pub use keys::KeyRequest;
 pub use links::Followed;
 pub use mint::random;
 pub use orgs::{NewOrg, OrgChange, QuotaChange};
+pub use plugin_log::PluginLogLine;
 pub use plugins::Upload;
 /// Why a message was not sent, as the engine says it.
 pub use portcullis_engine::{NumberCheck, SendError};
@@ -123,6 +125,8 @@ pub struct Service {
     clock: Arc<dyn Clock>,
     views: views::Views,
     places: Arc<admission::Places>,
+    /// What plugins wrote lately.
+    plugin_logs: plugin_log::PluginLogs,
     /// Where operations stand that were overtaken.
     lines: lines::Lines,
     /// Places of what shows something for a while, which are fewer.
@@ -198,6 +202,7 @@ impl Service {
             clock,
             views,
             places: admission::Places::new(config.operations_in_all),
+            plugin_logs: plugin_log::PluginLogs::default(),
             lines: lines::Lines::default(),
             lingering: admission::Places::new(config.operations_in_all.div_ceil(4)),
             chains: chain::Chains::default(),

@@ -105,6 +105,10 @@ impl Service {
         if self.store.snapshot()?.plugin_versions(permit.target().org, plugin)?.is_empty() {
             return Err(ServiceError::NotFound("plugin"));
         }
-        self.administer(permit, Operation::PluginDelete { plugin }, None, call).await
+        let done = self.administer(permit, Operation::PluginDelete { plugin }, None, call).await?;
+        if matches!(done.outcome, Outcome::Done) {
+            self.plugin_logs.forget(plugin);
+        }
+        Ok(done)
     }
 }

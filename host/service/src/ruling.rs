@@ -232,7 +232,7 @@ impl Service {
         self.load_for_request(links, &case.snapshot).await;
         let reads = Arc::new(OrgReads { snapshot: Arc::clone(&case.snapshot), org: question.org, now: question.now });
         let run = self.runtime.gate(links, &ask, &operation, reads).await;
-        crate::follow::log(question.org, &run.logs);
+        self.log(question.org, &run.logs);
         Round { operation, run }
     }
 

@@ -91,7 +91,7 @@ impl Service {
     }
 
     /// Whether the organisation has the plugin.
-    fn own_plugin(&self, permit: &Permit, plugin: PluginId) -> Result<(), ServiceError> {
+    pub(crate) fn own_plugin(&self, permit: &Permit, plugin: PluginId) -> Result<(), ServiceError> {
         match self.store.snapshot()?.plugin_versions(permit.target().org, plugin)?.is_empty() {
             true => Err(ServiceError::NotFound("plugin")),
             false => Ok(()),

@@ -17,8 +17,9 @@ use super::sessions::{
 };
 use super::view::{
     AuditView, BindingView, CatalogueView, CodeView, FactView, KeyView, LinkView, List, MadeLinkView, MeView,
-    MessageView, NewKeyView, OrgView, PluginRulesView, PluginVersionsView, PluginView, PublisherView, RatePolicyView,
-    SecretNameView, SentView, SessionProxyView, SessionView, SettingsView, TicketView, UploadBegunView, WebhookView,
+    MessageView, NewKeyView, OrgView, PluginLogView, PluginRulesView, PluginVersionsView, PluginView, PublisherView,
+    RatePolicyView, SecretNameView, SentView, SessionProxyView, SessionView, SettingsView, TicketView, UploadBegunView,
+    WebhookView,
 };
 use super::webhooks::{WebhookBody, WebhookPatch};
 use crate::openapi::schema::LabelsOf;
@@ -181,6 +182,8 @@ fn of_policy(route: &Route, path: &str) -> Option<Doc> {
             .may_take::<PluginScanBody>()
             .fails(&[422])
             .says("Asks about every session as it is now, as a dry run that is not recorded. Needs `read`, too."),
+        (_, "plugins/{id}/log") => Doc::answers::<List<PluginLogView<'_>>>(200, "What it wrote, newest first.")
+            .says("At most 64 KiB, since the gateway began. A line of the level `error` may be the gateway's own, about a call that failed."),
         (_, "plugins/{id}/secrets") => {
             Doc::answers::<List<SecretNameView<'_>>>(200, "The names of the plugin's secrets.")
         }

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::view::{
-    self, CatalogueView, PluginRulesView, PluginVersionsView, PluginView, PublisherView, SecretNameView,
+    self, CatalogueView, PluginLogView, PluginRulesView, PluginVersionsView, PluginView, PublisherView, SecretNameView,
     UploadBegunView,
 };
 use super::{decode, mismatch};
@@ -108,6 +108,17 @@ pub(super) fn plugin(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
         Some(body) => Reply::json(StatusCode::OK, &body),
         None => mismatch(),
     }
+}
+
+// === log ===
+
+pub(super) fn log(incoming: &Incoming) -> Result<Asked, Problem> {
+    Ok(Asked::PluginLog { plugin: plugin_id(incoming)? })
+}
+
+pub(super) fn logged(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    let Answer::PluginLog(lines) = answer else { return mismatch() };
+    Reply::json(StatusCode::OK, &view::list(lines.iter().map(PluginLogView::of), None))
 }
 
 // === secrets ===

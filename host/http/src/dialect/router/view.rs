@@ -19,8 +19,8 @@ use crate::routes::EncodeContext;
 pub(super) use admin::{AuditView, KeyView, NewKeyView, OrgView};
 pub(super) use message::{MessageView, SentView};
 pub(super) use plugin::{
-    BindingView, CatalogueView, FactView, PluginRulesView, PluginVersionsView, PluginView, PublisherView,
-    SecretNameView, UploadBegunView,
+    BindingView, CatalogueView, FactView, PluginLogView, PluginRulesView, PluginVersionsView, PluginView,
+    PublisherView, SecretNameView, UploadBegunView,
 };
 pub(super) use profile::{LinkView, MadeLinkView, ProxyView, SessionProxyView, SettingsView};
 pub(super) use webhook::{TicketView, WebhookView};

@@ -3,10 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use portcullis_core::{
-    BindingId, EventId, FailureFold, Grant, Mode, OperationKind, PluginClass, PluginId, PluginRules, PluginVersion,
-    Publisher, PublisherId, Selector, SessionId, Timestamp,
+    BindingId, EventId, FailureFold, Grant, Mode, OperationKind, OrgId, PluginClass, PluginId, PluginRules,
+    PluginVersion, Publisher, PublisherId, Selector, SessionId, Timestamp,
 };
-use portcullis_service::{BindingState, Fact, SecretName};
+use portcullis_service::{BindingState, Fact, PluginLogLine, SecretName};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -225,6 +225,29 @@ impl<'a> BindingView<'a> {
             created_at: binding.created_at,
             updated_at: binding.updated_at,
         }
+    }
+}
+
+/// A line of a plugin's log.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "PluginLogLine")]
+pub(in super::super) struct PluginLogView<'a> {
+    #[schemars(with = "Millis")]
+    at: Timestamp,
+    /// In whose operation.
+    #[schemars(with = "Id<OrgId>")]
+    org: OrgId,
+    #[schemars(with = "Id<BindingId>")]
+    binding: BindingId,
+    level: &'static str,
+    message: &'a str,
+}
+
+impl<'a> PluginLogView<'a> {
+    pub(in super::super) fn of(line: &'a PluginLogLine) -> Self {
+        let PluginLogLine { at, org, binding, level, message } = line;
+        Self { at: *at, org: *org, binding: *binding, level: level.name(), message }
     }
 }
 
