@@ -368,8 +368,7 @@ impl Service {
         if let Err(error) = self.store.commit(commit).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "a refusal was not audited");
         }
-        let message = limit.map_or_else(|| "send rate limit exceeded".to_owned(), |limit| limit.message.clone());
-        ServiceError::Limited { decision: limit.and(decision), message, retry_after }
+        ServiceError::Limited { decision: limit.and(decision), message: limit_message(limit), retry_after }
     }
 
     pub(crate) async fn commit_limited(
@@ -401,6 +400,11 @@ impl Service {
         self.timers_stirred.notify_one();
         self.queue.stirred.notify_one();
     }
+}
+
+/// What a used-up limit says to the caller: the plugin's own words, if it is a plugin's.
+pub(crate) fn limit_message(limit: Option<&Limit>) -> String {
+    limit.map_or_else(|| "send rate limit exceeded".to_owned(), |limit| limit.message.clone())
 }
 
 /// Records that the operation was not done although policy lets it through.

@@ -125,6 +125,10 @@ impl Service {
                 _ => {}
             }
             let mut ruling = self.rule(question, &case).await?;
+            if question.dry_run {
+                let message = row(question, tracked, send, MessageState::Queued, question.now);
+                return self.try_queueing(question, &case, ruling, message).await.map(Dispatched::Done);
+            }
             let mut commit = Commit::new(question.org, question.now);
             commit.expect.push(Expectation::Org(Some(case.org.generation)));
             commit.expect.push(Expectation::Session(session.id, Some(session.generation)));

@@ -9,8 +9,8 @@ use std::time::Duration;
 use portcullis_core::operation::{Presence, SendText};
 use portcullis_core::verdict::Allowance;
 use portcullis_core::{
-    Attempt, AuditOutcome, DecisionId, DecisionRecord, DeliveryId, Denial, EventBody, MessageState, Operation,
-    OperationKind, OutgoingMessage, Permit, Session, Status, Timestamp,
+    Attempt, AuditOutcome, DecisionId, DecisionRecord, DeliveryId, Denial, EventBody, LimitCheck, MessageState,
+    Operation, OperationKind, OutgoingMessage, Permit, RateLimits, Session, SessionId, Status, Timestamp,
 };
 use portcullis_engine::{OutgoingText, SendError};
 use portcullis_store::{Commit, CommitError, Expectation, IdempotencyRecord, MessagePhase, Write};
@@ -85,7 +85,7 @@ impl Service {
             return Ok(known);
         }
         let now = self.now();
-        let (tracked, tries) = (queue || key.is_some(), call.dry_run);
+        let tracked = queue || key.is_some();
         let message =
             tracked.then(|| Tracked { id: mint::id(DeliveryId::new, now), key: key.clone(), queued_at: None });
         let question = Question {
@@ -93,11 +93,8 @@ impl Service {
             message,
             ..Question::asked(permit, Operation::MessageSend(send), call, now)
         };
-        let sent = if queue && !tries {
-            self.enqueue(&question).await
-        } else {
-            self.ask_in_place(question).await.map(Dispatched::Done)
-        };
+        let sent =
+            if queue { self.enqueue(&question).await } else { self.ask_in_place(question).await.map(Dispatched::Done) };
         match sent {
             // Somebody else came with the same key at the same time, and was first.
             Err(ServiceError::Contention) => self.replay(permit, key.as_deref())?.ok_or(ServiceError::Contention),
@@ -144,13 +141,8 @@ impl Service {
         let Status::Online { attempt } = session.status else { return Err(not_connected().into()) };
         let decision = commit.decision.as_ref().map(|record| record.id);
         let limits = self.rate_limits(question, case).await?;
-        let (checks, at_once) = match &outgoing {
-            Outgoing::Send(send) => {
-                (limits.send_checks(session.id, send.is_for_group()), Some(limits.concurrent_limit))
-            }
-            Outgoing::Check(_) => (limits.number_checks(session.id), None),
-            Outgoing::Presence { .. } => (Vec::new(), None),
-        };
+        let checks = outgoing.checks(&limits, session.id);
+        let at_once = matches!(outgoing, Outgoing::Send(_)).then_some(limits.concurrent_limit);
         // Who is shown for a while takes a place for as long; others of the organisation's must still find one.
         let lingers = match &outgoing {
             Outgoing::Send(send) => send.typing_millis > 0,
@@ -302,6 +294,17 @@ impl Service {
             return ServiceError::Limited { decision: None, message, retry_after }.into();
         }
         self.limited(question, limit, retry_after, record).await.into()
+    }
+}
+
+impl Outgoing {
+    /// What has to be passed before WhatsApp is asked.
+    pub(crate) fn checks(&self, limits: &RateLimits, session: SessionId) -> Vec<LimitCheck> {
+        match self {
+            Self::Send(send) => limits.send_checks(session, send.is_for_group()),
+            Self::Check(_) => limits.number_checks(session),
+            Self::Presence { .. } => Vec::new(),
+        }
     }
 }
 

@@ -123,8 +123,10 @@ async fn a_refused_send_leaves_its_key_free() {
     assert_eq!(word(&world.send_once(session, "key").await), "rate_limited");
     let call =
         SendCall { key: Some("key".into()), call: Call { dry_run: true, ..Call::default() }, ..SendCall::default() };
-    assert!(world.dispatch(SendText::plain(session, FRIEND, "hello"), call).await.is_ok());
+    let tried = world.dispatch(SendText::plain(session, FRIEND, "hello"), call.clone()).await;
+    assert_eq!(word(&tried), "rate_limited");
     world.clock.advance(3 * SECOND);
+    assert!(world.dispatch(SendText::plain(session, FRIEND, "hello"), call).await.is_ok());
     assert_eq!(word(&world.send_once(session, "key").await), "sent");
 }
 

@@ -17,6 +17,7 @@ mod races;
 mod rates;
 mod recovery;
 mod story;
+mod trying;
 mod versions;
 mod waiting;
 mod webhooks;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use portcullis_core::{
     BindingId, Errand, ErrandBody, ErrandId, FailureFold, KvAccess, KvChange, Labels, Operation, OperationKind,
-    PluginFailure, PluginId, SessionId,
+    PluginFailure, PluginId, SessionId, Verdict,
 };
 use portcullis_service::{BindingChange, Call, Done, QuotaChange, ServiceError};
 use portcullis_store::{Commit, ErrandChange, PluginTimer, TimerChange};
@@ -214,6 +214,29 @@ async fn the_operator_says_how_much_plugins_may_keep() {
     assert_eq!(denial(world.relabel(session, "a").await), "plugin_quota");
     allow(1, 2).await;
     world.relabel(session, "a").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dry_run_answers_as_the_call_whose_plugin_overdraws() {
+    let world = World::new().await;
+    let session = world.online().await;
+    let hooks = || vec![OperationKind::SessionLabels];
+    let labels = Labels::from([("label".to_owned(), "a".to_owned())]);
+    let relabelling = || Operation::SessionLabels { session, labels: labels.clone() };
+    for component in [keeping(), timing(), asking(session)] {
+        let binding = world.bind(component, hooks(), "{}").await;
+        let tried = world.attempt(relabelling()).await;
+        assert!(matches!(tried, Ok(Verdict::Allowed(_))), "{tried:?}");
+        world.fill_keys(world.plugin_of(binding)).await;
+        world.fill_timers(binding).await;
+        world.fill_requests(binding, session).await;
+        let Ok(Verdict::Denied { denials }) = world.attempt(relabelling()).await else { panic!("not denied") };
+        assert_eq!(denials[0].failure, Some(PluginFailure::Quota));
+        world.fold(binding, FailureFold::Allow).await;
+        let tried = world.attempt(relabelling()).await;
+        assert!(matches!(tried, Ok(Verdict::Allowed(_))), "{tried:?}");
+        world.unbind(binding).await;
+    }
 }
 
 /// Such a delete was tried again every second, for ever.

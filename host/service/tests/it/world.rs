@@ -7,7 +7,7 @@ use portcullis_core::operation::{CreateSession, SendText, WhenUnpaired};
 use portcullis_core::{
     AuditEntry, BindingId, Capabilities, Capability, Clock, DecisionRecord, DeliveryId, FailureFold, Labels, Mode,
     Operation, OperationKind, OrgId, OutgoingMessage, Permit, Plan, Principal, Selector, Session, SessionId, Target,
-    Timestamp,
+    Timestamp, Verdict,
 };
 use portcullis_engine::{Engine, Simulated};
 use portcullis_policy::{Runtime, RuntimeConfig};
@@ -100,6 +100,16 @@ impl World {
     pub(crate) async fn execute(&self, operation: Operation) -> Result<Done, ServiceError> {
         let permit = self.permit(operation.kind(), operation.session()).await;
         self.service.execute(&permit, operation, Call::default()).await
+    }
+
+    /// What would come of an operation.
+    pub(crate) async fn attempt(&self, operation: Operation) -> Result<Verdict, ServiceError> {
+        let permit = self.permit(operation.kind(), operation.session()).await;
+        let call = Call { dry_run: true, ..Call::default() };
+        match self.service.execute(&permit, operation, call).await?.outcome {
+            Outcome::DryRun(verdict) => Ok(verdict),
+            other => panic!("not a dry run: {other:?}"),
+        }
     }
 
     pub(crate) async fn create(&self) -> SessionId {
