@@ -88,10 +88,14 @@ pub enum EventBody {
     Deleting,
     /// A session is gone.
     Deleted,
-    /// A plugin failed too often and is no longer asked.
+    /// A version of a plugin failed too often in an organisation and is no longer asked there.
     PluginSuspended {
         /// The plugin's name.
         plugin: String,
+        /// Which version of it.
+        version: u32,
+        /// Where; whoever owns a plugin of the platform hears of other organisations, too.
+        org: OrgId,
     },
     /// Policy denied an operation.
     PolicyDenied {
@@ -197,7 +201,9 @@ impl EventBody {
             Self::RatePolicyChanged { slug } => json!({ "slug": slug }),
             Self::DeleteScheduled { due, reason } => json!({ "due": due, "reason": reason }),
             Self::DeleteCancelled { code, reason } => json!({ "code": code, "reason": reason }),
-            Self::PluginSuspended { plugin } => json!({ "plugin": plugin }),
+            Self::PluginSuspended { plugin, version, org } => {
+                json!({ "plugin": plugin, "version": version, "organization": org })
+            }
             Self::PolicyDenied { operation, code } => json!({ "operation": operation, "code": code }),
             Self::MessageIn { message, from, text } => json!({ "message": message, "from": from, "text": text }),
             Self::MessageOut { message, to, delivery } => {

@@ -160,7 +160,7 @@ pub struct Binding {
     pub on_failure: FailureFold,
     /// Place in the chain among the bindings of the same owner; lower is earlier.
     pub order: i32,
-    /// What the plugin may use.
+    /// What the plugin may use, as far as the version that runs asks for it and the operator's ceiling allows it.
     pub grants: Vec<Grant>,
     /// For which sessions it works.
     pub selector: Selector,
@@ -202,6 +202,10 @@ pub struct Previous {
     pub version: u32,
     /// The settings that it had.
     pub settings: String,
+    /// What it could use.
+    pub grants: Vec<Grant>,
+    /// What whoever made those grants may do.
+    pub authority: Capabilities,
 }
 
 impl Binding {
@@ -210,9 +214,24 @@ impl Binding {
     pub fn rebind(&mut self, version: u32, settings: String) {
         let settings_before = std::mem::replace(&mut self.settings, settings);
         if version != self.version {
-            self.previous = Some(Previous { version: self.version, settings: settings_before });
+            self.previous = Some(Previous {
+                version: self.version,
+                settings: settings_before,
+                grants: self.grants.clone(),
+                authority: self.authority,
+            });
             self.version = version;
         }
+    }
+
+    /// Binds again what was bound before, on the terms of that time; what is bound now is then there to go back to.
+    /// Without anything before it stays as it is, and the answer is no.
+    #[must_use]
+    pub fn roll_back(&mut self) -> bool {
+        let Some(Previous { version, settings, grants, authority }) = self.previous.take() else { return false };
+        self.rebind(version, settings);
+        (self.grants, self.authority) = (grants, authority);
+        true
     }
 
     /// Whether this version of its plugin is bound, tried, or there to go back to.
@@ -285,20 +304,32 @@ impl Hook {
     }
 }
 
-/// A binding that is no longer asked within one organisation, because its plugin failed too often there.
-/// It ends with any change of the binding.
+/// A version of a binding, the bound one or its candidate, that is no longer asked within one organisation,
+/// because it failed too often there. It ends with any change of the binding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspension {
     /// In whose operations.
     pub org: OrgId,
     /// The binding.
     pub binding: BindingId,
+    /// Whether it is the candidate that is not asked, and not the version that is bound. The two can be one version with different settings.
+    pub candidate: bool,
+    /// The version that failed.
+    pub version: u32,
     /// The binding's generation when it was suspended; another one is asked again.
     pub generation: u64,
     /// Since when.
     pub since: Timestamp,
     /// The last failure's stable code.
     pub failure: String,
+}
+
+impl Suspension {
+    /// Whether it still holds for this binding's candidate, or for the version that it binds.
+    #[must_use]
+    pub fn holds_for(&self, binding: &Binding, candidate: bool) -> bool {
+        self.binding == binding.id && self.generation == binding.generation && self.candidate == candidate
+    }
 }
 
 /// How a candidate compares with the version that is bound, counted over all organisations.

@@ -47,6 +47,8 @@ pub struct Link {
     pub binding: Arc<Binding>,
     /// The version that is asked.
     pub version: Arc<PluginVersion>,
+    /// Whether the version is the binding's candidate, and not the one that is bound.
+    pub candidate: bool,
     /// Whether it failed too often to be asked: it answers [`PluginFailure::Suspended`](portcullis_core::PluginFailure::Suspended).
     pub suspended: bool,
     /// Whether it is only asked beside another version, to compare the two: what it wants to keep, to follow and to log is dropped.
@@ -57,7 +59,7 @@ impl Link {
     /// A place whose plugin is asked and whose answer counts.
     #[must_use]
     pub fn new(position: u32, binding: Arc<Binding>, version: Arc<PluginVersion>) -> Self {
-        Self { position, binding, version, suspended: false, shadow: false }
+        Self { position, binding, version, candidate: false, suspended: false, shadow: false }
     }
 }
 

@@ -34,7 +34,7 @@ pub struct ChainRun {
 }
 
 impl ChainRun {
-    /// What the plugins saw, as a JSON document in the contract's words: context, operation, and each link's settings and reads.
+    /// What the plugins saw, as a JSON document in the contract's words: context, operation, and each link's settings, grants and reads.
     /// [`RecordedInput`](crate::RecordedInput) takes it apart again. None if it is larger than is recorded (64 KiB); then the decision cannot be replayed.
     ///
     /// It has no credentials, but it has personal values: who keeps it seals it.
@@ -48,6 +48,7 @@ impl ChainRun {
                 "binding": told.binding.id,
                 "shadow": told.shadow,
                 "settings": told.binding.settings,
+                "grants": told.binding.grants,
                 "reads": words::to_json(reads),
             }));
         }

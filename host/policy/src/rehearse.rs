@@ -202,6 +202,8 @@ pub struct RecordedLink {
     pub shadow: bool,
     /// Its settings.
     pub settings: String,
+    /// What it could use.
+    pub grants: Vec<Grant>,
     /// What it has read.
     pub reads: Vec<Value>,
 }

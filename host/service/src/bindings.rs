@@ -34,7 +34,7 @@ pub struct NewBinding {
     pub on_failure: FailureFold,
     /// Place in the chain.
     pub order: i32,
-    /// What it may use; all that the plugin wants if none are named.
+    /// What it may use; all that the plugin wants if nothing is said.
     pub grants: Option<Vec<Grant>>,
     /// For which sessions it works.
     pub selector: Selector,
@@ -104,6 +104,7 @@ impl Service {
         };
         let version = version.ok_or(ServiceError::NotFound("plugin"))?;
         let now = self.now();
+        let named = new.grants.clone().unwrap_or_default();
         let binding = Binding {
             id: mint::id(BindingId::new, now),
             org,
@@ -124,7 +125,7 @@ impl Service {
             created_at: now,
             updated_at: now,
         };
-        self.check_binding(&binding, None).await?;
+        self.check_binding(&binding, None, &named).await?;
         self.administer(permit, Operation::BindingCreate(Box::new(binding)), None, call).await
     }
 
@@ -141,21 +142,24 @@ impl Service {
     ) -> Result<Done, ServiceError> {
         let org = permit.target().org;
         let current = self.store.snapshot()?.binding(org, id)?.ok_or(ServiceError::NotFound("binding"))?;
-        let grants_anew = change.grants.is_some();
+        let named = change.grants.clone();
         let mut binding = change.apply(&current);
-        if grants_anew {
+        if named.is_some() {
             // A plugin can do no more than whoever granted it could.
             binding.authority = permit.principal().capabilities;
         }
-        self.replace_binding(permit, &current, binding, call).await
+        let mut new = named.unwrap_or_default();
+        new.retain(|grant| !current.grants.contains(grant));
+        self.replace_binding(permit, &current, binding, &new, call).await
     }
 
-    /// Puts a changed binding in the place of what it was.
+    /// Puts a changed binding in the place of what it was; `named` are the grants that somebody asks for anew.
     pub(crate) async fn replace_binding(
         self: &Arc<Self>,
         permit: &Permit,
         current: &Binding,
         mut binding: Binding,
+        named: &[Grant],
         call: Call,
     ) -> Result<Done, ServiceError> {
         binding.generation = current.generation + 1;
@@ -164,7 +168,7 @@ impl Service {
             // Nor more than whoever chose what it does.
             binding.authority = binding.authority.both(permit.principal().capabilities);
         }
-        self.check_binding(&binding, Some(current)).await?;
+        self.check_binding(&binding, Some(current), named).await?;
         self.administer(permit, Operation::BindingUpdate(Box::new(binding)), None, call).await
     }
 
@@ -189,8 +193,14 @@ impl Service {
         version.wants.iter().copied().filter(|grant| rules.beyond_ceiling(&[*grant]).is_none()).collect()
     }
 
-    /// Checks what is new about a binding. A plugin that is broken can so still be switched off.
-    async fn check_binding(&self, binding: &Binding, current: Option<&Binding>) -> Result<(), ServiceError> {
+    /// Checks what is new about a binding. A plugin that is broken can so still be switched off, and one that wants less, or is
+    /// allowed less, than its binding grants can be promoted and rolled back: it only has what it may.
+    async fn check_binding(
+        &self,
+        binding: &Binding,
+        current: Option<&Binding>,
+        named: &[Grant],
+    ) -> Result<(), ServiceError> {
         let invalid = |field, message| Err(ServiceError::Invalid { field, message });
         if let Some(unhooked) = binding.hooks.iter().find(|kind| !kind.row().hookable) {
             return invalid("hooks", format!("{} cannot be hooked", unhooked.name()));
@@ -206,13 +216,15 @@ impl Service {
         let snapshot = self.snapshot()?;
         let find = |version| snapshot.plugin(binding.org, binding.plugin, version);
         let bound = find(binding.version)?.ok_or(ServiceError::NotFound("plugin version"))?;
-        if current.is_none_or(|current| current.grants != binding.grants || current.version != binding.version) {
-            if let Some(unasked) = binding.grants.iter().find(|grant| !bound.wants.contains(grant)) {
-                return invalid("grants", format!("the plugin does not ask for the grant {}", unasked.name()));
-            }
-            if let Some(beyond) = self.rules(binding.org).beyond_ceiling(&binding.grants) {
-                return invalid("grants", format!("the operator lets no plugin have the grant {} here", beyond.name()));
-            }
+        let mut wanted = bound.wants;
+        if let Some(candidate) = &binding.candidate {
+            wanted.extend(find(candidate.version)?.ok_or(ServiceError::NotFound("plugin version"))?.wants);
+        }
+        if let Some(unasked) = named.iter().find(|grant| !wanted.contains(grant)) {
+            return invalid("grants", format!("the plugin does not ask for the grant {}", unasked.name()));
+        }
+        if let Some(beyond) = self.rules(binding.org).beyond_ceiling(named) {
+            return invalid("grants", format!("the operator lets no plugin have the grant {} here", beyond.name()));
         }
         let before = current.map(tasks).unwrap_or_default();
         for (version, settings) in tasks(binding) {

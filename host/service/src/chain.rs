@@ -58,8 +58,9 @@ impl Chains {
 
 fn read(org: OrgId, snapshot: &Snapshot) -> Result<Vec<Link>, ReadError> {
     let mut links: Vec<Link> = Vec::new();
-    let suspended: HashMap<BindingId, u64> =
-        snapshot.suspensions(org)?.into_iter().map(|found| (found.binding, found.generation)).collect();
+    let suspensions = snapshot.suspensions(org)?;
+    let is_suspended =
+        |binding: &Binding, candidate| suspensions.iter().any(|found| found.holds_for(binding, candidate));
     // The operator's ceiling holds for every plugin that works for the organisation.
     let ceiling = snapshot.org(org)?.and_then(|org| org.plugin_rules.ceiling);
     let owners = if org == OrgId::PLATFORM { vec![org] } else { vec![OrgId::PLATFORM, org] };
@@ -72,15 +73,24 @@ fn read(org: OrgId, snapshot: &Snapshot) -> Result<Vec<Link>, ReadError> {
             if let Some(ceiling) = &ceiling {
                 binding.grants.retain(|grant| ceiling.contains(grant));
             }
+            // From here on the binding is as it works in this organisation, which is less than what is kept of it.
             let Some(version) = snapshot.plugin(owner, binding.plugin, binding.version)? else { continue };
-            let candidate = candidate_of(&binding, snapshot)?;
-            let suspended = suspended.get(&binding.id) == Some(&binding.generation);
+            let suspended = is_suspended(&binding, false);
+            let candidate = match is_suspended(&binding, true) {
+                true => None,
+                false => candidate_of(&binding, snapshot)?,
+            };
+            if candidate.is_none() {
+                // Nobody takes the bound version's place; its share of the sessions is that version's again.
+                binding.candidate = None;
+            }
+            binding.grants.retain(|grant| version.wants.contains(grant));
             let place = |links: &Vec<Link>| u32::try_from(links.len()).unwrap_or(u32::MAX);
-            let (position, binding) = (place(&links), Arc::new(binding));
-            links.push(Link { position, binding, version: Arc::new(version), suspended, shadow: false });
+            let bound = Link::new(place(&links), Arc::new(binding), Arc::new(version));
+            links.push(Link { suspended, ..bound });
             if let Some((binding, version)) = candidate {
-                let (position, binding, version) = (place(&links), Arc::new(binding), Arc::new(version));
-                links.push(Link { position, binding, version, suspended: false, shadow: true });
+                let tried = Link::new(place(&links), Arc::new(binding), Arc::new(version));
+                links.push(Link { candidate: true, shadow: true, ..tried });
             }
         }
     }
@@ -92,7 +102,9 @@ fn candidate_of(binding: &Binding, snapshot: &Snapshot) -> Result<Option<(Bindin
     let Some(candidate) = &binding.candidate else { return Ok(None) };
     let Some(version) = snapshot.plugin(binding.org, binding.plugin, candidate.version)? else { return Ok(None) };
     let settings = candidate.settings.as_ref().unwrap_or(&binding.settings).clone();
-    Ok(Some((Binding { version: candidate.version, settings, ..binding.clone() }, version)))
+    let mut tried = Binding { version: candidate.version, settings, ..binding.clone() };
+    tried.grants.retain(|grant| version.wants.contains(grant));
+    Ok(Some((tried, version)))
 }
 
 /// Whether the candidate decides in the place of the bound version about what has this id.
@@ -109,10 +121,10 @@ fn candidate_decides(binding: &Binding, id: [u8; 16]) -> bool {
 
 /// The link of a binding that decides about what has this id: its candidate, or the version that is bound.
 pub(crate) fn deciding(chain: &[Link], binding: BindingId, id: [u8; 16]) -> Option<Link> {
-    let candidate = chain.iter().find(|link| link.binding.id == binding && link.shadow);
+    let candidate = chain.iter().find(|link| link.binding.id == binding && link.candidate);
     match candidate.filter(|link| candidate_decides(&link.binding, id)) {
         Some(link) => Some(Link { shadow: false, ..link.clone() }),
-        None => chain.iter().find(|link| link.binding.id == binding && !link.shadow).cloned(),
+        None => chain.iter().find(|link| link.binding.id == binding && !link.candidate).cloned(),
     }
 }
 

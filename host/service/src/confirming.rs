@@ -3,11 +3,15 @@
 //! The token holds for exactly what was asked ([`Confirmation`] says for what), and is used up in the commit of the operation.
 //! A token that does not count is not an error: policy is asked again, and the caller told why with the new question.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use portcullis_core::confirmation::{Given, Rejected};
 use portcullis_core::verdict::Prompt;
-use portcullis_core::{AuditOutcome, Confirmation, Operation, Secret, Session, confirmation};
+use portcullis_core::{
+    AuditOutcome, Binding, BindingId, Confirmation, Operation, PluginId, PluginVersion, Secret, Session, Timestamp,
+    confirmation,
+};
 use portcullis_store::{Commit, Expectation, Quota, QuotaKind, Write};
 use sha2::{Digest, Sha256};
 
@@ -110,8 +114,33 @@ fn hash(token: &Secret) -> [u8; 32] {
     Sha256::digest(token.reveal().as_bytes()).into()
 }
 
-/// What an operation is, in one number: every field of it counts.
+/// What an operation is, in one number: every field of it counts that somebody asked for.
 fn digest(operation: &Operation) -> [u8; 32] {
     // Operations are made of strings, numbers, lists and maps with string keys, which always serialise.
-    Sha256::digest(serde_json::to_vec(operation).unwrap_or_default()).into()
+    Sha256::digest(serde_json::to_vec(&*as_asked(operation)).unwrap_or_default()).into()
+}
+
+/// An operation without what is made up anew for every request: whoever repeats one could never confirm it otherwise.
+fn as_asked(operation: &Operation) -> Cow<'_, Operation> {
+    let never = Timestamp::default();
+    Cow::Owned(match operation {
+        Operation::PluginUpload(version) => {
+            let plugin = PluginId::from_bytes([0; 16]);
+            Operation::PluginUpload(Box::new(PluginVersion {
+                plugin,
+                uploaded_at: never,
+                ..PluginVersion::clone(version)
+            }))
+        }
+        Operation::BindingCreate(binding) => {
+            let (id, binding) = (BindingId::from_bytes([0; 16]), Binding::clone(binding));
+            Operation::BindingCreate(Box::new(Binding { id, created_at: never, updated_at: never, ..binding }))
+        }
+        // Its generation says only how often it was changed; what it is to be is in the other fields.
+        Operation::BindingUpdate(binding) => {
+            let binding = Binding { generation: 0, updated_at: never, ..Binding::clone(binding) };
+            Operation::BindingUpdate(Box::new(binding))
+        }
+        _ => return Cow::Borrowed(operation),
+    })
 }

@@ -173,7 +173,7 @@ impl Service {
                 .collect(),
             Err(failure) => {
                 tracing::warn!(%org, plugin = %name, failure = failure.code(), "a plugin failed off the path of an operation");
-                self.count_failure(org, links, link.binding.id, false, failure).await;
+                self.count_failure(org, link, failure).await;
                 Vec::new()
             }
         };

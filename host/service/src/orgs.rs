@@ -164,6 +164,8 @@ impl Service {
         commit.audit.push(admin_audit(permit, id, OperationKind::OrgUpdate, id.to_string(), call.request, now));
         self.carry_out(call, commit).await?;
         self.put_org(org.clone());
+        // The operator's ceiling is part of every link of the chain.
+        self.chains.changed(id);
         Ok(Arc::new(org))
     }
 

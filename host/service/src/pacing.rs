@@ -77,7 +77,7 @@ impl Service {
                 Ok(_) => valid_until = None,
                 Err(failure) => {
                     valid_until = None;
-                    self.count_failure(question.org, &links, link.binding.id, false, failure).await;
+                    self.count_failure(question.org, link, failure).await;
                     tracing::warn!(plugin = %link.version.name, failure = failure.code(), "a pacing plugin failed");
                 }
             }

@@ -95,6 +95,7 @@ pub struct Change {
 /// A version that is asked in replays and scans, and on what terms.
 pub(crate) struct Tried {
     pub(crate) version: Arc<PluginVersion>,
+    /// What it could use at most if it were bound now; a replay asks with the grants of the time, where there were any.
     pub(crate) grants: Vec<Grant>,
 }
 
@@ -162,7 +163,7 @@ impl Service {
             replayed.too_large += 1;
             return Ok(());
         };
-        for (link, answer) in links(&input, record, &tried.version) {
+        for (link, answer) in links(&input, record, tried) {
             let rehearsed = self.rehearse(tried, record.org, &input, &link, settings).await?;
             replayed.asked += 1;
             if rehearsed.unrecorded.is_some() {
@@ -199,13 +200,15 @@ impl Service {
         settings: Option<&str>,
     ) -> Result<Rehearsed, ServiceError> {
         let version = &tried.version;
+        // What it could use then, as far as this version asks for it.
+        let grants: Vec<Grant> = link.grants.iter().copied().filter(|grant| version.wants.contains(grant)).collect();
         let rehearsal = Rehearsal {
             digest: version.digest,
             class: version.class,
             org,
             owner: version.org,
             plugin: version.plugin,
-            grants: &tried.grants,
+            grants: &grants,
             question: input.before(link, settings),
             reads: ReadsFrom::Recorded(link.reads.clone()),
         };
@@ -293,9 +296,9 @@ fn find(
 fn links<'a>(
     input: &RecordedInput,
     record: &'a DecisionRecord,
-    version: &PluginVersion,
+    tried: &Tried,
 ) -> Vec<(RecordedLink, Option<&'a Answer>)> {
-    let own = |answer: &&Answer| answer.plugin == version.plugin && !answer.shadow;
+    let own = |answer: &&Answer| answer.plugin == tried.version.plugin && !answer.shadow;
     let mut answers = record.answers.iter().filter(own).peekable();
     if answers.peek().is_none() {
         let link = RecordedLink {
@@ -303,6 +306,7 @@ fn links<'a>(
             binding: BindingId::from_bytes([0; 16]),
             shadow: false,
             settings: "{}".to_owned(),
+            grants: tried.grants.clone(),
             reads: Vec::new(),
         };
         return vec![(link, None)];

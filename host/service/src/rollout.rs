@@ -22,8 +22,10 @@ pub struct BindingState {
     pub binding: Arc<Binding>,
     /// How its candidate compares, if it has one.
     pub tally: Option<Tally>,
-    /// Set if it is not asked in the organisation because it failed too often there.
+    /// Set if the bound version is not asked in the organisation because it failed too often there.
     pub suspension: Option<Suspension>,
+    /// The same of its candidate.
+    pub candidate_suspension: Option<Suspension>,
 }
 
 impl Service {
@@ -73,21 +75,19 @@ impl Service {
         self.move_binding(permit, id, next, call).await
     }
 
-    /// Binds again what was bound before the present version, with the settings of that time. Done twice, it changes nothing.
+    /// Binds again what was bound before the present version, with the settings and grants of that time. Done twice, it changes nothing.
     ///
     /// # Errors
     /// If there is no such binding, nothing was bound before, or as [`Service::update_binding`].
     pub async fn roll_back(self: &Arc<Self>, permit: &Permit, id: BindingId, call: Call) -> Result<Done, ServiceError> {
         let next = |binding: &mut Binding| {
             let none = ServiceError::InUse("this binding has no version before to go back to");
-            let previous = binding.previous.take().ok_or(none)?;
-            binding.rebind(previous.version, previous.settings);
-            Ok(())
+            if binding.roll_back() { Ok(()) } else { Err(none) }
         };
         self.move_binding(permit, id, next, call).await
     }
 
-    /// Asks a binding again that was suspended in the organisation.
+    /// Asks a binding again that was suspended in the organisation, and its candidate.
     ///
     /// # Errors
     /// If there is no such binding, or the store fails.
@@ -105,7 +105,7 @@ impl Service {
             return Ok(unchanged(Outcome::Bound(binding), &call));
         }
         let mut commit = Commit::new(org, self.now());
-        commit.writes.push(Write::RemoveSuspension(id));
+        commit.writes.push(Write::RemoveSuspensions(id));
         let subject = id.to_string();
         commit.audit.push(admin_audit(permit, org, OperationKind::BindingUpdate, subject, call.request, commit.now));
         self.carry_out(&call, commit).await?;
@@ -125,7 +125,7 @@ impl Service {
             self.store.snapshot()?.binding(permit.target().org, id)?.ok_or(ServiceError::NotFound("binding"))?;
         let mut binding = current.clone();
         next(&mut binding)?;
-        self.replace_binding(permit, &current, binding, call).await
+        self.replace_binding(permit, &current, binding, &[], call).await
     }
 }
 
@@ -142,6 +142,7 @@ fn state(org: OrgId, binding: Arc<Binding>, snapshot: &Snapshot) -> Result<Bindi
         None => None,
     };
     let suspensions = snapshot.suspensions(org)?;
-    let suspension = suspensions.into_iter().find(|of| of.binding == binding.id && of.generation == binding.generation);
-    Ok(BindingState { binding, tally, suspension })
+    let of = |candidate| suspensions.iter().find(|found| found.holds_for(&binding, candidate)).cloned();
+    let (suspension, candidate_suspension) = (of(false), of(true));
+    Ok(BindingState { binding, tally, suspension, candidate_suspension })
 }

@@ -215,5 +215,5 @@ fn link(tried: &Tried, settings: Option<String>) -> Link {
         created_at: Timestamp::default(),
         updated_at: Timestamp::default(),
     };
-    Link { position: 0, binding: Arc::new(binding), version, suspended: false, shadow: false }
+    Link::new(0, Arc::new(binding), version)
 }

@@ -27,7 +27,7 @@ pub(crate) fn remove(
     let row = key(&[&org.to_bytes(), &id.to_bytes()]);
     let Some(value) = tables.bindings.remove(&row[..])?.map(|value| value.value().to_vec()) else { return Ok(()) };
     counts.take(QuotaKind::Bindings);
-    tables.suspensions.remove(&row[..])?;
+    remove_prefix(&mut tables.suspensions, &Prefix::new(&[&row]))?;
     remove_prefix(&mut tables.tallies, &Prefix::new(&[&id.to_bytes()]))?;
     let plugin = plugin_of(batch, org, &row, &value);
     everywhere(tables, counts, org, |tables, counts, org| {
@@ -38,10 +38,10 @@ pub(crate) fn remove(
     })
 }
 
-/// Suspends a binding; the organisation's suspensions that hold no longer go.
+/// Suspends a version of a binding; the organisation's suspensions that hold no longer go.
 pub(crate) fn suspend(tables: &mut Tables<'_>, org: OrgId, row: &[u8], value: &[u8]) -> Result<(), StoreFault> {
     for (old, head) in heads(&tables.suspensions, &Prefix::new(&[&org.to_bytes()]), HEAD)? {
-        let id = &old[16..];
+        let Some(id) = old.get(16..32) else { continue };
         let generation = match generation(tables, org, id)? {
             Some(own) => Some(own),
             None => generation(tables, OrgId::PLATFORM, id)?,

@@ -266,10 +266,10 @@ pub enum Write {
     PutBinding(Binding),
     /// Remove a binding with its timers, errands, suspension and tallies; of a binding of the platform, those in every organisation.
     RemoveBinding(BindingId),
-    /// Ask a binding no longer. Suspensions of bindings that have changed or gone since they were suspended go with it.
+    /// Ask the bound version of a binding, or its candidate, no longer. Suspensions of bindings that have changed or gone since they were suspended go with it.
     PutSuspension(Suspension),
-    /// Ask a binding again.
-    RemoveSuspension(BindingId),
+    /// Ask a binding's version and candidate again.
+    RemoveSuspensions(BindingId),
     /// Make or replace a secret of a plugin of this organisation; at most [`crate::SECRETS_MAX`] for each plugin.
     PutSecret {
         /// The plugin, which must be there.

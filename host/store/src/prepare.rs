@@ -155,7 +155,7 @@ impl<'a> Sealer<'a> {
                 | Write::PutBinding(_)
                 | Write::RemoveBinding(_)
                 | Write::PutSuspension(_)
-                | Write::RemoveSuspension(_)
+                | Write::RemoveSuspensions(_)
                 | Write::PutSecret { .. }
                 | Write::RemoveSecret { .. }
                 | Write::PutPublisher(_)
@@ -282,8 +282,8 @@ impl<'a> Sealer<'a> {
                 return Ok(());
             }
             Write::PutSuspension(row) => self.suspension(&row)?,
-            Write::RemoveSuspension(id) => {
-                Step::Remove { table: tables::SUSPENSIONS, key: key(&[&org, &id.to_bytes()]) }
+            Write::RemoveSuspensions(id) => {
+                Step::RemoveAll { table: tables::SUSPENSIONS, prefix: key(&[&org, &id.to_bytes()]) }
             }
             Write::PutSecret { plugin, name, value } => self.secret(plugin, &name, value)?,
             Write::RemoveSecret { plugin, name } => {

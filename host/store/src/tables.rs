@@ -144,8 +144,8 @@ tables! {
     /// Value: generation (8), then [`portcullis_core::Binding`] under the org's key.
     BINDINGS bindings "bindings-1";
 
-    /// Table: bindings that are no longer asked in an organisation.
-    /// Key: org, binding.
+    /// Table: versions of bindings that are no longer asked in an organisation.
+    /// Key: org, binding, 1 for its candidate or 0 for the version that is bound (1).
     /// Value: the binding's generation (8), then [`portcullis_core::Suspension`] under the org's key.
     SUSPENSIONS suspensions "suspensions-1";
 

@@ -46,6 +46,8 @@ pub struct Guest {
     pub data: String,
     /// Its name.
     pub name: String,
+    /// The grants that it wants, each with the reason.
+    pub wants: Vec<(&'static str, &'static str)>,
 }
 
 impl Guest {
@@ -60,6 +62,7 @@ impl Guest {
             body: before,
             data: String::new(),
             name: "guest".into(),
+            wants: Vec::new(),
         }
     }
 
@@ -73,6 +76,13 @@ impl Guest {
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         self.name = name.to_owned();
+        self
+    }
+
+    /// The same that wants these grants, each for a reason.
+    #[must_use]
+    pub fn wanting(mut self, wants: &[(&'static str, &'static str)]) -> Self {
+        self.wants = wants.to_vec();
         self
     }
 
@@ -108,25 +118,35 @@ impl Guest {
     }
 
     fn core(&self) -> String {
-        let Self { imports, body, data, name, .. } = self;
+        let Self { imports, body, data, name, wants, .. } = self;
         let describe = if self.exports.contains(&"describe") {
             "(func (export \"portcullis:policy/describe@0.1.0#describe\") (result i32) i32.const 64)"
         } else {
             ""
         };
-        // A description of 60 bytes at 64: name, version and description, and nothing for the rest.
-        let record: String = [(256, name.len()), (320, 5), (336, 6), (0, 0), (0, 0), (0, 0)]
-            .iter()
-            .flat_map(|(at, len)| [*at, *len])
-            .flat_map(|word: usize| u32::try_from(word).expect("addresses are small").to_le_bytes())
-            .map(|byte| format!("\\{byte:02x}"))
-            .collect();
+        let bytes = |words: Vec<usize>| -> String {
+            let bytes =
+                words.into_iter().flat_map(|word| u32::try_from(word).expect("addresses are small").to_le_bytes());
+            bytes.map(|byte| format!("\\{byte:02x}")).collect()
+        };
+        // A description of 60 bytes at 64: name, version and description, no schema, hooks and events, and what it wants.
+        let record = bytes(vec![256, name.len(), 320, 5, 336, 6, 0, 0, 0, 0, 0, 0, 0, 352, wants.len()]);
+        // The texts of its wants lie one after the other.
+        let (mut texts, mut wanted) = (String::new(), Vec::new());
+        for text in wants.iter().flat_map(|(grant, why)| [grant, why]) {
+            wanted.extend([128 + texts.len(), text.len()]);
+            texts.push_str(text);
+        }
+        assert!(texts.len() <= 128 && wanted.len() <= 40, "there is no room for so many wants");
+        let wanted = bytes(wanted);
         format!(
             "(module
                 {imports}
                 (memory (export \"memory\") 4)
                 (global $heap (mut i32) (i32.const 65536))
                 (data (i32.const 64) \"{record}\")
+                (data (i32.const 128) \"{texts}\")
+                (data (i32.const 352) \"{wanted}\")
                 (data (i32.const 256) \"{name}\")
                 (data (i32.const 320) \"1.0.0\")
                 (data (i32.const 336) \"a test\")

@@ -455,6 +455,7 @@ pub(super) fn of_decision(file: &Path) -> Result<Vec<Asked>, FixtureError> {
         let fixture = Fixture {
             about: Some(format!("what {plugin} was asked in the decision {id}")),
             settings,
+            grants: serde_json::from_value(link["grants"].clone()).map_err(malformed)?,
             context: Some(context),
             operation: Some(input["operation"].clone()),
             reads: Some(link["reads"].as_array().cloned().unwrap_or_default()),

@@ -122,6 +122,7 @@ async fn a_recorded_call_is_made_again_from_its_record_alone() {
     // Three operations in the window, and one session.
     let denial = Decision::Deny { code: "k".into(), message: "told by the store".into(), retry_after: Some(4) };
     assert_eq!(live.result, Ok(denial.clone()));
+    assert_eq!(input.links[0].grants, GRANTS);
 
     for _ in 0..2 {
         let script = input.before(&input.links[0], None);

@@ -5,18 +5,16 @@ use std::time::Duration;
 
 use portcullis_core::operation::WhenUnpaired;
 use portcullis_core::{
-    AuditEntry, AuditOutcome, BindingId, Candidate, Capability, FailureFold, Operation, OperationKind, Principal,
-    PrincipalKind, SessionId,
+    AuditEntry, AuditOutcome, Candidate, Capability, EventBody, FailureFold, Operation, OperationKind, OrgId,
+    Principal, PrincipalKind, SessionId,
 };
-use portcullis_service::{BindingChange, BindingState, Call, Done, NewFact, Outcome, ServiceError, Upload};
+use portcullis_service::{BindingChange, Call, Done, ServiceError};
 use portcullis_testing::text::words;
 use portcullis_testing::{ANSWER, DATA, Guest};
-use serde_json::json;
 
-use crate::world::{START, World};
+use crate::world::{CHURN, START, World};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const CHURN: &[u8] = include_bytes!("../../../../plugins/dist/churn.wasm");
 
 /// Where a list of follow-ups lies.
 const LIST: u32 = 1024;
@@ -63,33 +61,6 @@ fn pacing(per_minute: u32, valid_until: u64) -> Vec<u8> {
 }
 
 impl World {
-    /// Uploads another version of a plugin that is bound already; its number.
-    async fn upload_version(&self, component: Vec<u8>) -> u32 {
-        let permit = self.permit(OperationKind::PluginUpload, None).await;
-        let upload = Upload { bytes: component, ..Upload::default() };
-        let uploaded = self.service.upload_plugin(&permit, upload, Call::default()).await.unwrap();
-        let Outcome::Uploaded(version, _) = uploaded.outcome else { panic!("the upload came to nothing") };
-        version.version
-    }
-
-    async fn change_binding(&self, id: BindingId, change: BindingChange) {
-        let permit = self.permit(OperationKind::BindingUpdate, None).await;
-        self.service.update_binding(&permit, id, change, Call::default()).await.unwrap();
-    }
-
-    async fn binding(&self, id: BindingId) -> BindingState {
-        let permit = self.permit(OperationKind::PluginRead, None).await;
-        self.service.binding(&permit, id).unwrap()
-    }
-
-    async fn tell(&self, id: &str, name: &str, session: SessionId) {
-        let permit = self.permit(OperationKind::EventTell, Some(session)).await;
-        let (id, name, data) = (id.to_owned(), name.to_owned(), json!({}));
-        let new = NewFact { id, name, session: Some(session), at: None, data };
-        self.service.tell_fact(&permit, new, &Call::default()).await.unwrap();
-        self.settle().await;
-    }
-
     async fn start(&self, session: SessionId) -> Result<Done, ServiceError> {
         self.execute(Operation::SessionStart { session, when_unpaired: WhenUnpaired::Pair }).await
     }
@@ -243,4 +214,60 @@ async fn a_pace_is_asked_once_as_long_as_it_holds_and_again_when_something_chang
     let version = world.upload_version(pacing(3, until)).await;
     world.change_binding(binding, BindingChange { version: Some(version), ..BindingChange::default() }).await;
     world.send(session).await.unwrap();
+}
+
+/// A candidate that decided about some sessions and always failed once had the healthy version suspended that is bound:
+/// failures were counted by binding, so the bound version was put out of work for all, and the candidate went on failing for its share.
+#[tokio::test]
+async fn a_candidate_that_fails_gives_its_share_back_and_the_bound_version_goes_on() {
+    let world = World::new().await;
+    let binding = world.bind(versioned(&[0]), vec![OperationKind::SessionStart], "{}").await;
+    let trapping = Guest::gate("unreachable").named("versioned").build();
+    let candidate = Candidate { version: world.upload_version(trapping).await, settings: None, percent: 50 };
+    let tried = BindingChange { candidate: Some(Some(candidate)), ..BindingChange::default() };
+    world.change_binding(binding, tried).await;
+    let (mut ours, mut theirs) = (None, None);
+    while ours.is_none() || theirs.is_none() {
+        let session = world.create().await;
+        *(if world.start(session).await.is_ok() { &mut ours } else { &mut theirs }) = Some(session);
+    }
+    let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
+    for _ in 0..20 {
+        if world.start(theirs).await.is_ok() {
+            break;
+        }
+    }
+    world.execute(Operation::SessionStop { session: ours }).await.unwrap();
+    world.start(ours).await.unwrap();
+    world.start(theirs).await.unwrap();
+    let state = world.binding(binding).await;
+    assert!(state.suspension.is_none(), "the version that is bound never failed: {:?}", state.suspension);
+    assert_eq!(state.candidate_suspension.map(|suspension| suspension.version), Some(2));
+
+    let permit = world.permit(OperationKind::BindingUpdate, None).await;
+    world.service.resume(&permit, binding, Call::default()).await.unwrap();
+    assert!(world.binding(binding).await.candidate_suspension.is_none());
+    world.execute(Operation::SessionStop { session: theirs }).await.unwrap();
+    assert_eq!(world.denial(theirs).await, "plugin_trap");
+}
+
+/// The owner of a platform's plugin once learned only from the audit that it was suspended somewhere; the event went to the organisation alone.
+#[tokio::test]
+async fn whoever_runs_the_gateway_hears_that_a_platform_plugin_is_suspended_and_where() {
+    let world = World::new().await;
+    world.platform().bind(trapping(), vec![OperationKind::SessionStart], "{}").await;
+    let session = world.create().await;
+    for _ in 0..20 {
+        world.denial(session).await;
+    }
+    let events = world.store.snapshot().unwrap().events_after(None, 1_000).unwrap();
+    let told: Vec<_> = events
+        .into_iter()
+        .filter_map(|(_, event)| match event.body {
+            EventBody::PluginSuspended { plugin, version, org } => Some((event.org, plugin, version, org)),
+            _ => None,
+        })
+        .collect();
+    let told_to = |hearer| (hearer, "trapping".to_owned(), 1, world.org);
+    assert_eq!(told, [told_to(world.org), told_to(OrgId::PLATFORM)]);
 }

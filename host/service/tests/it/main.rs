@@ -4,10 +4,12 @@
 
 mod bounds;
 mod clock;
+mod confirming;
 mod contract;
 mod credentials;
 mod due;
 mod follow;
+mod grants;
 mod guests;
 mod idempotency;
 mod overdrafts;

@@ -12,15 +12,19 @@ use portcullis_core::{
 use portcullis_engine::{Engine, Simulated};
 use portcullis_policy::{Runtime, RuntimeConfig};
 use portcullis_service::{
-    Call, DecisionQuery, Dispatched, Done, KeyRequest, NewBinding, NewOrg, OrgChange, Outcome, QuotaChange, SendCall,
-    Service, ServiceConfig, ServiceError, SimulatorAct, Upload,
+    BindingChange, BindingState, Call, DecisionQuery, Dispatched, Done, KeyRequest, NewBinding, NewFact, NewOrg,
+    OrgChange, Outcome, QuotaChange, SendCall, Service, ServiceConfig, ServiceError, SimulatorAct, Upload,
 };
 use portcullis_store::Store;
+use serde_json::json;
 
 use crate::clock::TestClock;
 
 /// The component that ships as `grace-delete`.
 pub(crate) const GRACE_DELETE: &[u8] = include_bytes!("../../../../plugins/dist/grace-delete.wasm");
+
+/// The component that ships as `churn`.
+pub(crate) const CHURN: &[u8] = include_bytes!("../../../../plugins/dist/churn.wasm");
 
 /// When a world begins.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -57,6 +61,11 @@ impl World {
     pub(crate) async fn other_org(&self) -> Self {
         let (org, owner) = found_org(&self.service, "other").await;
         Self { org, owner, ..self.clone() }
+    }
+
+    /// The same gateway as its operator sees it, with the platform's own plugins.
+    pub(crate) fn platform(&self) -> Self {
+        Self { org: OrgId::PLATFORM, owner: Principal::operator(), ..self.clone() }
     }
 
     /// The same gateway as somebody else of the organisation sees it.
@@ -232,6 +241,33 @@ impl World {
         let bound = self.service.create_binding(&permit, binding, Call::default()).await.unwrap();
         let Outcome::Bound(binding) = bound.outcome else { panic!("the binding came to nothing") };
         binding.id
+    }
+
+    /// Uploads another version of a plugin that is bound already; its number.
+    pub(crate) async fn upload_version(&self, component: Vec<u8>) -> u32 {
+        let permit = self.permit(OperationKind::PluginUpload, None).await;
+        let upload = Upload { bytes: component, ..Upload::default() };
+        let uploaded = self.service.upload_plugin(&permit, upload, Call::default()).await.unwrap();
+        let Outcome::Uploaded(version, _) = uploaded.outcome else { panic!("the upload came to nothing") };
+        version.version
+    }
+
+    pub(crate) async fn change_binding(&self, id: BindingId, change: BindingChange) {
+        let permit = self.permit(OperationKind::BindingUpdate, None).await;
+        self.service.update_binding(&permit, id, change, Call::default()).await.unwrap();
+    }
+
+    pub(crate) async fn binding(&self, id: BindingId) -> BindingState {
+        let permit = self.permit(OperationKind::PluginRead, None).await;
+        self.service.binding(&permit, id).unwrap()
+    }
+
+    pub(crate) async fn tell(&self, id: &str, name: &str, session: SessionId) {
+        let permit = self.permit(OperationKind::EventTell, Some(session)).await;
+        let (id, name, data) = (id.to_owned(), name.to_owned(), json!({}));
+        let new = NewFact { id, name, session: Some(session), at: None, data };
+        self.service.tell_fact(&permit, new, &Call::default()).await.unwrap();
+        self.settle().await;
     }
 
     pub(crate) async fn unbind(&self, binding: BindingId) {

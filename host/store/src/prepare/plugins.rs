@@ -117,7 +117,7 @@ impl Sealer<'_> {
 
     pub(super) fn suspension(&mut self, row: &Suspension) -> Result<Step, CommitError> {
         self.own(row.org)?;
-        let key = key(&[&row.org.to_bytes(), &row.binding.to_bytes()]);
+        let key = key(&[&row.org.to_bytes(), &row.binding.to_bytes(), &[u8::from(row.candidate)]]);
         let value = seal(&*self.org_key()?, tables::SUSPENSIONS, &key, &row.generation.to_be_bytes(), row)?;
         Ok(Step::PutSuspension { key, value })
     }

@@ -1,7 +1,7 @@
 //! What hangs on plugins and bindings: each kind of row comes back as it was put, is done once, and goes with whom it is about.
 
 use portcullis_core::{
-    Binding, BindingId, Errand, ErrandId, KvAccess, KvChange, KvEntry, OrgId, Secret, Tally, Timestamp,
+    Binding, BindingId, Errand, ErrandId, KvAccess, KvChange, KvEntry, OrgId, Secret, Suspension, Tally, Timestamp,
 };
 
 use super::sample::*;
@@ -239,9 +239,17 @@ fn suspensions_end_with_any_change_of_their_binding() {
     suspend(4);
     assert_eq!(read(&store).suspensions(org_id(1)).expect("read"), [suspension(1, 1, 1), suspension(1, 4, 1)]);
     assert!(suspended(2).is_empty());
-    keep(&store, writing(1, vec![Write::RemoveSuspension(binding(1, 1).id)]));
+    keep(&store, writing(1, vec![Write::RemoveSuspensions(binding(1, 1).id)]));
+    assert_eq!(suspended(1), [4]);
+    // The candidate of a binding has a suspension of its own; both go with the binding.
+    suspend(1);
+    let candidate = Suspension { candidate: true, ..suspension(1, 1, 1) };
+    keep(&store, writing(1, vec![Write::PutSuspension(candidate)]));
+    assert_eq!(suspended(1), [1, 1, 4]);
+    keep(&store, writing(1, vec![Write::RemoveSuspensions(binding(1, 1).id)]));
     assert_eq!(suspended(1), [4]);
     suspend(1);
+    keep(&store, writing(1, vec![Write::PutSuspension(Suspension { candidate: true, ..suspension(1, 1, 1) })]));
     keep(&store, writing(1, vec![Write::RemoveBinding(binding(1, 1).id)]));
     assert_eq!(suspended(1), [4]);
     // That of the platform's binding no longer fits once the binding has changed, and goes with the next one.

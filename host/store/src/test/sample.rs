@@ -317,6 +317,8 @@ pub(super) fn suspension(owner: u8, byte: u8, generation: u64) -> Suspension {
     Suspension {
         org: org_id(owner),
         binding: BindingId::from_bytes([byte; 16]),
+        candidate: false,
+        version: 1,
         generation,
         since: NOW,
         failure: "plugin_trap".into(),

@@ -53,7 +53,8 @@ impl Check<'_> {
 
     pub(super) fn suspensions_and_tallies(&mut self) -> Result<(), ReadError> {
         self.json(tables::SUSPENSIONS, bindings::HEAD, owner_org, |check, row, value, suspension: Suspension| {
-            check.agree(tables::SUSPENSIONS, row, &[&suspension.org.to_bytes(), &suspension.binding.to_bytes()]);
+            let (org, binding) = (suspension.org.to_bytes(), suspension.binding.to_bytes());
+            check.agree(tables::SUSPENSIONS, row, &[&org, &binding, &[u8::from(suspension.candidate)]]);
             check.head(tables::SUSPENSIONS, row, value, &[&suspension.generation.to_be_bytes()]);
         })?;
         let mut bound = BTreeSet::new();

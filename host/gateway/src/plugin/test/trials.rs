@@ -175,7 +175,7 @@ async fn a_recorded_decision_becomes_a_fixture() {
                 "contract": "0.1.0",
                 "context": fixture.context(),
                 "operation": { "name": "session.delete", "detail": "plain" },
-                "links": [{ "binding": "bind_1", "settings": "{}", "reads": [] }],
+                "links": [{ "binding": "bind_1", "settings": "{}", "grants": [], "reads": [] }],
             },
         })
     };
@@ -186,7 +186,8 @@ async fn a_recorded_decision_becomes_a_fixture() {
     let run = ask(record("grace-delete", "legal_hold")).await;
     assert_eq!((run.said.as_str(), run.ended), ("ok       dec_1  <spent>\n1 as expected, 0 not", Ok(())));
     // It stays, and has to be blessed before it is one of the fixtures.
-    assert_eq!(bench.kept("dec_1.json")["reads"], json!([]));
+    let kept = bench.kept("dec_1.json");
+    assert_eq!((&kept["reads"], &kept["grants"]), (&json!([]), &json!([])));
     assert!(bench.run(false, None).await.ended.is_err());
     assert_eq!(bench.run(true, None).await.ended, Ok(()));
     assert_eq!(bench.run(false, None).await.ended, Ok(()));

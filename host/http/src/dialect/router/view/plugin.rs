@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use portcullis_core::{
     BindingId, EventId, FailureFold, Grant, Mode, OperationKind, OrgId, PluginClass, PluginId, PluginRules,
-    PluginVersion, Publisher, PublisherId, Selector, SessionId, Timestamp,
+    PluginVersion, Publisher, PublisherId, Selector, SessionId, Suspension, Timestamp,
 };
 use portcullis_service::{BindingState, Fact, PluginLogLine, SecretName};
 use schemars::JsonSchema;
@@ -153,10 +153,11 @@ pub(in super::super) struct BindingView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     wall_millis: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    candidate: Option<CandidateView>,
+    candidate: Option<CandidateView<'a>>,
     /// The version that was bound before, to go back to.
     #[serde(skip_serializing_if = "Option::is_none")]
     previous_version: Option<u32>,
+    /// Set if the bound version is not asked, because it failed too often; `onFailure` stands in.
     #[serde(skip_serializing_if = "Option::is_none")]
     suspended: Option<SuspensionView<'a>>,
     #[schemars(with = "Millis")]
@@ -169,7 +170,7 @@ pub(in super::super) struct BindingView<'a> {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Candidate")]
-struct CandidateView {
+struct CandidateView<'a> {
     version: u32,
     /// Its settings; those of the binding if they are left out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -181,9 +182,12 @@ struct CandidateView {
     asked: u64,
     /// How many of those they answered differently.
     diverged: u64,
+    /// Set if it is not asked, because it failed too often; its share of the sessions is the bound version's again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suspended: Option<SuspensionView<'a>>,
 }
 
-/// Why a binding is not asked for the present.
+/// Why a version is not asked for the present.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Suspension")]
@@ -192,6 +196,12 @@ struct SuspensionView<'a> {
     since: Timestamp,
     /// The code of the last failure.
     failure: &'a str,
+}
+
+impl<'a> SuspensionView<'a> {
+    fn of(suspension: &'a Suspension) -> Self {
+        Self { since: suspension.since, failure: &suspension.failure }
+    }
 }
 
 impl<'a> BindingView<'a> {
@@ -216,12 +226,10 @@ impl<'a> BindingView<'a> {
                 percent: candidate.percent,
                 asked: tally.asked,
                 diverged: tally.diverged,
+                suspended: state.candidate_suspension.as_ref().map(SuspensionView::of),
             }),
             previous_version: binding.previous.as_ref().map(|previous| previous.version),
-            suspended: state
-                .suspension
-                .as_ref()
-                .map(|suspension| SuspensionView { since: suspension.since, failure: &suspension.failure }),
+            suspended: state.suspension.as_ref().map(SuspensionView::of),
             created_at: binding.created_at,
             updated_at: binding.updated_at,
         }
