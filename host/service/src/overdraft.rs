@@ -3,7 +3,7 @@
 //! Only the writer knows how much a plugin has, so an overdraft shows when an operation is committed. It is the plugin's failure
 //! and nobody else's: its binding's `onFailure` stands for its answer, and the operation is settled without what it wanted besides.
 
-use portcullis_core::{Answer, BindingId, Decision, FollowUp, KvChange, PluginFailure, PluginId};
+use portcullis_core::{Answer, BindingId, Decision, FollowUp, Hook, KvChange, PluginFailure, PluginId};
 use portcullis_store::CommitError;
 
 use crate::ruling::{Case, Question, Ruling};
@@ -75,8 +75,9 @@ impl Service {
         }
         let (org, plugin, failure) = (question.org, overdraft.plugin, PluginFailure::Quota);
         tracing::error!(target: "plugin", %org, %plugin, "{failure}");
-        for binding in &bindings {
-            self.count_failure(org, &case.chain, *binding, false, failure).await;
+        let links = self.links(Hook::Gate, question, case);
+        for link in links.iter().filter(|link| !link.shadow && bindings.contains(&link.binding.id)) {
+            self.count_failure(org, link, failure).await;
         }
         ruling.failing(question, &bindings, failure);
         Ok(())

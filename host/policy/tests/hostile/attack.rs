@@ -107,7 +107,7 @@ impl Attack {
                 let end = match judged {
                     Ok(()) | Err(portcullis_policy::SettingsError::Refused { .. }) => End::Answers,
                     Err(portcullis_policy::SettingsError::Failed(failure)) => End::Fails(failure),
-                    Err(error) => End::Refused(error.code()),
+                    Err(_unfit) => End::Refused("settings"),
                 };
                 return (end, Cost::default());
             }
