@@ -224,7 +224,7 @@ async fn a_candidate_is_promoted_and_taken_back() {
     org.client.send("POST", "/api/v1/plugins", Manner::Trap.component("guest").into()).await.expect(201);
     let path = format!("/api/v1/bindings/{binding}");
     let nothing = org.client.act(&format!("{path}:promote")).await.refused(409, "conflict");
-    assert_eq!(nothing["details"]["reason"], "in_use");
+    assert_eq!(nothing["details"]["reason"], "no_candidate");
     org.client.act(&format!("{path}:rollback")).await.refused(409, "conflict");
 
     let patch = async |candidate: Value| org.client.patch(&path, &json!({ "candidate": candidate })).await;

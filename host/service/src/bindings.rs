@@ -102,7 +102,8 @@ impl Service {
             Some(number) => versions.into_iter().find(|version| version.version == number),
             None => versions.into_iter().max_by_key(|version| version.version),
         };
-        let version = version.ok_or(ServiceError::NotFound("plugin"))?;
+        let missing = if new.version.is_some() { "plugin version" } else { "plugin" };
+        let version = version.ok_or(ServiceError::NotFound(missing))?;
         let now = self.now();
         let named = new.grants.clone().unwrap_or_default();
         let binding = Binding {
@@ -205,6 +206,9 @@ impl Service {
         if let Some(unhooked) = binding.hooks.iter().find(|kind| !kind.row().hookable) {
             return invalid("hooks", format!("{} cannot be hooked", unhooked.name()));
         }
+        if let Some(twice) = binding.hooks.iter().enumerate().find(|(at, kind)| binding.hooks[..*at].contains(kind)) {
+            return invalid("hooks", format!("{} is there twice", twice.1.name()));
+        }
         check_labels(&binding.selector.0)?;
         let most = if binding.org == OrgId::PLATFORM { MAX_WALL_OF_PLATFORM } else { MAX_WALL };
         if binding.wall_millis.is_some_and(|millis| millis == 0 || millis > most) {
@@ -216,12 +220,16 @@ impl Service {
         let snapshot = self.snapshot()?;
         let find = |version| snapshot.plugin(binding.org, binding.plugin, version);
         let bound = find(binding.version)?.ok_or(ServiceError::NotFound("plugin version"))?;
-        let mut wanted = bound.wants;
+        let (mut wanted, hooked) = (bound.wants, bound.hooks);
         if let Some(candidate) = &binding.candidate {
             wanted.extend(find(candidate.version)?.ok_or(ServiceError::NotFound("plugin version"))?.wants);
         }
         if let Some(unasked) = named.iter().find(|grant| !wanted.contains(grant)) {
             return invalid("grants", format!("the plugin does not ask for the grant {}", unasked.name()));
+        }
+        let is_new = current.is_none_or(|current| current.hooks != binding.hooks);
+        if let Some(deaf) = binding.hooks.iter().find(|kind| is_new && !hooked.is_empty() && !hooked.contains(kind)) {
+            return invalid("hooks", format!("the plugin does not ask to be asked about {}", deaf.name()));
         }
         if let Some(beyond) = self.rules(binding.org).beyond_ceiling(named) {
             return invalid("grants", format!("the operator lets no plugin have the grant {} here", beyond.name()));

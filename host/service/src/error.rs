@@ -94,6 +94,12 @@ pub enum ServiceError {
     /// Something still uses the thing.
     #[error("{0}")]
     InUse(&'static str),
+    /// A binding tries no other version.
+    #[error("this binding has no candidate that could be promoted")]
+    NoCandidate,
+    /// A binding had no other version before.
+    #[error("this binding has no version before to go back to")]
+    NoPrevious,
     /// A component was not admitted.
     #[error(transparent)]
     Admission(#[from] AdmissionError),
@@ -185,6 +191,8 @@ impl ServiceError {
             Self::Invalid { .. } => "invalid",
             Self::Settings { .. } => "invalid_settings",
             Self::InUse(_) => "in_use",
+            Self::NoCandidate => "no_candidate",
+            Self::NoPrevious => "no_previous_version",
             Self::Admission(error) => error.code(),
             Self::Send(SendError::NotConnected) => "not_connected",
             Self::Send(SendError::Refused) => "send_refused",

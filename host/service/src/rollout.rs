@@ -66,8 +66,7 @@ impl Service {
     /// If there is no such binding, it has no candidate, or as [`Service::update_binding`].
     pub async fn promote(self: &Arc<Self>, permit: &Permit, id: BindingId, call: Call) -> Result<Done, ServiceError> {
         let next = |binding: &mut Binding| {
-            let none = ServiceError::InUse("this binding has no candidate that could be promoted");
-            let Candidate { version, settings, .. } = binding.candidate.take().ok_or(none)?;
+            let Candidate { version, settings, .. } = binding.candidate.take().ok_or(ServiceError::NoCandidate)?;
             let settings = settings.unwrap_or_else(|| binding.settings.clone());
             binding.rebind(version, settings);
             Ok(())
@@ -80,10 +79,7 @@ impl Service {
     /// # Errors
     /// If there is no such binding, nothing was bound before, or as [`Service::update_binding`].
     pub async fn roll_back(self: &Arc<Self>, permit: &Permit, id: BindingId, call: Call) -> Result<Done, ServiceError> {
-        let next = |binding: &mut Binding| {
-            let none = ServiceError::InUse("this binding has no version before to go back to");
-            if binding.roll_back() { Ok(()) } else { Err(none) }
-        };
+        let next = |binding: &mut Binding| if binding.roll_back() { Ok(()) } else { Err(ServiceError::NoPrevious) };
         self.move_binding(permit, id, next, call).await
     }
 

@@ -203,6 +203,8 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
         | ServiceError::Send(SendError::Refused | SendError::UnknownRecipient) => bad(text),
         ServiceError::Send(SendError::NotConnected) => bad("Error: Connection Closed"),
         ServiceError::IdempotencyKeyTaken
+        | ServiceError::NoCandidate
+        | ServiceError::NoPrevious
         | ServiceError::InUse(_)
         | ServiceError::FactTaken
         | ServiceError::DryRun

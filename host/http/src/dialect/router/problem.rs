@@ -174,6 +174,8 @@ fn from_service(error: &ServiceError) -> Problem {
         | ServiceError::TokenTaken
         | ServiceError::IdempotencyKeyTaken
         | ServiceError::FactTaken
+        | ServiceError::NoCandidate
+        | ServiceError::NoPrevious
         | ServiceError::InUse(_) => because(StatusCode::CONFLICT, "conflict"),
         ServiceError::Invalid { field, .. } => Problem::invalid(message).with_details(json!({ "field": field })),
         ServiceError::Settings { problems } => {

@@ -162,6 +162,8 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
         | ServiceError::NameTaken
         | ServiceError::TokenTaken
         | ServiceError::Settings { .. }
+        | ServiceError::NoCandidate
+        | ServiceError::NoPrevious
         | ServiceError::InUse(_)
         | ServiceError::Admission(_)
         | ServiceError::Signature(_)
