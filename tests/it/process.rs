@@ -166,6 +166,23 @@ async fn the_command_line_administers_a_running_gateway() {
 }
 
 #[tokio::test]
+async fn a_confirmation_is_given_on_the_command_line() {
+    let gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    let key = gateway.key(&org.id, &json!({ "name": "k", "capabilities": ["manage"] })).await;
+    let session = gateway.say(&key, &["session", "create", "--label", "Front desk"]).await;
+    let plugin = org.catalogue("confirm-delete").await;
+    org.bind(&plugin, json!({})).await;
+    let asked = gateway.command(&key, &["session", "delete", &session]).await;
+    assert!(!asked.status.success() && stderr(&asked).contains("428"), "{}", stderr(&asked));
+    let said = String::from_utf8(asked.stdout).unwrap();
+    assert!(said.contains("type its name to go on: Front desk") && said.contains(" --answer TEXT"), "{said}");
+    let token = said.split_whitespace().skip_while(|word| *word != "--confirmation").nth(1).unwrap();
+    let confirmed = ["session", "delete", &session, "--confirmation", token, "--answer", "Front desk"];
+    assert_eq!(gateway.say(&key, &confirmed).await, "deleted");
+}
+
+#[tokio::test]
 async fn a_list_on_the_command_line_goes_past_the_first_page() {
     let gateway = Gateway::start().await;
     let org = gateway.org("Acme").await;

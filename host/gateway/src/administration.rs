@@ -55,9 +55,18 @@ pub(crate) async fn session(remote: Remote, command: Session) -> Result<(), Fail
             let code = gateway.send(Method::GET, &path, org.as_deref(), Vec::new()).await?;
             terminal::say(&terminal::draw_qr(text(&code, "code"))?);
         }
-        Session::Delete { id, org } => {
+        Session::Delete { id, confirmation, answer, org } => {
             let path = format!("/api/v1/sessions/{id}");
-            let answer = gateway.send(Method::DELETE, &path, org.as_deref(), Vec::new()).await?;
+            let headers = [("portcullis-confirmation", confirmation), ("portcullis-answer", answer)];
+            let gateway = headers.into_iter().fold(gateway, |gateway, (name, value)| match value {
+                Some(value) => gateway.with(name, &value),
+                None => gateway,
+            });
+            let deleted = gateway.send(Method::DELETE, &path, org.as_deref(), Vec::new()).await;
+            if let Err(failure) = &deleted {
+                say_question(failure);
+            }
+            let answer = deleted?;
             match answer.get("deleteAt") {
                 Some(at) => terminal::say(&format!(
                     "deletion scheduled for {at} (ms since the epoch): {}",
@@ -69,6 +78,15 @@ pub(crate) async fn session(remote: Remote, command: Session) -> Result<(), Fail
         }
     }
     Ok(())
+}
+
+/// Says what a policy asks before it lets an operation through, and how to answer it.
+fn say_question(failure: &Failure) {
+    let asked = failure.downcast_ref::<Refused>().map(|refused| &refused.body["error"]["details"]["confirmation"]);
+    let Some(asked) = asked.filter(|asked| asked["token"].is_string()) else { return };
+    terminal::say(text(asked, "prompt"));
+    let answer = if asked["answer_required"] == true { " --answer TEXT" } else { "" };
+    terminal::say(&format!("to confirm, say the same again with --confirmation {}{answer}", text(asked, "token")));
 }
 
 pub(crate) async fn decision(remote: Remote, command: Decision) -> Result<(), Failure> {

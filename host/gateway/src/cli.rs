@@ -169,6 +169,12 @@ pub(crate) enum Session {
     Delete {
         /// The session.
         id: String,
+        /// The one-time token, if a policy has asked for a confirmation.
+        #[arg(long)]
+        confirmation: Option<String>,
+        /// What the policy asks to be typed.
+        #[arg(long, requires = "confirmation")]
+        answer: Option<String>,
         /// The organisation to act in; needed with the operator's key.
         #[arg(long)]
         org: Option<String>,
