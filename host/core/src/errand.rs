@@ -5,7 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BindingId, ErrandId, EventId, Operation, OrgId, PluginId, SessionId, Timestamp};
+use crate::{
+    BindingId, DecisionId, ErrandId, EventId, Operation, OrgId, PluginId, Principal, Session, SessionId, Timestamp,
+};
 
 /// How many plugin requests may lie between an operation and the caller's that led to it.
 pub const MAX_DEPTH: u8 = 2;
@@ -27,7 +29,7 @@ pub struct Errand {
     pub depth: u8,
     /// When it may be run next.
     pub due: Timestamp,
-    /// How often it was tried in vain.
+    /// How often it has failed.
     pub attempts: u32,
     /// What it is.
     pub body: ErrandBody,
@@ -50,9 +52,44 @@ pub enum ErrandBody {
         /// A JSON document without credentials.
         json: String,
     },
+    /// The plugin is to be told how an operation ended.
+    After(Box<Ended>),
     /// The plugin asked for an operation.
     Request {
         /// The operation.
         operation: Box<Operation>,
     },
+}
+
+/// An operation that has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The decision that its gates were asked for.
+    pub decision: DecisionId,
+    /// Who asked for it.
+    pub principal: Principal,
+    /// What was asked for.
+    pub operation: Operation,
+    /// If it had been deferred and was due: since when it was wanted.
+    pub due_since: Option<Timestamp>,
+    /// The session as it was before; none for a creation.
+    pub before: Option<Session>,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// How an operation ended, for observers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It was done.
+    Done,
+    /// It was so already.
+    Unchanged,
+    /// It was put off until then.
+    Deferred(Timestamp),
+    /// Policy denied it, with this code.
+    Denied(String),
+    /// The gateway refused it, with this code.
+    Refused(String),
 }

@@ -401,6 +401,34 @@ impl Session {
         next
     }
 
+    /// What may be kept of a session that is on its way out: ids, times, stable words, and nothing personal.
+    #[must_use]
+    pub fn bare(&self) -> Self {
+        let names = Names { instance_name: self.names.wawp_name.clone(), ..self.names.clone() };
+        let status = match &self.status {
+            Status::Pairing { attempt, method, deadline, .. } => {
+                Status::Pairing { attempt: *attempt, method: *method, code: None, deadline: *deadline }
+            }
+            status => status.clone(),
+        };
+        let intent = match &self.intent {
+            Intent::Removed { due, since, was_running, .. } => {
+                Intent::Removed { due: *due, since: *since, was_running: *was_running, reason: String::new() }
+            }
+            intent => intent.clone(),
+        };
+        Self {
+            status,
+            intent,
+            rate_policy: self.rate_policy.clone(),
+            last_attempt: self.last_attempt,
+            generation: self.generation,
+            updated_at: self.updated_at,
+            last_connected_at: self.last_connected_at,
+            ..Self::new(self.id, self.org, names, self.created_at)
+        }
+    }
+
     /// When its deletion is due, while one is pending.
     #[must_use]
     pub fn delete_due(&self) -> Option<Timestamp> {

@@ -63,21 +63,6 @@ impl Link {
     }
 }
 
-/// How an operation ended, for observers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was done.
-    Done,
-    /// It was so already.
-    Unchanged,
-    /// It was put off until then.
-    Deferred(Timestamp),
-    /// Policy denied it, with this code.
-    Denied(String),
-    /// The gateway refused it, with this code.
-    Refused(String),
-}
-
 /// Something that happened, for observers; without credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {

@@ -51,13 +51,14 @@ mod walls;
 mod words;
 
 pub use admission::{AdmissionError, Admitted};
-pub use ask::{Ask, Confirmed, Event, Link, Outcome, PaceUsage, Pacing};
+pub use ask::{Ask, Confirmed, Event, Link, PaceUsage, Pacing};
 pub use chain::{ChainRun, LogLevel, LogLine, Observed};
 pub use code_cache::{CodeCache, CodeStats};
 pub use compile::CompileError;
 pub use compile_child::{COMPILE_SUBCOMMAND, compile_child};
 pub use config::{ClassBounds, Compiler, RuntimeConfig};
 pub use load::LoadError;
+pub use portcullis_core::errand::Outcome;
 pub use rehearse::{ReadsFrom, RecordedInput, RecordedLink, Rehearsal, RehearsalError, Rehearsed, Said, Script};
 pub use runtime::{Runtime, RuntimeError};
 pub use settings::{SettingsError, SettingsProblem};

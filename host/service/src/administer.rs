@@ -75,6 +75,7 @@ impl Service {
         commit.limits = allowance.limits.iter().map(|limit| limit.check.clone()).collect();
         commit.done = Some(question.operation.kind());
         extend(question, case, &mut commit, allowance);
+        self.tell_ended(question, case, &mut commit, portcullis_core::errand::Outcome::Done, None);
         self.commit_limited(commit, &allowance.limits, question).await?;
         self.chains.changed(question.org);
         drop(alone);

@@ -88,15 +88,18 @@ impl Service {
             commit.quotas.push(Quota { of: QuotaKind::Confirmations, max: MOST_OPEN });
         }
         self.end_errand(question, &mut commit);
-        match self.commit(commit).await {
-            Ok(()) => ServiceError::ConfirmationRequired {
-                decision: question.decision,
-                prompts: prompts.to_vec(),
-                token: answerable.then_some(token),
-                rejected: ruling.rejected,
+        match self.write(commit, question.depth()).await {
+            Ok(_) => {
+                question.told.set();
+                ServiceError::ConfirmationRequired {
+                    decision: question.decision,
+                    prompts: prompts.to_vec(),
+                    token: answerable.then_some(token),
+                    rejected: ruling.rejected,
+                }
+                .into()
             }
-            .into(),
-            Err(error) => error,
+            Err(error) => error.into(),
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::{Service, ServiceError, StoreFailure};
 /// How often an input is applied again because the session changed meanwhile.
 const TRIES: usize = 8;
 /// How often everything is looked at, however quiet it is.
-const RECONCILE_EVERY: Duration = Duration::from_secs(30);
+pub(crate) const RECONCILE_EVERY: Duration = Duration::from_secs(30);
 /// How often what has been kept for long enough is forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
 /// How long a session is left alone after a change before reconciliation doubts it: its effects may still be under way.
@@ -32,10 +32,9 @@ impl Service {
     pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
         let preloading = Arc::clone(&self);
-        let timers = tokio::spawn(Arc::clone(&self).run_timers());
         let messages = tokio::spawn(Arc::clone(&self).run_queue());
-        let errands = tokio::spawn(Arc::clone(&self).drive_errands());
         let deletes = tokio::spawn(Arc::clone(&self).drive_deletes());
+        let backlogs = tokio::spawn(Arc::clone(&self).drive_backlogs());
         tokio::spawn(async move { preloading.preload().await });
         let mut reconcile_at = self.now().after(RECONCILE_EVERY);
         let mut forget_at = self.now();
@@ -58,10 +57,9 @@ impl Service {
             }
             tokio::select! {
                 () = &mut shutdown => {
-                    timers.abort();
                     messages.abort();
-                    errands.abort();
                     deletes.abort();
+                    backlogs.abort();
                     return;
                 }
                 () = self.engine.ready() => {}
@@ -126,11 +124,10 @@ impl Service {
 
     /// Does everything that is due now. Answers whether all of it could be done.
     pub async fn tick(self: &Arc<Self>) -> bool {
-        let timers = self.fire_timers(self.now()).await;
-        let errands = self.run_errands(self.now()).await;
+        let backlogs = self.work_off_all(self.now()).await;
         let messages = self.send_queued().await;
         let deletes = self.carry_out_due_deletes(self.now()).await;
-        self.tick_sessions().await && timers && messages && errands && deletes
+        self.tick_sessions().await && backlogs && messages && deletes
     }
 
     /// Does all that is due for sessions. No guest code runs here.
@@ -174,7 +171,7 @@ impl Service {
     /// When [`Service::tick`] will have something by time alone.
     #[must_use]
     pub fn next_wake(&self) -> Option<Timestamp> {
-        [self.next_session_wake(), self.next_delete(), self.next_timer(), self.next_errand(), self.next_queued()]
+        [self.next_session_wake(), self.next_delete(), self.next_backlog(), self.next_queued()]
             .into_iter()
             .flatten()
             .min()
@@ -184,42 +181,6 @@ impl Service {
         let unrecorded = !self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
         let again = unrecorded.then(|| self.now());
         [self.views.next_deadline(), self.engine.next_wake(), again].into_iter().flatten().min()
-    }
-
-    fn next_timer(&self) -> Option<Timestamp> {
-        self.store.snapshot().ok().and_then(|snapshot| snapshot.next_timer().ok().flatten())
-    }
-
-    /// Fires plugin timers, beside everything else: a plugin that takes its time delays nobody but other timers.
-    async fn run_timers(self: Arc<Self>) {
-        loop {
-            let fired = self.fire_timers(self.now()).await;
-            let now = self.now();
-            let rest = now.after(if fired { Duration::from_millis(10) } else { Duration::from_secs(1) });
-            let next = self.next_timer().map_or_else(|| now.after(RECONCILE_EVERY), |at| at.max(rest));
-            tokio::select! {
-                () = self.timers_stirred.notified() => {}
-                () = self.clock.reach(next) => {}
-            }
-        }
-    }
-
-    fn next_errand(&self) -> Option<Timestamp> {
-        self.store.snapshot().ok().and_then(|snapshot| snapshot.next_errand().ok().flatten())
-    }
-
-    /// Runs errands of plugins, beside everything else.
-    async fn drive_errands(self: Arc<Self>) {
-        loop {
-            let read = self.run_errands(self.now()).await;
-            let now = self.now();
-            let rest = now.after(if read { Duration::from_millis(10) } else { Duration::from_secs(1) });
-            let next = self.next_errand().map_or_else(|| now.after(RECONCILE_EVERY), |at| at.max(rest));
-            tokio::select! {
-                () = self.errands_stirred.notified() => {}
-                () = self.clock.reach(next) => {}
-            }
-        }
     }
 
     /// Takes one report of the engine.

@@ -1,34 +1,31 @@
-//! Errands of plugins: events that they are told, and operations that they ask for.
+//! Errands of plugins: events and ends of operations that they are told, and operations that they ask for.
 //!
 //! An errand is committed with what it follows from, and taken out in the commit of what it comes to: a crash loses none and repeats none.
+//! How it is run, and when again, stands in [`follow`](crate::follow).
 //! What comes of an errand is one deeper than what it follows from, and beyond [`MAX_DEPTH`] nothing follows any more; so no chain of plugins goes on for ever.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::errand::MAX_DEPTH;
 use portcullis_core::{
-    AuditEntry, AuditId, AuditOutcome, Capabilities, Capability, DomainEvent, Errand, ErrandBody, ErrandId, Grant,
-    KvChange, Labels, Operation, OrgId, PluginFailure, Principal, PrincipalKind, SessionId, Target, Timestamp,
+    AuditEntry, AuditId, AuditOutcome, BindingId, Capabilities, Capability, DomainEvent, Errand, ErrandBody, ErrandId,
+    Grant, KvChange, Labels, Operation, OperationKind, OrgId, Principal, PrincipalKind, SessionId, Target, Timestamp,
 };
-use portcullis_policy::{Event, Link};
-use portcullis_store::{Commit, CommitError, Committed, ErrandChange, Expectation, KvQuota, QuotaKind, Write};
-use tokio::task::JoinSet;
+use portcullis_policy::Link;
+use portcullis_store::{
+    Commit, CommitError, Committed, ErrandChange, Expectation, KvQuota, QuotaKind, Snapshot, TimerChange, Write,
+};
 
-use crate::follow::{CallCase, Settles};
-use crate::reads::OrgReads;
+use crate::follow::{AGAIN, AWAY, Called, Ended};
 use crate::ruling::Question;
 use crate::{Service, ServiceError, mint};
 
-/// How many errands may wait in an organisation. Events that find more are not told.
+/// How many errands may wait in an organisation. What happens when there are more is not told, and that is audited.
 pub(crate) const MOST_WAITING: u32 = 10_000;
-/// How many errands are looked at in one round.
-const AT_ONCE: usize = 256;
-/// How often an errand is tried.
-const TRIES: u32 = 10;
-/// How long an errand waits after it was tried in vain; twice as long each time.
-const RETRY: Duration = Duration::from_secs(2);
+
+/// Why something that was asked for is not done: nothing refused it, and it did not get through.
+const GAVE_UP: &str = "gave_up";
 
 impl Service {
     /// Makes a commit, in which the plugins that listen to its events get their errands.
@@ -37,8 +34,7 @@ impl Service {
         if !commit.events.is_empty() && depth <= MAX_DEPTH {
             self.queue_tellings(&mut commit, depth);
         }
-        let has_errands = !commit.errands.is_empty();
-        let org = commit.org;
+        let (org, due) = (commit.org, next_due(&commit));
         if let Some(org) = self.org(org).filter(|_| !commit.kv.is_empty()) {
             commit.kv_quota = KvQuota::from(&org.quotas);
         }
@@ -47,8 +43,8 @@ impl Service {
         if changes_what_is_kept {
             self.paces.keep_changed(org);
         }
-        if has_errands {
-            self.errands_stirred.notify_one();
+        if let Some(due) = due {
+            self.agenda.note(org, due);
         }
         Ok(committed)
     }
@@ -63,14 +59,11 @@ impl Service {
         if !chain.iter().any(|link| listens(&link)) {
             return;
         }
-        if snapshot.count(commit.org, QuotaKind::Errands).is_ok_and(|waiting| waiting >= MOST_WAITING) {
-            tracing::warn!(org = %commit.org, "too many errands wait; plugins are not told of an event");
-            return;
-        }
         let erased = commit.writes.iter().find_map(|write| match write {
             Write::EraseSession(id) => Some(*id),
             _ => None,
         });
+        let mut tellings = Vec::new();
         for event in &commit.events {
             let labels = self.labels_of(commit, event.session);
             for link in chain.iter().filter(listens) {
@@ -80,9 +73,21 @@ impl Service {
                     if event.session.is_some() && lives.is_none() && !event.body.outlives_session() {
                         continue;
                     }
-                    commit.errands.push(ErrandChange::Put(telling(link, event, lives, depth, commit.now)));
+                    tellings.push(telling(link, event, lives, depth, commit.now));
                 }
             }
+        }
+        self.queue(commit, tellings, &snapshot);
+    }
+
+    /// Adds errands to a commit; if too many wait already, only that these do not.
+    pub(crate) fn queue(&self, commit: &mut Commit, errands: Vec<Errand>, snapshot: &Snapshot) {
+        let is_full = || snapshot.count(commit.org, QuotaKind::Errands).is_ok_and(|waiting| waiting >= MOST_WAITING);
+        if !errands.is_empty() && is_full() {
+            let code = ServiceError::Backlog { retry_after: Duration::ZERO }.code();
+            commit.audit.extend(errands.iter().map(|errand| untold(errand, code, commit.now)));
+        } else {
+            commit.errands.extend(errands.into_iter().map(ErrandChange::Put));
         }
     }
 
@@ -104,91 +109,18 @@ impl Service {
         }
     }
 
-    /// Runs the errands that are due, organisations beside each other. Answers whether all could be read.
-    pub(crate) async fn run_errands(self: &Arc<Self>, now: Timestamp) -> bool {
-        let due = self.store.snapshot().and_then(|snapshot| snapshot.errands_due(now, AT_ONCE));
-        let errands = match due {
-            Ok(errands) => errands,
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "the due errands could not be read");
-                return false;
-            }
-        };
-        let mut by_org: HashMap<OrgId, Vec<Errand>> = HashMap::new();
-        for errand in errands {
-            by_org.entry(errand.org).or_default().push(errand);
-        }
-        let mut running = JoinSet::new();
-        for errands in by_org.into_values() {
-            let service = Arc::clone(self);
-            running.spawn(async move {
-                // Those of one organisation in their order.
-                for errand in errands {
-                    service.run_errand(errand).await;
-                }
-            });
-        }
-        running.join_all().await;
-        true
-    }
-
-    async fn run_errand(self: &Arc<Self>, errand: Errand) {
-        let ended = match &errand.body {
-            ErrandBody::Tell { .. } => self.tell(&errand).await,
-            ErrandBody::Request { operation } => self.request(&errand, operation).await,
-        };
-        match ended {
-            Ended::Settled => {}
-            Ended::Over => self.drop_errand(&errand, None).await,
-            Ended::Refused(code) => self.drop_errand(&errand, Some(code)).await,
-            Ended::Again(_) if errand.attempts + 1 >= TRIES => {
-                self.drop_errand(&errand, Some("gave_up".to_owned())).await;
-            }
-            Ended::Again(after) => {
-                let wait = after.unwrap_or_else(|| RETRY * 2_u32.saturating_pow(errand.attempts));
-                let again = Errand { attempts: errand.attempts + 1, due: self.now().after(wait), ..errand.clone() };
-                self.change_errand(&errand, ErrandChange::Put(again), None).await;
-            }
-        }
-    }
-
-    /// Tells a plugin of an event, and commits what it wants to follow together with the errand's end.
-    async fn tell(self: &Arc<Self>, errand: &Errand) -> Ended {
-        let ErrandBody::Tell { event, name, at, about, json } = &errand.body else { return Ended::Over };
-        let found = match self.errand_case(errand) {
-            Ok(Some(found)) => found,
-            // Its binding or its organisation is gone, and with it whoever wanted to know.
-            Ok(None) => return Ended::Over,
-            Err(_) => return Ended::Again(None),
-        };
-        let CallCase { snapshot, link, ask } = found;
-        let links = [link];
-        self.load(&links, &snapshot).await;
-        let event = Event { id: *event, name: name.clone(), at: *at, session: *about, json: json.clone() };
-        let reads = Arc::new(OrgReads { snapshot, org: errand.org, now: ask.now });
-        let Some(observed) = self.runtime.observe_event(&links, &ask, &event, reads).await.pop() else {
-            return Ended::Over;
-        };
-        if let Err(PluginFailure::Overloaded | PluginFailure::Unavailable) = observed.result {
-            return Ended::Again(None);
-        }
-        let settles = Settles::Errand(errand.id);
-        match self.follow(errand.org, errand.session, &links, observed, settles, errand.depth).await {
-            true => Ended::Settled,
-            false => Ended::Again(None),
-        }
-    }
-
     /// Asks for an operation as a plugin: authorised, gated and audited like any other.
-    async fn request(self: &Arc<Self>, errand: &Errand, operation: &Operation) -> Ended {
-        let principal = match self.errand_case(errand) {
-            Ok(Some(CallCase { link, .. })) if link.binding.grants.contains(&Grant::Lifecycle) => {
-                plugin_principal(errand, link.binding.authority)
+    pub(crate) async fn request(self: &Arc<Self>, errand: &Errand, operation: &Operation) -> Ended {
+        let authority = match self.called(errand.org, errand.binding, errand.session, None) {
+            Ok(Called::Here(case)) if case.link.binding.grants.contains(&Grant::Lifecycle) => {
+                case.link.binding.authority
             }
             // The binding is gone or no longer grants it: what it asked for is not done.
-            Ok(_) => return Ended::Refused("not_granted".to_owned()),
-            Err(_) => return Ended::Again(None),
+            Ok(Called::Here(_) | Called::Gone) => return Ended::Refused("not_granted".to_owned()),
+            Ok(Called::Away) => return Ended::Later(AWAY),
+            Err(_) => return Ended::Later(AGAIN),
         };
+        let principal = plugin_principal(errand, authority);
         let target = Target { org: errand.org, session: operation.session() };
         if let Err(error) = self.permit(&principal, operation.kind(), target, None).await {
             return Ended::Refused(error.code().to_owned());
@@ -199,65 +131,12 @@ impl Service {
             // The commit took it out; where nothing was committed it is still there.
             Ok(_) => Ended::Over,
             Err(ServiceError::Busy { retry_after } | ServiceError::Limited { retry_after, .. }) => {
-                Ended::Again(Some(retry_after))
+                Ended::Failed { code: GAVE_UP, wait: Some(retry_after) }
             }
-            Err(ServiceError::Contention | ServiceError::Store(_)) => Ended::Again(None),
+            Err(ServiceError::Contention | ServiceError::Store(_)) => Ended::Failed { code: GAVE_UP, wait: None },
             Err(error) => Ended::Refused(error.code().to_owned()),
         }
     }
-
-    fn errand_case(&self, errand: &Errand) -> Result<Option<CallCase>, ServiceError> {
-        self.call_case(errand.org, errand.binding, errand.session)
-    }
-
-    async fn drop_errand(&self, errand: &Errand, refused: Option<String>) {
-        let entry = match (refused, &errand.body) {
-            (Some(code), ErrandBody::Request { operation }) => Some(AuditEntry {
-                id: mint::id(AuditId::new, self.now()),
-                org: errand.org,
-                at: self.now(),
-                actor: PrincipalKind::Plugin { id: errand.plugin, depth: errand.depth },
-                request: None,
-                operation: operation.kind(),
-                session: operation.session(),
-                subject: Some(errand.binding.to_string()),
-                outcome: AuditOutcome::Refused { code },
-                decision: None,
-            }),
-            (Some(code), ErrandBody::Tell { name, .. }) => {
-                tracing::warn!(org = %errand.org, binding = %errand.binding, event = %name, code, "a plugin was not told of an event");
-                None
-            }
-            (None, _) => None,
-        };
-        self.change_errand(errand, ErrandChange::Remove(errand.id), entry).await;
-    }
-
-    async fn change_errand(&self, errand: &Errand, change: ErrandChange, entry: Option<AuditEntry>) {
-        let mut commit = Commit::new(errand.org, self.now());
-        commit.expect.push(Expectation::Errand(errand.id));
-        commit.errands.push(change);
-        commit.audit.extend(entry);
-        match self.store.commit(commit).await {
-            // It was taken out by the commit of what it came to, or went with its session.
-            Ok(_) | Err(CommitError::Conflict | CommitError::UnknownSession(_) | CommitError::UnknownOrg(_)) => {}
-            Err(error) => {
-                tracing::error!(errand = %errand.id, error = &error as &dyn std::error::Error, "an errand was not changed");
-            }
-        }
-    }
-}
-
-/// How a try at an errand ended.
-enum Ended {
-    /// It is done and taken out.
-    Settled,
-    /// It is done, or there is nobody left to do it for.
-    Over,
-    /// It will not be done; the code says why.
-    Refused(String),
-    /// It may be done later.
-    Again(Option<Duration>),
 }
 
 /// What a plugin may do by itself: what whoever made its grants may, but for what makes plugins and organisations.
@@ -311,4 +190,53 @@ fn telling(link: &Link, event: &DomainEvent, session: Option<SessionId>, depth: 
             json: event.body.document().to_string(),
         },
     }
+}
+
+/// That a plugin is not told what the errand says, or not again.
+pub(crate) fn untold(errand: &Errand, code: &str, now: Timestamp) -> AuditEntry {
+    not_told((errand.org, errand.session, errand.binding), code, now)
+}
+
+/// That a plugin is not told something about a session.
+pub(crate) fn not_told(
+    (org, session, binding): (OrgId, Option<SessionId>, BindingId),
+    code: &str,
+    now: Timestamp,
+) -> AuditEntry {
+    AuditEntry {
+        id: mint::id(AuditId::new, now),
+        org,
+        at: now,
+        actor: PrincipalKind::System,
+        request: None,
+        operation: OperationKind::EventTell,
+        session,
+        subject: Some(binding.to_string()),
+        outcome: AuditOutcome::Refused { code: code.to_owned() },
+        decision: None,
+    }
+}
+
+/// That an operation is not done which a plugin asked for.
+pub(crate) fn undone(errand: &Errand, operation: &Operation, code: String, now: Timestamp) -> AuditEntry {
+    AuditEntry {
+        actor: PrincipalKind::Plugin { id: errand.plugin, depth: errand.depth },
+        operation: operation.kind(),
+        session: operation.session(),
+        outcome: AuditOutcome::Refused { code },
+        ..untold(errand, "", now)
+    }
+}
+
+/// When the first of a commit's errands and timers is due.
+fn next_due(commit: &Commit) -> Option<Timestamp> {
+    let errands = commit.errands.iter().filter_map(|change| match change {
+        ErrandChange::Put(errand) => Some(errand.due),
+        ErrandChange::Remove(_) => None,
+    });
+    let timers = commit.timers.iter().filter_map(|change| match change {
+        TimerChange::Set(timer) => Some(timer.at),
+        TimerChange::Cancel { .. } | TimerChange::Fired { .. } => None,
+    });
+    errands.chain(timers).min()
 }

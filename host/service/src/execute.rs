@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_core::errand::Outcome as Ended;
 use portcullis_core::lifecycle::Move;
 use portcullis_core::verdict::{Allowance, Limit};
 use portcullis_core::{
-    AuditEntry, AuditId, AuditOutcome, Binding, DecisionId, DecisionRecord, Denial, DomainEvent, EventBody, EventId,
-    FollowUp, Intent, Operation, OrgId, Permit, PluginVersion, RequestId, Session, Status, Stop, Timestamp, Verdict,
-    Webhook,
+    AuditOutcome, Binding, DecisionId, DecisionRecord, Denial, DomainEvent, EventBody, EventId, FollowUp, Intent,
+    Operation, OrgId, Permit, PluginVersion, RequestId, Session, Status, Stop, Timestamp, Verdict, Webhook,
 };
 use portcullis_engine::NumberCheck;
 use portcullis_store::{Commit, CommitError, Expectation, Quota, QuotaKind, Write};
@@ -18,7 +18,7 @@ use crate::plan::{self, Plan};
 use crate::ruling::{Case, Question, Ruling};
 use crate::sending::Sent;
 use crate::undecided::{Undecided, Unsettled};
-use crate::{Service, ServiceError, administer, confirming, mint, webhooks};
+use crate::{Service, ServiceError, administer, confirming, mint, observing, webhooks};
 
 /// How often an operation is decided because what it rests on changed meanwhile.
 const TRIES: usize = 8;
@@ -147,10 +147,12 @@ impl Service {
                 // A name that was made here and is taken is made anew; one that the caller chose is theirs to change.
                 Err(Unsettled::Failed(ServiceError::NameTaken)) if has_made_up_name(&question.operation) => continue,
                 Err(Unsettled::Wait(wait)) => return Err(Undecided::Wait(wait)),
-                Err(Unsettled::Failed(error)) => Err(error),
+                Err(Unsettled::Failed(error)) => {
+                    self.tell_failed(question, &case, &error).await;
+                    Err(error)
+                }
                 Ok(done) => Ok(done),
             };
-            self.tell_observers(question, case, &settled);
             return settled.map_err(Undecided::Failed);
         }
         drop(turn);
@@ -189,8 +191,13 @@ impl Service {
 
         let no_allowance = Allowance::default();
         let allowance = match &ruling.verdict {
-            Verdict::Denied { denials } => return self.veto(question, commit, denials.clone()).await,
+            Verdict::Denied { denials } => {
+                self.tell_ended(question, case, &mut commit, observing::denied(denials), None);
+                return self.veto(question, commit, denials.clone()).await;
+            }
             Verdict::ConfirmationRequired { prompts } => {
+                let asked = Ended::Refused("confirmation_required".to_owned());
+                self.tell_ended(question, case, &mut commit, asked, None);
                 return Err(self.ask_back(question, commit, ruling, prompts, case.session.as_deref()).await);
             }
             Verdict::Deferred { allowance, .. } | Verdict::Allowed(allowance) => allowance,
@@ -199,13 +206,17 @@ impl Service {
             Ok(due) => due,
             Err(veto) => {
                 stop(&mut commit, &veto.code);
+                self.tell_ended(question, case, &mut commit, Ended::Denied(veto.code.clone()), None);
                 return self.veto(question, commit, vec![*veto]).await;
             }
         };
         let log_out_first = allowance.follow_ups.iter().any(|extension| extension.follow_up == FollowUp::LogOutFirst);
         let planned = match plan::plan(case, &ruling.operation, due.clone(), question, log_out_first) {
             Ok(planned) => planned,
-            Err(error) => return self.refuse(question, commit, error, decision).await,
+            Err(error) => {
+                self.tell_ended(question, case, &mut commit, Ended::Refused(error.code().to_owned()), None);
+                return self.refuse(question, commit, error, decision).await;
+            }
         };
         confirming::use_up(question, ruling, &mut commit);
         self.end_errand(question, &mut commit);
@@ -216,16 +227,18 @@ impl Service {
                 // Nothing is done, so nothing is counted; but what was decided is remembered, and what it asks for besides is done.
                 let extended =
                     extend(question, case, &mut commit, if due.is_some() { &no_allowance } else { allowance });
+                let (outcome, told) = match case.session.as_ref().and_then(|session| session.delete_due()) {
+                    Some(until) if due.is_some() => {
+                        let reason = due.map(|(_, reason)| reason).unwrap_or_default();
+                        (Outcome::Deferred { until, reason }, Ended::Deferred(until))
+                    }
+                    _ => (Outcome::Unchanged, Ended::Unchanged),
+                };
+                self.tell_ended(question, case, &mut commit, told, None);
                 self.write(commit, question.depth()).await?;
                 if let Some(session) = &extended {
                     self.publish(session);
                 }
-                let outcome = match case.session.as_ref().and_then(|session| session.delete_due()) {
-                    Some(until) if due.is_some() => {
-                        Outcome::Deferred { until, reason: due.map(|(_, reason)| reason).unwrap_or_default() }
-                    }
-                    _ => Outcome::Unchanged,
-                };
                 Ok(Done { session: extended.or_else(|| case.session.clone()), outcome, decision })
             }
             Plan::Call(outgoing) => self.call(question, case, commit, outgoing, allowance).await,
@@ -238,6 +251,7 @@ impl Service {
                 commit.done = Some(question.operation.kind());
                 commit.limits = allowance.limits.iter().map(|limit| limit.check.clone()).collect();
                 let extended = extend(question, case, &mut commit, allowance).or_else(|| touched.map(Arc::new));
+                self.tell_ended(question, case, &mut commit, Ended::Done, None);
                 self.commit_limited(commit, &allowance.limits, question)
                     .await
                     .map_err(|error| own_quota(error, case))?;
@@ -298,9 +312,14 @@ impl Service {
         extras.join(&mut commit, Some(&session));
         // The session comes before what belongs to it.
         commit.writes.insert(0, Write::PutSession(Session::clone(&session)));
-        if matches!(told, Outcome::Done) {
+        let ended = match &told {
+            Outcome::Deferred { until, .. } => Ended::Deferred(*until),
+            _ => Ended::Done,
+        };
+        if ended == Ended::Done {
             commit.done = Some(question.operation.kind());
         }
+        self.tell_ended(question, case, &mut commit, ended, Some(session.id));
         self.commit_limited(commit, &allowance.limits, question).await.map_err(|error| own_quota(error, case))?;
         self.publish(&session);
         self.perform(&session, moved.effects).await;
@@ -328,6 +347,7 @@ impl Service {
         }];
         self.end_errand(question, &mut commit);
         self.write(commit, question.depth()).await?;
+        question.told.set();
         Err(ServiceError::Vetoed { decision: question.decision, denials }.into())
     }
 
@@ -341,7 +361,8 @@ impl Service {
         stop(&mut commit, error.code());
         commit.audit.push(question.audit(AuditOutcome::Refused { code: error.code().to_owned() }, decision, None));
         self.end_errand(question, &mut commit);
-        self.commit(commit).await?;
+        self.write(commit, question.depth()).await?;
+        question.told.set();
         Err(error.into())
     }
 
@@ -397,7 +418,6 @@ impl Service {
         self.views.publish(session);
         self.stirred.notify_one();
         self.deletes_stirred.notify_one();
-        self.timers_stirred.notify_one();
         self.queue.stirred.notify_one();
     }
 }
@@ -430,28 +450,6 @@ pub(crate) fn take_rows(commit: &mut Commit, rows: webhooks::Rows) -> Vec<Webhoo
     commit.expect.extend(rows.expect);
     commit.quotas.extend(rows.quota);
     rows.shown
-}
-
-impl Question {
-    pub(crate) fn audit(
-        &self,
-        outcome: AuditOutcome,
-        decision: Option<DecisionId>,
-        session: Option<portcullis_core::SessionId>,
-    ) -> AuditEntry {
-        AuditEntry {
-            id: mint::id(AuditId::new, self.now),
-            org: self.org,
-            at: self.now,
-            actor: self.principal.kind.clone(),
-            request: self.request,
-            operation: self.operation.kind(),
-            session: session.or_else(|| self.operation.session()),
-            subject: None,
-            outcome,
-            decision,
-        }
-    }
 }
 
 /// Adds the follow-ups of an operation that leaves its session as it is, or has none; they may change the session after all.

@@ -10,6 +10,7 @@
 mod administer;
 mod admission;
 mod auth;
+mod backlog;
 mod bindings;
 mod chain;
 mod clock;
@@ -28,6 +29,7 @@ mod lines;
 mod links;
 mod messages;
 mod mint;
+mod observing;
 mod orgs;
 mod overdraft;
 mod pacing;
@@ -61,7 +63,7 @@ use portcullis_core::{Clock, Org, OrgId, Session, SessionId, Timestamp};
 use portcullis_engine::{Engine, Report};
 use portcullis_policy::Runtime;
 use portcullis_store::{Snapshot, Store};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 pub use auth::{KEY_PREFIX, NewKey, UserRoles};
 pub use bindings::{BindingChange, NewBinding};
@@ -150,20 +152,16 @@ pub struct Service {
     rehearsing: Arc<admission::Places>,
     /// Whether the platform's plugins have to be signed.
     platform_signatures: bool,
-    /// Observers at work; who finds no place is not told.
-    observing: Arc<Semaphore>,
     /// Held from a check to its commit by administrative operations that rest on rows which the writer does not check for them.
     administering: tokio::sync::Mutex<()>,
     /// Reports of the engine that could not be recorded yet, oldest first.
     unrecorded: Mutex<VecDeque<Report>>,
     /// When which plugin failed, lately.
     failures: suspending::Failures,
-    /// Rung when an errand may be due.
-    errands_stirred: Notify,
     /// Told when a delete may be due sooner than it was thought.
     deletes_stirred: Notify,
-    /// Rung when a timer may be due.
-    timers_stirred: Notify,
+    /// Which organisations' errands and timers are due when.
+    agenda: backlog::Agenda,
     /// Rung when something was committed that the driver may have to wait for differently.
     stirred: Notify,
 }
@@ -216,13 +214,11 @@ impl Service {
             queue,
             rehearsing: admission::Places::new(REHEARSALS_AT_ONCE),
             platform_signatures: config.require_signature,
-            observing: Arc::new(Semaphore::new(follow::OBSERVERS_AT_ONCE)),
             administering: tokio::sync::Mutex::new(()),
             unrecorded: Mutex::default(),
             failures: suspending::Failures::default(),
-            errands_stirred: Notify::new(),
             deletes_stirred: Notify::new(),
-            timers_stirred: Notify::new(),
+            agenda: backlog::Agenda::default(),
             stirred: Notify::new(),
         }))
     }

@@ -344,7 +344,8 @@ pub(crate) fn extend(
                     // A timer that is due at once could set itself again without end.
                     let (key, at, payload) = (key.clone(), (*at).max(now.after(LEAST_TIMER)), payload.clone());
                     let plugin = link.binding.plugin;
-                    TimerChange::Set(PluginTimer { org: org.id, plugin, binding: *binding, key, at, payload, session })
+                    let (org, binding) = (org.id, *binding);
+                    TimerChange::Set(PluginTimer { org, plugin, binding, key, at, payload, session, attempts: 0 })
                 }));
             }
             (FollowUp::CancelTimer { key }, _) => {

@@ -8,14 +8,16 @@ use portcullis_core::errand::MAX_DEPTH;
 use portcullis_core::verdict::fold_confirmed;
 use portcullis_core::verdict::{Allowance, Amendment, Veto};
 use portcullis_core::{
-    Answer, BindingId, DecisionId, DecisionRecord, DeliveryId, ErrandId, FollowUp, Hook, KvAccess, Labels, Operation,
-    OperationKind, Org, OrgId, Permit, PluginFailure, Principal, PrincipalKind, RequestId, Session, Timestamp, Verdict,
+    Answer, AuditEntry, AuditId, AuditOutcome, BindingId, DecisionId, DecisionRecord, DeliveryId, ErrandId, FollowUp,
+    Hook, KvAccess, Labels, Operation, OperationKind, Org, OrgId, Permit, PluginFailure, Principal, PrincipalKind,
+    RequestId, Session, SessionId, Timestamp, Verdict,
 };
 use portcullis_policy::{Ask, ChainRun, Confirmed, Link};
 use portcullis_store::{Snapshot, TallyChange};
 
 use crate::confirming::GivenToken;
 use crate::execute::{Call, Caller};
+use crate::observing::Told;
 use crate::reads::OrgReads;
 use crate::turns::Turn;
 use crate::{Service, ServiceError, chain, mint};
@@ -58,6 +60,8 @@ pub(crate) struct Question {
     pub(crate) confirmed: Option<Given>,
     /// The errand that it carries out; the commit that ends it takes the errand out.
     pub(crate) errand: Option<ErrandId>,
+    /// Whether observers are told how it ended by a commit that was made.
+    pub(crate) told: Told,
     /// Its place in the line of those who wait for the same session, from when it had to wait until it is counted.
     pub(crate) turn: Mutex<Option<Turn>>,
 }
@@ -82,6 +86,7 @@ impl Question {
             confirmation: None,
             confirmed: None,
             errand: None,
+            told: Told::default(),
             turn: Mutex::default(),
         }
     }
@@ -94,6 +99,27 @@ impl Question {
             caller: call.caller,
             confirmation: call.confirmation,
             ..Self::new(permit.target().org, permit.principal().clone(), operation, now)
+        }
+    }
+
+    /// A line of the audit about it; `session` is the one that it makes.
+    pub(crate) fn audit(
+        &self,
+        outcome: AuditOutcome,
+        decision: Option<DecisionId>,
+        session: Option<SessionId>,
+    ) -> AuditEntry {
+        AuditEntry {
+            id: mint::id(AuditId::new, self.now),
+            org: self.org,
+            at: self.now,
+            actor: self.principal.kind.clone(),
+            request: self.request,
+            operation: self.operation.kind(),
+            session: session.or_else(|| self.operation.session()),
+            subject: None,
+            outcome,
+            decision,
         }
     }
 

@@ -16,7 +16,7 @@ use portcullis_engine::{OutgoingText, SendError};
 use portcullis_store::{Commit, CommitError, Expectation, IdempotencyRecord, MessagePhase, Write};
 
 use crate::execute::{BUSY_RETRY, Call, Done, Outcome, domain_events, extend};
-use crate::pacing::Sending;
+use crate::observing::{Unended, answered};
 use crate::plan::Outgoing;
 use crate::ruling::{Case, Question, Tracked};
 use crate::turns::Wait;
@@ -169,9 +169,11 @@ impl Service {
             track(question, tracked, send, &mut commit);
         }
         let extended = extend(question, case, &mut commit, allowance);
+        let unended = self.tell_begun(question, case, &mut commit);
         let record = commit.decision.clone();
         match self.write(commit, question.depth()).await {
             Ok(_) => {
+                question.told.set();
                 question.give_turn_on();
                 if let Some(session) = &extended {
                     self.publish(session);
@@ -189,14 +191,18 @@ impl Service {
         let session = extended.unwrap_or_else(|| Arc::clone(session));
         let outcome = match outgoing {
             Outgoing::Send(send) => {
-                Outcome::Sent(self.send_text(question, &session, attempt, send, decision, sending).await?)
+                let sent = self.send_text(question, &session, attempt, send, decision, unended).await;
+                drop(sending);
+                Outcome::Sent(sent?)
             }
             Outgoing::Check(numbers) => {
                 let checked = self.engine.check_numbers(session.id, attempt, numbers).await;
+                self.tell_outcome(question, unended, &answered(&checked)).await;
                 Outcome::Checked(checked.map_err(ServiceError::Send)?)
             }
             Outgoing::Presence { chat, presence, hold } => {
                 let shown = self.engine.show_presence(session.id, attempt, chat, presence).await;
+                self.tell_outcome(question, unended, &answered(&shown)).await;
                 shown.map_err(ServiceError::Send)?;
                 self.clock.reach(self.now().after(hold)).await;
                 Outcome::Done
@@ -212,7 +218,7 @@ impl Service {
         attempt: Attempt,
         send: SendText,
         decision: Option<DecisionId>,
-        _sending: Option<Sending>,
+        unended: Unended,
     ) -> Result<Sent, Unsettled> {
         if send.typing_millis > 0 {
             // That nobody sees it typing is no reason not to send.
@@ -232,6 +238,7 @@ impl Service {
         let sent = self.engine.send_text(session.id, attempt, text, self.now()).await;
         let now = self.now();
         let mut told = Commit::new(question.org, now);
+        let mut waits_again = false;
         let tracked = question.message.as_ref();
         let state = match &sent {
             Ok(sent) => {
@@ -247,6 +254,7 @@ impl Service {
                 told.audit.push(question.audit(refused, decision, Some(session.id)));
                 if question.is_from_queue() && *error == SendError::NotConnected {
                     // The connection was lost at the last moment: nothing went out, and the message waits for the next one.
+                    waits_again = true;
                     MessageState::Queued
                 } else {
                     if let Some(tracked) = tracked {
@@ -260,6 +268,10 @@ impl Service {
         };
         if let Some(tracked) = tracked {
             told.writes.push(Write::PutMessage(row(question, tracked, &send, state, now)));
+        }
+        match waits_again {
+            true => unended.never(&mut told),
+            false => unended.end(&mut told, &answered(&sent)),
         }
         // The message is out, or was refused: that this could not be written down must not make the caller send it again.
         if let Err(error) = self.write(told, question.depth()).await {
@@ -310,7 +322,7 @@ impl Outgoing {
 
 impl Question {
     /// Whether it sends a message that was queued.
-    fn is_from_queue(&self) -> bool {
+    pub(crate) fn is_from_queue(&self) -> bool {
         self.message.as_ref().is_some_and(|tracked| tracked.queued_at.is_some())
     }
 }

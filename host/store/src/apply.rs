@@ -63,6 +63,7 @@ pub(crate) fn check(tables: &Tables<'_>, batch: &Batch<'_>, commit: &Prepared) -
         }
     }
     kv::check_seen(tables, commit)?;
+    timers::check_fired(tables, commit)?;
     idempotency::check(tables, commit)?;
     facts::check(tables, commit)?;
     check_quotas(tables, commit)?;

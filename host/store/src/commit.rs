@@ -334,7 +334,8 @@ pub enum TimerChange {
         /// The timer's key.
         key: String,
     },
-    /// Take a timer out that has fired, unless it was set to another time since.
+    /// Take a timer out that has fired. The commit is a conflict if it is not set for that time any more; and what the same
+    /// commit sets under its key stays.
     Fired {
         /// The plugin.
         plugin: PluginId,
@@ -362,6 +363,8 @@ pub struct PluginTimer {
     pub payload: String,
     /// The session it is about; the timer goes with it.
     pub session: Option<SessionId>,
+    /// How often its plugin has failed at it.
+    pub attempts: u32,
 }
 
 /// A change of errands.

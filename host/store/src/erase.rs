@@ -124,7 +124,7 @@ pub(crate) fn org(
         tables.outbox_order.remove(&event[32..])?;
     }
     for (timer, due) in heads(&tables.timers, &own, 8)? {
-        tables.timers_due.remove(&key(&[&due, &timer])[..])?;
+        tables.timers_due.remove(&timers::due_row(&timer, &due)[..])?;
     }
     for rows in [
         &mut tables.orgs,

@@ -23,7 +23,7 @@ const KIND: usize = HEAD - 1;
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// The plugin is to be told of an event.
+    /// The plugin is to be told of something.
     Telling = 0,
     /// The plugin asks for an operation.
     Request = 1,
@@ -32,7 +32,7 @@ pub(crate) enum Kind {
 /// What an errand is.
 pub(crate) fn kind(errand: &Errand) -> Kind {
     match errand.body {
-        ErrandBody::Tell { .. } => Kind::Telling,
+        ErrandBody::Tell { .. } | ErrandBody::After(_) => Kind::Telling,
         ErrandBody::Request { .. } => Kind::Request,
     }
 }

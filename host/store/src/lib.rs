@@ -75,7 +75,7 @@ pub use errands::REQUESTS_MAX;
 pub use error::{CommitError, OpenError, ReadError, StoreFault};
 pub use kv::KvUsage;
 pub use plugins::SECRETS_MAX;
-pub use snapshot::{DecisionFilter, DecisionPage, ERRANDS_OF_AN_ORG, Snapshot};
+pub use snapshot::{DecisionFilter, DecisionPage, Snapshot};
 pub use timers::TIMERS_MAX;
 pub use verify::Report;
 pub use writer::CommitMode;

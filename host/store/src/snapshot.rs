@@ -12,7 +12,6 @@ mod plugins;
 mod policy;
 
 pub use decisions::{DecisionFilter, DecisionPage};
-pub use policy::ERRANDS_OF_AN_ORG;
 
 use std::sync::Arc;
 

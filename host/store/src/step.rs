@@ -148,7 +148,7 @@ pub(crate) enum Step {
         due: Timestamp,
         value: Vec<u8>,
     },
-    /// Only if it is set for `due`, where that is given.
+    /// Only if it is set for `due`, where that is given; that it was when the commit came is checked then.
     CancelTimer {
         key: Vec<u8>,
         due: Option<Timestamp>,

@@ -2,7 +2,7 @@
 //!
 //! Keys are byte strings that begin with the 16 bytes of an [`OrgId`], so that nothing is read without saying whose it is.
 //! The exceptions hold ids, keyed hashes and numbers only and are named as indexes, queues or sums: `key-hashes`,
-//! `session-tokens`, `timers-due`, `outbox-order`, `tallies`; and `meta`.
+//! `session-tokens`, `outbox-order`, `tallies`; and `meta`.
 //!
 //! A value is a *head* of fixed length in clear, which the writer checks without opening anything, and then an
 //! *envelope* sealed under a key that can be destroyed (see [`crate::seal`]).
@@ -273,8 +273,8 @@ tables! {
     /// Value: due (8), session or zeros (16), then [`crate::PluginTimer`] under the session's key, or the org's where there is none.
     TIMERS timers "timers-1";
 
-    /// Table: which timers are due when. A queue across organisations.
-    /// Key: due (8), org, plugin, hash of the timer's key (16).
+    /// Table: which timers are due when, for each organisation, so that none stands in the way of another.
+    /// Key: org, due (8), plugin, hash of the timer's key (16).
     /// Value: nothing.
     TIMERS_DUE timers_due "timers-due-1";
 

@@ -23,6 +23,24 @@ pub(crate) const HEAD: usize = 8 + 16;
 /// Bytes of the key of a row that say whose it is: org, plugin.
 const OWNER: usize = 16 + 16;
 
+/// A timer's place in the index: its organisation, when it is due, and the rest of its row's key.
+pub(crate) fn due_row(row: &[u8], due: &[u8]) -> Vec<u8> {
+    let (org, rest) = row.split_at(row.len().min(16));
+    key(&[org, due, rest])
+}
+
+/// Whether every timer that has fired is still set for when it fired: who takes it back meanwhile is not ignored.
+pub(crate) fn check_fired(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitError> {
+    for step in &commit.steps {
+        if let Step::CancelTimer { key, due: Some(due) } = step
+            && set_for(tables, key)? != Some(due.as_millis())
+        {
+            return Err(CommitError::Conflict);
+        }
+    }
+    Ok(())
+}
+
 /// Whether no plugin would have too many timers. A commit that sets no more than it takes back always holds.
 pub(crate) fn check(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitError> {
     let mut due_of: BTreeMap<&[u8], Option<u64>> = BTreeMap::new();
@@ -61,9 +79,9 @@ pub(crate) fn set(tables: &mut Tables<'_>, row: &[u8], due: Timestamp, value: &[
         counts::add(&mut tables.timer_counts, &row[..OWNER], 1)?;
     }
     if let Some(old) = old.flatten() {
-        tables.timers_due.remove(&key(&[&old.to_be_bytes(), row])[..])?;
+        tables.timers_due.remove(&due_row(row, &old.to_be_bytes())[..])?;
     }
-    tables.timers_due.insert(&key(&[&due.as_millis().to_be_bytes(), row])[..], &[][..])?;
+    tables.timers_due.insert(&due_row(row, &due.as_millis().to_be_bytes())[..], &[][..])?;
     Ok(())
 }
 
@@ -93,7 +111,7 @@ pub(crate) fn remove_of_plugin(tables: &mut Tables<'_>, org: OrgId, plugin: Plug
     }
     let own = Prefix::new(&[&owner]);
     for (row, due) in heads(&tables.timers, &own, 8)? {
-        tables.timers_due.remove(&key(&[&due, &row])[..])?;
+        tables.timers_due.remove(&due_row(&row, &due)[..])?;
     }
     remove_prefix(&mut tables.timers, &own)
 }
@@ -123,7 +141,7 @@ pub(crate) fn remove_of_binding(
 }
 
 fn remove(tables: &mut Tables<'_>, row: &[u8], due: u64) -> Result<(), StoreFault> {
-    tables.timers_due.remove(&key(&[&due.to_be_bytes(), row])[..])?;
+    tables.timers_due.remove(&due_row(row, &due.to_be_bytes())[..])?;
     tables.timers.remove(row)?;
     counts::add(&mut tables.timer_counts, &row[..OWNER], -1)
 }

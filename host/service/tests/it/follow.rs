@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use portcullis_core::operation::CreateSession;
-use portcullis_core::{Operation, OperationKind, SessionId};
-use portcullis_service::{ServiceError, Waited};
+use portcullis_core::{AuditOutcome, Mode, Operation, OperationKind, SessionId};
+use portcullis_service::{BindingChange, ServiceError};
 use portcullis_testing::{ANSWER, DATA, Guest};
 
 use crate::world::{START, World};
@@ -14,6 +14,11 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// A plugin that sets a timer for an hour after the world's beginning whenever a session is created, emits an event when it fires,
 /// and labels every session that it observes. The layouts are those of the canonical ABI for the contract's types.
 fn clockwork() -> Vec<u8> {
+    clockwork_that(None)
+}
+
+/// The same with another body of its timer's function.
+fn clockwork_that(fires: Option<&str>) -> Vec<u8> {
     let due = START.after(HOUR).as_millis();
     // The text at DATA, in pieces: a name, a document, a label's key and value.
     let (name, json, key, value) = (DATA, DATA + 6, DATA + 8, DATA + 12);
@@ -47,9 +52,15 @@ fn clockwork() -> Vec<u8> {
             d = element + 20,
         )
     };
+    let fired = match fires {
+        None => answering("timer@0.1.0#fired", 640, 1536, 1, (name, 6), (json, 2)),
+        Some(body) => {
+            format!("(func (export \"portcullis:policy/timer@0.1.0#fired\") (param i32) (result i32) {body})")
+        }
+    };
     let mut guest = Guest::gate(&before)
         .data("ticked{}seenyes")
-        .with(&answering("timer@0.1.0#fired", 640, 1536, 1, (name, 6), (json, 2)))
+        .with(&fired)
         .with(&answering("observer@0.1.0#after", 656, 1664, 4, (key, 4), (value, 3)))
         .with(
             "(func (export \"portcullis:policy/observer@0.1.0#on-event\") (param i32) (result i32)
@@ -70,8 +81,9 @@ impl World {
     }
 
     async fn wait_until_observed(&self, session: SessionId) {
-        let seen = self.service.wait_for(self.org, session, HOUR, |session| session.labels.contains_key("seen")).await;
-        assert!(matches!(seen, Waited::Reached(_)), "{seen:?}");
+        self.settle().await;
+        let session = self.session(session).await.unwrap();
+        assert!(session.labels.contains_key("seen"), "{:?}", session.labels);
     }
 }
 
@@ -108,4 +120,39 @@ async fn a_refused_operation_sets_no_timer() {
     assert!(matches!(refused, Err(ServiceError::Invalid { .. })), "{refused:?}");
     world.pass(2 * HOUR).await;
     assert_eq!(world.ticks(), 0);
+}
+
+/// A timer that was due while its binding was off was taken out, and its plugin never knew.
+#[tokio::test]
+async fn a_timer_that_is_due_while_its_binding_is_off_fires_when_it_is_on_again() {
+    let mut world = World::new().await;
+    let binding = world.bind(clockwork(), vec![OperationKind::SessionCreate], "{}").await;
+    let session = world.create().await;
+    world.wait_until_observed(session).await;
+    let to = |mode| BindingChange { mode: Some(mode), ..BindingChange::default() };
+    world.change_binding(binding, to(Mode::Off)).await;
+    world.pass(3 * HOUR).await;
+    world.crash().await;
+    world.change_binding(binding, to(Mode::Enforce)).await;
+    assert_eq!(world.ticks(), 0);
+    world.pass(HOUR).await;
+    assert_eq!(world.ticks(), 1);
+}
+
+/// A timer whose plugin failed at it was over, and nothing but a line in the log said so.
+#[tokio::test]
+async fn a_timer_that_its_plugin_fails_at_comes_again_and_is_given_up_in_the_audit() {
+    let world = World::new().await;
+    world.bind(clockwork_that(Some("unreachable")), vec![OperationKind::SessionCreate], "{}").await;
+    let session = world.create().await;
+    world.wait_until_observed(session).await;
+    let timers = || world.store.snapshot().unwrap().timers_due(world.org, START.after(10 * HOUR), 9).unwrap();
+    world.pass(HOUR + Duration::from_secs(60)).await;
+    assert!(matches!(&timers()[..], [timer] if timer.attempts > 1), "{:?}", timers());
+    world.pass(HOUR).await;
+    assert_eq!(timers(), []);
+    let audit = world.audit().await;
+    let untold = audit.iter().filter(|entry| entry.operation == OperationKind::EventTell).collect::<Vec<_>>();
+    let trapped = AuditOutcome::Refused { code: "plugin_trap".into() };
+    assert!(matches!(&untold[..], [entry] if entry.outcome == trapped), "{untold:?}");
 }

@@ -12,6 +12,7 @@ mod follow;
 mod grants;
 mod guests;
 mod idempotency;
+mod observing;
 mod overdrafts;
 mod plans;
 mod queued;

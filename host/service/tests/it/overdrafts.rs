@@ -77,7 +77,16 @@ impl World {
         let mut commit = Commit::new(self.org, now);
         commit.timers.extend((0..1_000).map(|number| {
             let (key, payload) = (number.to_string(), String::new());
-            TimerChange::Set(PluginTimer { org: self.org, plugin, binding, key, at, payload, session: None })
+            TimerChange::Set(PluginTimer {
+                org: self.org,
+                plugin,
+                binding,
+                key,
+                at,
+                payload,
+                session: None,
+                attempts: 0,
+            })
         }));
         self.store.commit(commit).await.unwrap();
     }

@@ -8,7 +8,7 @@ use crate::error::ReadError;
 use crate::kv::{HEAD, Head, KvUsage, Place};
 use crate::step::NEVER;
 use crate::tables::{self, Definition, Prefix, key, number};
-use crate::{counters, kv};
+use crate::{counters, kv, timers};
 
 impl Snapshot {
     /// The live value under a plugin's key.
@@ -69,30 +69,35 @@ impl Snapshot {
         Ok(counters::count(&self.table(tables::HITS)?, org, &counter, window, now)?)
     }
 
-    /// At most `limit` timers that are due, the longest overdue first.
-    pub fn timers_due(&self, now: Timestamp, limit: usize) -> Result<Vec<PluginTimer>, ReadError> {
-        let end = (now.as_millis() + 1).to_be_bytes();
-        let rows = self.table(tables::TIMERS)?;
+    /// At most `limit` timers of an organisation that are due, the longest overdue first.
+    pub fn timers_due(&self, org: OrgId, now: Timestamp, limit: usize) -> Result<Vec<PluginTimer>, ReadError> {
+        let own = Prefix::new(&[&org.to_bytes()]);
         let mut found = Vec::new();
-        for row in self.table(tables::TIMERS_DUE)?.range::<&[u8]>(..&end[..])? {
-            if found.len() == limit {
+        for row in self.table(tables::TIMERS_DUE)?.range::<&[u8]>(own.span())? {
+            let (due, _) = row?;
+            let due = due.value();
+            let (Some(at), Some(rest)) = (number(due, 16), due.get(24..)) else {
+                return Err(ReadError::unopenable(tables::TIMERS_DUE, due));
+            };
+            if found.len() == limit || at > now.as_millis() {
                 break;
             }
-            let (due, _) = row?;
-            let row = &due.value()[8..];
-            let Some(value) = rows.get(row)? else { continue };
-            let Some(owner) = owner_in_head(row, value.value()) else {
-                return Err(ReadError::unopenable(tables::TIMERS, row));
-            };
-            found.extend(self.decode(tables::TIMERS, owner, row, row, value.value(), 24)?);
+            found.extend(self.timer_in(&key(&[&org.to_bytes(), rest]))?);
         }
         Ok(found)
     }
 
-    /// When the next timer is due.
-    pub fn next_timer(&self) -> Result<Option<Timestamp>, ReadError> {
-        let first = self.table(tables::TIMERS_DUE)?.range::<&[u8]>(..)?.next().transpose()?;
-        Ok(first.and_then(|(due, _)| number(due.value(), 0)).map(Timestamp::from_millis))
+    /// The timer that a plugin has set under this key.
+    pub fn timer(&self, org: OrgId, plugin: PluginId, name: &str) -> Result<Option<PluginTimer>, ReadError> {
+        let hash = self.shared.ring.hashes.plugin_key(org, plugin, name);
+        self.timer_in(&key(&[&org.to_bytes(), &plugin.to_bytes(), &hash]))
+    }
+
+    fn timer_in(&self, row: &[u8]) -> Result<Option<PluginTimer>, ReadError> {
+        match self.table(tables::TIMERS)?.get(row)? {
+            Some(value) => self.decode_owned(tables::TIMERS, row, value.value(), timers::HEAD, owner_in_head),
+            None => Ok(None),
+        }
     }
 
     pub(crate) fn kv_row(

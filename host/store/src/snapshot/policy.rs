@@ -1,5 +1,7 @@
 //! Reading what hangs on plugins and bindings: errands, confirmations, suspensions, tallies, secrets and publishers.
 
+use std::collections::BTreeMap;
+
 use portcullis_core::{
     BindingId, Confirmation, Errand, ErrandId, EventId, OrgId, PluginId, Publisher, PublisherId, Secret, Suspension,
     Tally, Timestamp,
@@ -15,47 +17,60 @@ use crate::error::ReadError;
 use crate::facts;
 use crate::keyfile::Owner;
 use crate::prepare::plugins::NamedSecret;
-use crate::tables::{self, Prefix, key, number, part};
+use crate::tables::{self, Definition, Prefix, key, number, part};
 
-/// At most so many errands of one organisation are due at once, however many wait.
-pub const ERRANDS_OF_AN_ORG: usize = 8;
+/// The indexes in which what is due is found, organisation by organisation.
+const QUEUES: [Definition; 2] = [tables::ERRANDS_DUE, tables::TIMERS_DUE];
 
 impl Snapshot {
-    /// At most `limit` errands that are due, and at most [`ERRANDS_OF_AN_ORG`] of each organisation: first the longest
-    /// overdue of every organisation, then the next of each. So no backlog stands in the way of another organisation.
-    pub fn errands_due(&self, now: Timestamp, limit: usize) -> Result<Vec<Errand>, ReadError> {
-        let mut due = Vec::new();
-        self.each_backlog(|org, rows| {
-            for (rank, row) in rows.take(ERRANDS_OF_AN_ORG).enumerate() {
-                let (row, _) = row?;
-                let (Some(at), Some(id)) = (number(row.value(), 16), part::<16>(row.value(), 24)) else {
-                    return Err(ReadError::unopenable(tables::ERRANDS_DUE, row.value()));
-                };
-                if at > now.as_millis() {
-                    break;
-                }
-                due.push((rank, at, id, org));
+    /// At most `limit` errands of an organisation that are due, the longest overdue first.
+    pub fn errands_due(&self, org: OrgId, now: Timestamp, limit: usize) -> Result<Vec<Errand>, ReadError> {
+        let own = Prefix::new(&[&org.to_bytes()]);
+        let mut found = Vec::new();
+        for row in self.table(tables::ERRANDS_DUE)?.range::<&[u8]>(own.span())? {
+            let (row, _) = row?;
+            let (Some(at), Some(id)) = (number(row.value(), 16), part::<16>(row.value(), 24)) else {
+                return Err(ReadError::unopenable(tables::ERRANDS_DUE, row.value()));
+            };
+            if found.len() == limit || at > now.as_millis() {
+                break;
             }
-            Ok(())
-        })?;
-        due.sort_unstable();
-        due.truncate(limit);
-        let mut found = Vec::with_capacity(due.len());
-        for (_, _, id, org) in due {
             found.extend(self.errand(org, ErrandId::from_bytes(id))?);
         }
         Ok(found)
     }
 
-    /// When the next errand is due.
-    pub fn next_errand(&self) -> Result<Option<Timestamp>, ReadError> {
-        let mut next: Option<u64> = None;
-        self.each_backlog(|_, mut rows| {
-            let first = rows.next().transpose()?.and_then(|(row, _)| number(row.value(), 16));
-            next = next.into_iter().chain(first).min();
-            Ok(())
-        })?;
+    /// When an organisation's next errand or timer is due.
+    pub fn next_due(&self, org: OrgId) -> Result<Option<Timestamp>, ReadError> {
+        let own = Prefix::new(&[&org.to_bytes()]);
+        let mut next = None;
+        for queue in QUEUES {
+            let first = self.table(queue)?.range::<&[u8]>(own.span())?.next().transpose()?;
+            next = next.into_iter().chain(first.and_then(|(row, _)| number(row.value(), 16))).min();
+        }
         Ok(next.map(Timestamp::from_millis))
+    }
+
+    /// Every organisation that has errands or timers, and when the first of them is due.
+    /// It takes two looks for each, however many they have; so no backlog stands in the way of another organisation.
+    pub fn backlogs(&self) -> Result<BTreeMap<OrgId, Timestamp>, ReadError> {
+        let mut found = BTreeMap::new();
+        for queue in QUEUES {
+            let (rows, all) = (self.table(queue)?, Prefix::new(&[]));
+            let mut span = all.span();
+            let mut own;
+            while let Some((first, _)) = rows.range::<&[u8]>(span)?.next().transpose()? {
+                let (Some(org), Some(at)) = (tables::org_of(first.value()), number(first.value(), 16)) else {
+                    return Err(ReadError::unopenable(queue, first.value()));
+                };
+                let at = Timestamp::from_millis(at);
+                let known = found.entry(org).or_insert(at);
+                *known = at.min(*known);
+                own = Prefix::new(&[&org.to_bytes()]);
+                span = own.beyond();
+            }
+        }
+        Ok(found)
     }
 
     /// One errand.
@@ -141,24 +156,5 @@ impl Snapshot {
     /// One publisher.
     pub fn publisher(&self, org: OrgId, id: PublisherId) -> Result<Option<Publisher>, ReadError> {
         self.get(tables::PUBLISHERS, Owner::org(org), &key(&[&org.to_bytes(), &id.to_bytes()]), 0)
-    }
-
-    /// Goes through the organisations that have errands: one look for each, however many errands it has.
-    fn each_backlog(
-        &self,
-        mut each: impl FnMut(OrgId, redb::Range<'_, &'static [u8], &'static [u8]>) -> Result<(), ReadError>,
-    ) -> Result<(), ReadError> {
-        let (rows, all) = (self.table(tables::ERRANDS_DUE)?, Prefix::new(&[]));
-        let mut span = all.span();
-        let mut own;
-        loop {
-            let Some(first) = rows.range::<&[u8]>(span)?.next().transpose()? else { return Ok(()) };
-            let Some(org) = tables::org_of(first.0.value()) else {
-                return Err(ReadError::unopenable(tables::ERRANDS_DUE, first.0.value()));
-            };
-            own = Prefix::new(&[&org.to_bytes()]);
-            each(org, rows.range::<&[u8]>(own.span())?)?;
-            span = own.beyond();
-        }
     }
 }

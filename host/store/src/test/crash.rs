@@ -315,7 +315,7 @@ fn assert_recovered(store: &Store, told: &Told, context: &str) {
     let org_id = org_id(1);
     assert!(!told.org || snapshot.org(org_id).expect("read").is_some(), "{context}: the organisation is lost");
     let all = snapshot.events_after(None, 99).expect("read");
-    let backlog = snapshot.errands_due(NOW, 99).expect("read");
+    let backlog = snapshot.errands_due(org_id, NOW, 99).expect("read");
     let answered = snapshot.tally(binding(1, 1).id, 2).expect("read").asked;
     let mut carried = 0;
     let receipts = snapshot.audit(org_id, None, 99).expect("read");
@@ -326,7 +326,8 @@ fn assert_recovered(store: &Store, told: &Told, context: &str) {
         let decided = snapshot.decision(org_id, decision(1, None, unique).id).expect("read");
         let kept = snapshot.kv(org_id, plugin_id(3), &format!("made-{byte}"), NOW).expect("read").is_some();
         let event = all.iter().any(|(_, found)| found.id == event(1, None, unique).id);
-        let timed = snapshot.timers_due(at(99), 99).expect("read").iter().any(|t| t.key == format!("timer-{byte}"));
+        let timed =
+            snapshot.timers_due(org_id, at(99), 99).expect("read").iter().any(|t| t.key == format!("timer-{byte}"));
         let hooked = !snapshot.session_webhooks(org_id, session_id(byte)).expect("read").is_empty();
         let asked = snapshot.message(org_id, session_id(byte), message_id(byte)).expect("read");
         let led = snapshot.idempotency(org_id, &format!("once-{byte}"), NOW).expect("read");

@@ -279,12 +279,12 @@ fn assert_as_modelled(store: &Store, model: &Model) {
         let asked = snapshot.confirmation(org_id(1), &[byte; 32]).expect("read");
         assert_eq!(asked, model.questions.get(&byte).map(|about| confirmation(1, *about, byte)));
     }
-    let errands = snapshot.errands_due(at(99), 99).expect("read");
+    let errands = snapshot.errands_due(org_id(1), at(99), 99).expect("read");
     let mut expected: Vec<_> = model.errands.iter().map(|(byte, (about, due))| (*due, *byte, *about)).collect();
     expected.sort_unstable();
     let expected = expected.iter().map(|(due, byte, about)| errand(1, *about, *byte, at((*due).into())));
     assert_eq!(errands, expected.collect::<Vec<_>>());
-    assert_eq!(snapshot.timers_due(NOW, 99).expect("read").len(), model.timers.len());
+    assert_eq!(snapshot.timers_due(org_id(1), NOW, 99).expect("read").len(), model.timers.len());
     let decisions = snapshot.decisions(org_id(1), None, &DecisionFilter::default(), 99).expect("read");
     assert_eq!(decisions.decisions.len(), model.decisions);
     let audits = snapshot.audit(org_id(1), None, usize::MAX).expect("read");

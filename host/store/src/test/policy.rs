@@ -6,8 +6,7 @@ use portcullis_core::{
 
 use super::sample::*;
 use crate::{
-    Commit, CommitError, ERRANDS_OF_AN_ORG, ErrandChange, Expectation, SECRETS_MAX, Store, TIMERS_MAX, TallyChange,
-    TimerChange, Write,
+    Commit, CommitError, ErrandChange, Expectation, SECRETS_MAX, Store, TIMERS_MAX, TallyChange, TimerChange, Write,
 };
 
 const DAY: u64 = 24 * 60 * 60 * 1000;
@@ -20,10 +19,18 @@ fn put(owner: u8, about: Option<u8>, byte: u8, due: Timestamp) -> ErrandChange {
     ErrandChange::Put(errand(owner, about, byte, due))
 }
 
-/// The errands that are due, by organisation and byte.
+/// The errands of the first two organisations that are due, by organisation and byte; so many of each.
 fn due(store: &Store, now: Timestamp, limit: usize) -> Vec<(u8, u8)> {
-    let due = read(store).errands_due(now, limit).expect("read");
+    let of = |org| read(store).errands_due(org, now, limit).expect("read");
+    let due = [1, 2].map(|owner| of(org_id(owner))).concat();
     due.iter().map(|errand| (errand.org.to_bytes()[0], errand.id.to_bytes()[0])).collect()
+}
+
+/// When the first organisation's next errand or timer is due.
+fn next(store: &Store) -> Option<Timestamp> {
+    let next = read(store).next_due(org_id(1)).expect("read");
+    assert_eq!(read(store).backlogs().expect("read").get(&org_id(1)).copied(), next);
+    next
 }
 
 /// A commit of the platform.
@@ -40,14 +47,14 @@ fn errands_are_due_in_their_order_and_can_be_put_off() {
     let store = store();
     keep(&store, creating(1, 5));
     keep(&store, changing(1, vec![put(1, None, 3, at(10)), put(1, Some(5), 2, at(20)), put(1, None, 1, at(20))]));
-    assert_eq!(read(&store).next_errand().expect("read"), Some(at(10)));
+    assert_eq!(next(&store), Some(at(10)));
     assert_eq!(read(&store).errand(org_id(1), errand_id(2)).expect("read"), Some(errand(1, Some(5), 2, at(20))));
     assert_eq!(read(&store).errand(org_id(2), errand_id(2)).expect("read"), None);
     assert_eq!(due(&store, at(9), 9), []);
     assert_eq!(due(&store, at(20), 9), [(1, 3), (1, 1), (1, 2)]);
     let off = Errand { due: at(30), attempts: 1, ..errand(1, None, 3, at(10)) };
     keep(&store, changing(1, vec![ErrandChange::Put(off.clone()), ErrandChange::Remove(errand_id(1))]));
-    assert_eq!(read(&store).next_errand().expect("read"), Some(at(20)));
+    assert_eq!(next(&store), Some(at(20)));
     assert_eq!(due(&store, at(30), 9), [(1, 2), (1, 3)]);
     assert_eq!(read(&store).errand(org_id(1), off.id).expect("read"), Some(off));
     assert_sound(&store);
@@ -63,11 +70,18 @@ fn no_backlog_stands_in_the_way_of_another_organisation() {
     let many = (0..40).map(|byte| put(1, None, byte, at(byte.into()))).collect();
     keep(&store, changing(1, many));
     keep(&store, changing(2, vec![put(2, None, 90, at(50)), put(2, None, 91, at(60))]));
-    assert_eq!(due(&store, at(99), 4), [(1, 0), (2, 90), (1, 1), (2, 91)]);
-    let all = due(&store, at(99), 99);
-    assert_eq!(all.iter().filter(|(org, _)| *org == 1).count(), ERRANDS_OF_AN_ORG);
-    assert_eq!(all.len(), ERRANDS_OF_AN_ORG + 2);
-    assert_eq!(due(&store, at(55), 3), [(1, 0), (2, 90), (1, 1)]);
+    assert_eq!(due(&store, at(99), 2), [(1, 0), (1, 1), (2, 90), (2, 91)]);
+    assert_eq!(due(&store, at(55), 2), [(1, 0), (1, 1), (2, 90)]);
+    assert_eq!(due(&store, at(99), 99).len(), 42);
+    // Timers are found in the same way, and organisations by whichever of the two comes first.
+    let many = (0..40).map(|number| TimerChange::Set(timer(1, None, &number.to_string(), at(number))));
+    keep(&store, Commit { timers: many.collect(), ..changing(1, vec![]) });
+    keep(&store, Commit { timers: vec![TimerChange::Set(timer(2, None, "own", at(45)))], ..changing(2, vec![]) });
+    let timers = |owner, now| read(&store).timers_due(org_id(owner), now, 9).expect("read").len();
+    assert_eq!((timers(1, at(99)), timers(2, at(99)), timers(2, at(44))), (9, 1, 0));
+    let backlogs = read(&store).backlogs().expect("read");
+    assert_eq!(Vec::from_iter(backlogs), [(org_id(1), at(0)), (org_id(2), at(45))]);
+    assert_sound(&store);
 }
 
 #[test]
@@ -83,7 +97,7 @@ fn an_errand_is_carried_out_once() {
     keep(&store, changing(1, vec![put(1, None, 1, NOW)]));
     keep(&store, done());
     assert!(matches!(store.commit_blocking(done()), Err(CommitError::Conflict)));
-    assert_eq!(read(&store).next_errand().expect("read"), None);
+    assert_eq!(next(&store), None);
 }
 
 #[test]
@@ -120,7 +134,7 @@ fn busy(binding: &Binding) -> Store {
 }
 
 fn timers(store: &Store) -> Vec<(u8, String)> {
-    let due = read(store).timers_due(at(99), 99).expect("read");
+    let due = [1, 2].map(|owner| read(store).timers_due(org_id(owner), at(99), 99).expect("read")).concat();
     due.into_iter().map(|timer| (timer.org.to_bytes()[0], timer.key)).collect()
 }
 
@@ -128,9 +142,9 @@ fn timers(store: &Store) -> Vec<(u8, String)> {
 fn a_binding_takes_its_errands_and_timers_along() {
     let store = busy(&binding(1, 4));
     keep(&store, writing(1, vec![Write::RemoveBinding(binding(1, 4).id)]));
-    assert_eq!(due(&store, NOW, 9), [(2, 1), (1, 2), (2, 2)]);
+    assert_eq!(due(&store, NOW, 9), [(1, 2), (2, 1), (2, 2)]);
     let left = |owner, key: &str| (owner, key.to_owned());
-    assert_eq!(timers(&store), [left(2, "own"), left(1, "other"), left(2, "other")]);
+    assert_eq!(timers(&store), [left(1, "other"), left(2, "own"), left(2, "other")]);
     assert_sound(&store);
 
     // One of the platform takes them along in every organisation.
@@ -383,7 +397,8 @@ fn a_plugin_has_so_many_timers_and_no_more() {
     let cancel = |number: u32| TimerChange::Cancel { plugin: plugin_id(3), key: number.to_string() };
     change(1, vec![cancel(7), set(1, None, 0)]).expect("one for another");
     let fired = |number: u32| TimerChange::Fired { plugin: plugin_id(3), key: number.to_string(), at: at(1) };
-    assert!(change(1, vec![fired(2), set(1, None, 7)]).is_err(), "it was set for another time");
+    let changed = change(1, vec![fired(2), set(1, None, 7)]);
+    assert!(matches!(changed, Err(CommitError::Conflict)), "it was set for another time: {changed:?}");
     change(1, vec![fired(1), set(1, None, 7)]).expect("one for another");
     assert_sound(&store);
     keep(&store, writing(1, vec![Write::EraseSession(session_id(5))]));
@@ -508,6 +523,6 @@ fn ids_of_errands_order_those_that_are_due_together() {
     let ids = [3, 1, 2].map(|random| ErrandId::new(NOW, random));
     let errands = ids.map(|id| ErrandChange::Put(Errand { id, ..errand(1, None, 1, at(5)) }));
     keep(&store, changing(1, errands.into()));
-    let due = read(&store).errands_due(at(5), 9).expect("read");
+    let due = read(&store).errands_due(org_id(1), at(5), 9).expect("read");
     assert_eq!(due.iter().map(|errand| errand.id).collect::<Vec<_>>(), [ids[1], ids[2], ids[0]]);
 }

@@ -201,16 +201,26 @@ fn timers() {
     let cancel = TimerChange::Cancel { plugin: plugin_id(3), key: "never".into() };
     keep(&store, Commit { timers: vec![cancel, set("late", None, at(40))], ..writing(1, vec![]) });
     let snapshot = read(&store);
-    assert_eq!(snapshot.next_timer().expect("read"), Some(at(10)));
-    assert_eq!(snapshot.timers_due(at(9), 9).expect("read"), []);
-    assert_eq!(snapshot.timers_due(at(10), 9).expect("read"), [timer(1, Some(5), "soon", at(10))]);
-    assert_eq!(snapshot.timers_due(at(40), 9).expect("read").len(), 2);
-    assert_eq!(snapshot.timers_due(at(40), 1).expect("read").len(), 1);
+    let due = |now, limit| snapshot.timers_due(org_id(1), now, limit).expect("read");
+    assert_eq!(snapshot.next_due(org_id(1)).expect("read"), Some(at(10)));
+    assert_eq!(due(at(9), 9), []);
+    assert_eq!(due(at(10), 9), [timer(1, Some(5), "soon", at(10))]);
+    assert_eq!((due(at(40), 9).len(), due(at(40), 1).len()), (2, 1));
+    let found = |name: &str| read(&store).timer(org_id(1), plugin_id(3), name).expect("read");
+    assert_eq!(found("late"), Some(timer(1, None, "late", at(40))));
+    assert_eq!(found("never"), None);
 
-    // What was set anew while it fired stays.
+    // A timer that was set anew or taken back while it fired has not fired, and nothing of the commit is kept.
     let fired = |name: &str, at| TimerChange::Fired { plugin: plugin_id(3), key: name.into(), at };
-    keep(&store, Commit { timers: vec![fired("soon", at(10)), fired("late", at(50))], ..writing(1, vec![]) });
-    assert_eq!(read(&store).timers_due(at(99), 9).expect("read"), [timer(1, None, "late", at(40))]);
+    for (name, then) in [("late", at(50)), ("never", at(20))] {
+        let timers = vec![fired("soon", at(10)), fired(name, then)];
+        let firing = store.commit_blocking(Commit { timers, ..writing(1, vec![]) });
+        assert!(matches!(firing, Err(CommitError::Conflict)), "{name}: {firing:?}");
+    }
+    // What the firing itself sets under the same key stays.
+    let anew = vec![set("late", None, at(60)), fired("late", at(40)), fired("soon", at(10))];
+    keep(&store, Commit { timers: anew, ..writing(1, vec![]) });
+    assert_eq!(read(&store).timers_due(org_id(1), at(99), 9).expect("read"), [timer(1, None, "late", at(60))]);
     assert_sound(&store);
 }
 

@@ -217,6 +217,7 @@ pub(super) fn timer(owner: u8, about: Option<u8>, name: &str, due: Timestamp) ->
         at: due,
         payload: "a payload".into(),
         session: about.map(session_id),
+        attempts: 0,
     }
 }
 

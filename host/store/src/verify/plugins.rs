@@ -97,7 +97,7 @@ impl Check<'_> {
             let at = timer.at.as_millis().to_be_bytes();
             check.head(tables::TIMERS, row, value, &[&at, &session_part(timer.session)]);
             *counts.entry(key(&[&timer.org.to_bytes(), &timer.plugin.to_bytes()])).or_default() += 1;
-            due.insert((key(&[&at, row]), Vec::new()));
+            due.insert((timers::due_row(row, &at), Vec::new()));
         })?;
         self.index(tables::TIMERS_DUE, &due)?;
         self.index(tables::TIMER_COUNTS, &counted(counts))
