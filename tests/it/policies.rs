@@ -201,7 +201,11 @@ async fn no_binding_has_more_than_the_operators_ceiling() {
     let gateway = Gateway::start().await;
     let org = gateway.org("Acme").await;
     let plugin = org.catalogue("churn").await;
-    let wants = org.client.get(&format!("/api/v1/plugins/{plugin}")).await.expect(200)["describe"]["wants"].clone();
+    let wanted = org.client.get(&format!("/api/v1/plugins/{plugin}")).await.expect(200)["describe"]["wants"].clone();
+    // Whoever grants something reads why.
+    let wanted = wanted.as_array().unwrap();
+    assert!(wanted.iter().all(|want| text(want, "why").len() > 10), "{wanted:?}");
+    let wants: Vec<_> = wanted.iter().map(|want| text(want, "grant")).collect();
     let path = format!("/api/v1/orgs/{}", org.id);
     let ceiling = |grants: Value| json!({ "pluginRules": { "ceiling": grants } });
     gateway.operator().patch(&path, &ceiling(json!(["sessions"]))).await.expect(200);

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::verdict::Amendment;
 use crate::{
     Answer, AuditId, DecisionId, OperationKind, OrgId, PrincipalKind, RequestId, SessionId, Timestamp, Verdict,
 };
@@ -108,11 +109,25 @@ pub struct DecisionRecord {
     pub input: Option<String>,
     /// Every plugin's answer, in the order of the chain.
     pub answers: Vec<Answer>,
-    /// What they fold to.
+    /// The round before, if plugins amended the operation: input, answers and verdict are then about what it became.
+    #[serde(default)]
+    pub first_round: Option<FirstRound>,
+    /// What the answers fold to.
     pub verdict: Verdict,
     /// What kept the operation from being done although the verdict lets it through.
     #[serde(default)]
     pub stopped: Option<Stop>,
+}
+
+/// What was asked about an operation as its asker wanted it, before plugins amended it and every plugin was asked again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstRound {
+    /// What the plugins saw; `None` if it was larger than the record may be.
+    pub input: Option<String>,
+    /// Every plugin's answer, in the order of the chain.
+    pub answers: Vec<Answer>,
+    /// The patches that were applied, in the order of the chain, each with the name of its plugin.
+    pub patches: Vec<Amendment>,
 }
 
 /// What can stop an operation that policy lets through.

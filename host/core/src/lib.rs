@@ -29,7 +29,7 @@ pub mod verdict;
 pub mod webhook;
 pub mod why;
 
-pub use audit::{AuditEntry, AuditOutcome, DecisionRecord, Stop};
+pub use audit::{AuditEntry, AuditOutcome, DecisionRecord, FirstRound, Stop};
 pub use authorize::{Denial, Permit, Target, authorize};
 pub use confirmation::Confirmation;
 pub use decision::{Answer, Decision, FollowUp, Patch, PluginFailure};
@@ -47,7 +47,7 @@ pub use operation::{Operation, OperationKind};
 pub use org::{Org, Plan, PluginRules, Quotas};
 pub use plugin::{
     Binding, Candidate, FailureFold, Grant, Hook, Mode, PluginClass, PluginVersion, Previous, Publisher, Selector,
-    Suspension, Tally,
+    Suspension, Tally, Want,
 };
 pub use port::{
     Clock, DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange, KvEntry, PolicyReadError, PolicyReads,

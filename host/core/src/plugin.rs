@@ -34,8 +34,8 @@ pub struct PluginVersion {
     /// The events of which it wants to be told; a last `*` stands for any ending.
     #[serde(default)]
     pub events: Vec<String>,
-    /// What it asks to be granted.
-    pub wants: Vec<Grant>,
+    /// What it asks to be granted, and why.
+    pub wants: Vec<Want>,
     /// How much it may use.
     #[serde(default)]
     pub class: PluginClass,
@@ -46,7 +46,27 @@ pub struct PluginVersion {
     pub uploaded_at: Timestamp,
 }
 
+/// A grant that a plugin asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Want {
+    /// The grant.
+    pub grant: Grant,
+    /// Why, in its author's words, for whoever grants it.
+    pub why: String,
+}
+
 impl PluginVersion {
+    /// The grants that it asks for.
+    pub fn wanted(&self) -> impl Iterator<Item = Grant> {
+        self.wants.iter().map(|want| want.grant)
+    }
+
+    /// Whether it asks for this grant.
+    #[must_use]
+    pub fn asks_for(&self, grant: Grant) -> bool {
+        self.wanted().any(|wanted| wanted == grant)
+    }
+
     /// Whether it wants to be told of events with this name.
     #[must_use]
     pub fn hears(&self, event: &str) -> bool {

@@ -1,14 +1,14 @@
 //! Why: what a recorded decision says, in sentences that a person can check one by one.
 //!
 //! ```text
-//! who asked for what, when ─▶ how it ended ─▶ what each plugin said, in the order of the chain, and what of it counted
+//! who asked for what, when ─▶ how it ended ─▶ who amended it ─▶ what each plugin said, in the order of the chain, and what of it counted
 //! ```
 //!
 //! Every sentence rests on the record alone, so it says the same years later. What was erased with its session is left out, not made up.
 
 use crate::audit::{DecisionRecord, Stop};
 use crate::rate::Window;
-use crate::verdict::{CODE_CONFLICTING_PATCHES, Prompt, Veto};
+use crate::verdict::{Amendment, CODE_CONFLICTING_PATCHES, Prompt, Veto};
 use crate::{Answer, Decision, FailureFold, FollowUp, Mode, OrgId, Patch, Verdict};
 
 /// The sentences, in the order in which they are read.
@@ -18,10 +18,21 @@ pub fn why(record: &DecisionRecord) -> Vec<String> {
     if let Verdict::Denied { denials } = &record.verdict {
         sentences.extend(denials.iter().skip(1).map(also_denied));
     }
-    let mut answers: Vec<&Answer> = record.answers.iter().collect();
-    answers.sort_by_key(|answer| (answer.position, answer.shadow));
-    sentences.extend(answers.into_iter().map(|answer| said(answer, &record.verdict)));
+    if let Some(first) = &record.first_round {
+        let amended = |by: &Amendment| format!("It was amended by {}: {}.", by.plugin, patched(&by.patch));
+        sentences.extend(first.patches.iter().map(amended));
+        sentences.push("The plugins were first asked about the operation as it was asked for.".to_owned());
+        sentences.extend(in_order(&first.answers).map(|answer| said(answer, &uncounted(answer))));
+        sentences.push("Then they were asked about the amended operation, and only these answers count.".to_owned());
+    }
+    sentences.extend(in_order(&record.answers).map(|answer| said(answer, &counted(answer, record))));
     sentences
+}
+
+fn in_order(answers: &[Answer]) -> impl Iterator<Item = &Answer> {
+    let mut answers: Vec<&Answer> = answers.iter().collect();
+    answers.sort_by_key(|answer| (answer.position, answer.shadow));
+    answers.into_iter()
 }
 
 fn asked(record: &DecisionRecord) -> String {
@@ -90,8 +101,8 @@ fn questions(prompts: &[Prompt]) -> String {
     if questions.is_empty() { ".".to_owned() } else { format!(": {}.", questions.join("; ")) }
 }
 
-/// What one plugin said, and what of it counted.
-fn said(answer: &Answer, verdict: &Verdict) -> String {
+/// What one plugin said, and the sentence after it on what of that counted.
+fn said(answer: &Answer, counted: &str) -> String {
     let place = u64::from(answer.position) + 1;
     let digest: String = answer.digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     let signed = answer.signer.map_or_else(|| "unsigned".to_owned(), |signer| format!("signed by {signer}"));
@@ -108,7 +119,7 @@ fn said(answer: &Answer, verdict: &Verdict) -> String {
             format!("gave no answer because {failure} ({}); its binding {fold} then", failure.code())
         }
     };
-    format!("{who} {words}.{}", counted(answer, verdict))
+    format!("{who} {words}.{counted}")
 }
 
 fn decided(decision: &Decision) -> String {
@@ -135,16 +146,25 @@ fn decided(decision: &Decision) -> String {
     }
 }
 
+fn not(why: &str) -> String {
+    format!(" That did not count, because {why}.")
+}
+
+/// A second sentence where the answer could not count in any round.
+fn uncounted(answer: &Answer) -> String {
+    match (answer.shadow, answer.mode) {
+        (true, _) => not("the version is only tried in the shadow of the one that decides"),
+        (false, Mode::Enforce) => String::new(),
+        (false, _) => not("the binding only monitors"),
+    }
+}
+
 /// A second sentence where the answer is not what happened.
-fn counted(answer: &Answer, verdict: &Verdict) -> String {
-    let not = |why: &str| format!(" That did not count, because {why}.");
-    if answer.shadow {
-        return not("the version is only tried in the shadow of the one that decides");
+fn counted(answer: &Answer, record: &DecisionRecord) -> String {
+    if answer.shadow || answer.mode != Mode::Enforce {
+        return uncounted(answer);
     }
-    if answer.mode != Mode::Enforce {
-        return not("the binding only monitors");
-    }
-    match (&answer.result, verdict) {
+    match (&answer.result, &record.verdict) {
         (Ok(Decision::Allow | Decision::Deny { .. }) | Err(_), _) => String::new(),
         (Ok(_), Verdict::Denied { .. }) => not("a denial overrides it"),
         (Ok(Decision::Confirm { .. }), _) => String::new(),
@@ -155,6 +175,8 @@ fn counted(answer: &Answer, verdict: &Verdict) -> String {
         (Ok(Decision::Defer { .. }), Verdict::Deferred { plugin, .. }) if *plugin != answer.plugin_name => {
             not("a plugin before it named the same time")
         }
+        // What still changed something would have been denied.
+        (Ok(Decision::Amend { .. }), _) if record.first_round.is_some() => " That changed nothing more.".to_owned(),
         (Ok(_), _) => String::new(),
     }
 }

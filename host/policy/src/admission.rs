@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use portcullis_core::{Grant, OperationKind, OrgId, PluginClass, PluginFailure};
+use portcullis_core::{Grant, OperationKind, OrgId, PluginClass, PluginFailure, Want};
 use sha2::{Digest, Sha256};
 
 use crate::bindings::portcullis::policy::describe::Description;
@@ -40,8 +40,8 @@ pub struct Admitted {
     pub hooks: Vec<OperationKind>,
     /// The events of which it wants to be told.
     pub events: Vec<String>,
-    /// What it asks to be granted.
-    pub wants: Vec<Grant>,
+    /// What it asks to be granted, and why.
+    pub wants: Vec<Want>,
     /// The component itself.
     pub bytes: Vec<u8>,
 }
@@ -236,7 +236,7 @@ struct Described {
     settings_schema: Option<String>,
     hooks: Vec<OperationKind>,
     events: Vec<String>,
-    wants: Vec<Grant>,
+    wants: Vec<Want>,
 }
 
 fn check(given: Description) -> Result<Described, AdmissionError> {
@@ -281,11 +281,14 @@ fn check(given: Description) -> Result<Described, AdmissionError> {
             ),
         });
     }
-    let mut wants = Vec::new();
-    for want in &given.wants {
+    let mut wants: Vec<Want> = Vec::new();
+    for want in given.wants {
         match Grant::from_name(&want.grant) {
-            Some(grant) if wants.contains(&grant) => {}
-            Some(grant) => wants.push(grant),
+            Some(_) if want.why.len() > 1024 || !printable(&want.why) => {
+                return Err(bad("wants", "a reason must be at most 1024 printable bytes"));
+            }
+            Some(grant) if wants.iter().any(|known| known.grant == grant) => {}
+            Some(grant) => wants.push(Want { grant, why: want.why }),
             None => {
                 return Err(AdmissionError::BadDescription {
                     field: "wants",

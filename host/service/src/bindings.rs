@@ -191,7 +191,7 @@ impl Service {
     /// What a plugin asks for, as far as the operator lets it have that.
     fn usual_grants(&self, version: &PluginVersion) -> Vec<Grant> {
         let rules = self.rules(version.org);
-        version.wants.iter().copied().filter(|grant| rules.beyond_ceiling(&[*grant]).is_none()).collect()
+        version.wanted().filter(|grant| rules.beyond_ceiling(&[*grant]).is_none()).collect()
     }
 
     /// Checks what is new about a binding. A plugin that is broken can so still be switched off, and one that wants less, or is
@@ -220,9 +220,10 @@ impl Service {
         let snapshot = self.snapshot()?;
         let find = |version| snapshot.plugin(binding.org, binding.plugin, version);
         let bound = find(binding.version)?.ok_or(ServiceError::NotFound("plugin version"))?;
-        let (mut wanted, hooked) = (bound.wants, bound.hooks);
+        let hooked = &bound.hooks;
+        let mut wanted: Vec<Grant> = bound.wanted().collect();
         if let Some(candidate) = &binding.candidate {
-            wanted.extend(find(candidate.version)?.ok_or(ServiceError::NotFound("plugin version"))?.wants);
+            wanted.extend(find(candidate.version)?.ok_or(ServiceError::NotFound("plugin version"))?.wanted());
         }
         if let Some(unasked) = named.iter().find(|grant| !wanted.contains(grant)) {
             return invalid("grants", format!("the plugin does not ask for the grant {}", unasked.name()));

@@ -84,7 +84,7 @@ fn read(org: OrgId, snapshot: &Snapshot) -> Result<Vec<Link>, ReadError> {
                 // Nobody takes the bound version's place; its share of the sessions is that version's again.
                 binding.candidate = None;
             }
-            binding.grants.retain(|grant| version.wants.contains(grant));
+            binding.grants.retain(|grant| version.asks_for(*grant));
             let place = |links: &Vec<Link>| u32::try_from(links.len()).unwrap_or(u32::MAX);
             let bound = Link::new(place(&links), Arc::new(binding), Arc::new(version));
             links.push(Link { suspended, ..bound });
@@ -103,7 +103,7 @@ fn candidate_of(binding: &Binding, snapshot: &Snapshot) -> Result<Option<(Bindin
     let Some(version) = snapshot.plugin(binding.org, binding.plugin, candidate.version)? else { return Ok(None) };
     let settings = candidate.settings.as_ref().unwrap_or(&binding.settings).clone();
     let mut tried = Binding { version: candidate.version, settings, ..binding.clone() };
-    tried.grants.retain(|grant| version.wants.contains(grant));
+    tried.grants.retain(|grant| version.asks_for(*grant));
     Ok(Some((tried, version)))
 }
 

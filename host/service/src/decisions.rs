@@ -84,21 +84,29 @@ impl Service {
 }
 
 /// The settings of the platform's bindings are the operator's, also where they stand in an organisation's decision.
+/// So is what its plugins read: codes under the operator's secrets are among it, and what those plugins keep about the organisation.
 fn mask(permit: &Permit, record: &mut DecisionRecord) {
-    let platform = |binding: &str| {
-        let same = |answer: &&Answer| answer.owner == OrgId::PLATFORM && answer.binding.to_string() == binding;
-        record.answers.iter().find(same).is_some()
-    };
-    if permit.principal().is_operator() || record.answers.iter().all(|answer| answer.owner != OrgId::PLATFORM) {
+    if permit.principal().is_operator() {
         return;
     }
-    let Some(mut input) = record.input.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
+    let first = record.first_round.as_mut().map(|first| (&mut first.input, &first.answers));
+    for (input, answers) in first.into_iter().chain([(&mut record.input, &record.answers)]) {
+        mask_input(input, answers);
+    }
+}
+
+fn mask_input(input: &mut Option<String>, answers: &[Answer]) {
+    let mut of_platform = answers.iter().filter(|answer| answer.owner == OrgId::PLATFORM).peekable();
+    if of_platform.peek().is_none() {
         return;
-    };
-    for link in input["links"].as_array_mut().into_iter().flatten() {
-        if link["binding"].as_str().is_none_or(platform) {
-            link["settings"] = Value::Null;
+    }
+    let bindings: Vec<String> = of_platform.map(|answer| answer.binding.to_string()).collect();
+    let is_theirs = |binding: &str| bindings.iter().any(|own| own == binding);
+    let Some(mut told) = input.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok()) else { return };
+    for link in told["links"].as_array_mut().into_iter().flatten() {
+        if link["binding"].as_str().is_none_or(is_theirs) {
+            (link["settings"], link["reads"]) = (Value::Null, Value::Null);
         }
     }
-    record.input = Some(input.to_string());
+    *input = Some(told.to_string());
 }

@@ -24,6 +24,7 @@ const REMEMBERED_PACES: usize = 10_000;
 
 impl Service {
     /// The limits under which a send happens: those of the pacing plugins, the strictest in each field, or else the named policy's.
+    /// An organisation's own plugins can be no looser than the policies that its plan lets it choose; the platform's are free.
     /// A pacing plugin that fails leaves the named policy in force, which is never looser than what the session was given.
     pub(crate) async fn rate_limits(&self, question: &Question, case: &Case) -> Result<RateLimits, ServiceError> {
         let Some(session) = &case.session else { return Err(ServiceError::NotFound("session")) };
@@ -70,7 +71,11 @@ impl Service {
                 Arc::new(OrgReads { snapshot: Arc::clone(&case.snapshot), org: question.org, now: question.now });
             match self.runtime.pace(link, &ask, usage, reads).await {
                 Ok(Some(pacing)) if link.binding.mode == Mode::Enforce => {
-                    paced = Some(paced.map_or(pacing.limits, |limits| limits.stricter(pacing.limits)));
+                    let limits = match link.binding.org {
+                        OrgId::PLATFORM => pacing.limits,
+                        _ => pacing.limits.stricter(loosest_policy(&case.org).limits),
+                    };
+                    paced = Some(paced.map_or(limits, |others| others.stricter(limits)));
                     valid_until = valid_until.map(|until| until.min(pacing.valid_until));
                 }
                 // That a plugin leaves it to the named policy may change with the next send.
@@ -214,7 +219,17 @@ impl Drop for Sending {
 /// The policy that is in force: the one that was chosen, or the usual one once the plan that it needs is no longer active.
 fn effective_policy(session: &Session, org: &Org) -> &'static RatePolicy {
     let chosen = named_policy(&session.rate_policy);
-    if chosen.free || org.plan.active { chosen } else { named_policy(DEFAULT_POLICY) }
+    if is_open(chosen, org) { chosen } else { named_policy(DEFAULT_POLICY) }
+}
+
+/// The loosest policy that an organisation could choose for its sessions.
+fn loosest_policy(org: &Org) -> &'static RatePolicy {
+    let policies = built_in_policies();
+    policies.iter().rev().find(|policy| is_open(policy, org)).unwrap_or(&policies[0])
+}
+
+fn is_open(policy: &RatePolicy, org: &Org) -> bool {
+    policy.free || org.plan.active
 }
 
 /// The policy with this slug. One that is no longer known is replaced by the strictest.

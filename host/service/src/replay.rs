@@ -6,15 +6,17 @@
 //!
 //! A decision keeps what every plugin saw, so the answer is the one that would have been given then. Where the version reads
 //! what the record does not tell, its answer is reported as not exact and compared with nothing. Nothing is done or recorded.
+//! A decision that plugins amended has two rounds; the first is replayed about the operation as it was asked for, the second about
+//! what it became, and an answer that would have amended it otherwise is compared with the first.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_core::confirmation::Question;
-use portcullis_core::verdict::fold_confirmed;
+use portcullis_core::verdict::{Amendment, fold_confirmed};
 use portcullis_core::{
-    Answer, BindingId, Capability, Decision, DecisionId, DecisionRecord, Denial, FailureFold, Grant, Mode,
-    OperationKind, OrgId, Permit, PluginFailure, PluginId, PluginVersion, SessionId, Timestamp, fold,
+    Answer, BindingId, Capability, Decision, DecisionId, DecisionRecord, Denial, FailureFold, FirstRound, Grant, Mode,
+    OperationKind, OrgId, Permit, PluginFailure, PluginId, PluginVersion, SessionId, Timestamp, Verdict, fold,
 };
 use portcullis_policy::{ReadsFrom, RecordedInput, RecordedLink, Rehearsal, RehearsalError, Rehearsed, Said};
 use portcullis_store::Snapshot;
@@ -159,23 +161,44 @@ impl Service {
         settings: Option<&str>,
         replayed: &mut Replayed,
     ) -> Result<(), ServiceError> {
-        let Some(input) = record.input.as_deref().and_then(|input| RecordedInput::parse(input).ok()) else {
+        let Some(rounds) = Round::all_of(record) else {
             replayed.too_large += 1;
             return Ok(());
         };
-        for (link, answer) in links(&input, record, tried) {
-            let rehearsed = self.rehearse(tried, record.org, &input, &link, settings).await?;
-            replayed.asked += 1;
+        for binding in places(record, &tried.version) {
+            self.replay_place(tried, record, &rounds, binding, settings, replayed).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks the version in one place, round by round: only a first round that comes to the same amendments has the recorded second one.
+    async fn replay_place(
+        &self,
+        tried: &Tried,
+        record: &DecisionRecord,
+        rounds: &[Round<'_>],
+        binding: Option<BindingId>,
+        settings: Option<&str>,
+        replayed: &mut Replayed,
+    ) -> Result<(), ServiceError> {
+        for round in rounds {
+            let Some((link, answer)) = round.place(binding, tried) else { continue };
+            let rehearsed = self.rehearse(tried, record.org, &round.input, &link, settings).await?;
             if rehearsed.unrecorded.is_some() {
+                replayed.asked += 1;
                 replayed.not_exact += 1;
-                continue;
+                return Ok(());
             }
             let after = decided(rehearsed);
-            if answer.is_some_and(|answer| answer.result == after) {
-                replayed.same += 1;
+            let folded = round.folded(answer, &tried.version, &after);
+            if round.patches.is_some_and(|patches| patches == patches_of(&folded)) {
                 continue;
             }
-            let (verdict_before, verdict_after) = verdicts(record, answer, &tried.version, &after);
+            replayed.asked += 1;
+            if answer.is_some_and(|answer| answer.result == after) {
+                replayed.same += 1;
+                return Ok(());
+            }
             replayed.changes.push(Change {
                 decision: record.id,
                 at: record.at,
@@ -184,9 +207,10 @@ impl Service {
                 binding: answer.map(|answer| answer.binding),
                 before: answer.map(|answer| answer.result.clone()),
                 after,
-                verdict_before,
-                verdict_after,
+                verdict_before: record.verdict.name(),
+                verdict_after: folded.name(),
             });
+            return Ok(());
         }
         Ok(())
     }
@@ -201,7 +225,7 @@ impl Service {
     ) -> Result<Rehearsed, ServiceError> {
         let version = &tried.version;
         // What it could use then, as far as this version asks for it.
-        let grants: Vec<Grant> = link.grants.iter().copied().filter(|grant| version.wants.contains(grant)).collect();
+        let grants: Vec<Grant> = link.grants.iter().copied().filter(|grant| version.asks_for(*grant)).collect();
         let rehearsal = Rehearsal {
             digest: version.digest,
             class: version.class,
@@ -247,7 +271,7 @@ impl Service {
             return Err(ServiceError::Invalid { field: "version", message: PluginFailure::Unavailable.to_string() });
         }
         let rules = self.rules(org);
-        let grants = version.wants.iter().copied().filter(|grant| rules.beyond_ceiling(&[*grant]).is_none());
+        let grants = version.wanted().filter(|grant| rules.beyond_ceiling(&[*grant]).is_none());
         Ok(Tried { grants: grants.collect(), version: Arc::new(version) })
     }
 }
@@ -292,30 +316,84 @@ fn find(
     }
 }
 
-/// Where the plugin was asked in a decision, with what it saw and said; one made-up place at the end if it never was.
-fn links<'a>(
-    input: &RecordedInput,
-    record: &'a DecisionRecord,
-    tried: &Tried,
-) -> Vec<(RecordedLink, Option<&'a Answer>)> {
-    let own = |answer: &&Answer| answer.plugin == tried.version.plugin && !answer.shadow;
-    let mut answers = record.answers.iter().filter(own).peekable();
-    if answers.peek().is_none() {
-        let link = RecordedLink {
-            position: u32::try_from(record.answers.len()).unwrap_or(u32::MAX),
-            binding: BindingId::from_bytes([0; 16]),
-            shadow: false,
-            settings: "{}".to_owned(),
-            grants: tried.grants.clone(),
-            reads: Vec::new(),
+/// One asking of a recorded chain.
+struct Round<'a> {
+    input: RecordedInput,
+    answers: &'a [Answer],
+    /// The patches that it came to, if another round followed.
+    patches: Option<&'a [Amendment]>,
+    /// What the caller had confirmed by then.
+    confirmed: Vec<Question>,
+}
+
+impl<'a> Round<'a> {
+    /// The rounds of a decision, in their order; none if not all that was seen in them is recorded.
+    fn all_of(record: &'a DecisionRecord) -> Option<Vec<Self>> {
+        let mut rounds = Vec::with_capacity(2);
+        if let Some(FirstRound { input, answers, patches }) = &record.first_round {
+            // A round that another one followed left no question open.
+            let (confirmed, patches) = (Question::all_of(answers), Some(patches.as_slice()));
+            rounds.push(Self { input: parsed(input.as_deref())?, answers, patches, confirmed });
+        }
+        let answers = &record.answers;
+        let confirmed = match fold(answers).name() == record.verdict.name() {
+            true => Vec::new(),
+            false => Question::all_of(answers),
         };
-        return vec![(link, None)];
+        rounds.push(Self { input: parsed(record.input.as_deref())?, answers, patches: None, confirmed });
+        Some(rounds)
     }
-    let seen = |answer: &'a Answer| {
-        let same = |link: &&RecordedLink| link.binding == answer.binding && !link.shadow;
-        input.links.iter().find(same).map(|link| (link.clone(), Some(answer)))
-    };
-    answers.filter_map(seen).collect()
+
+    /// Where the plugin was asked through this binding, with what it saw and said; without a binding a made-up place at the end.
+    fn place(&self, binding: Option<BindingId>, tried: &Tried) -> Option<(RecordedLink, Option<&'a Answer>)> {
+        let Some(binding) = binding else {
+            let link = RecordedLink {
+                position: u32::try_from(self.answers.len()).unwrap_or(u32::MAX),
+                binding: BindingId::from_bytes([0; 16]),
+                shadow: false,
+                settings: "{}".to_owned(),
+                grants: tried.grants.clone(),
+                reads: Vec::new(),
+            };
+            return Some((link, None));
+        };
+        let link = self.input.links.iter().find(|link| link.binding == binding && !link.shadow)?;
+        let answer = self.answers.iter().find(|answer| answer.binding == binding && !answer.shadow)?;
+        Some((link.clone(), Some(answer)))
+    }
+
+    /// What the answers would have folded to with one in the place of another, or one more.
+    fn folded(
+        &self,
+        answer: Option<&Answer>,
+        version: &PluginVersion,
+        after: &Result<Decision, PluginFailure>,
+    ) -> Verdict {
+        let mut answers = self.answers.to_vec();
+        match answer.and_then(|answer| answers.iter_mut().find(|other| *other == answer)) {
+            Some(place) => place.result.clone_from(after),
+            None => answers.push(made_up(u32::try_from(answers.len()).unwrap_or(u32::MAX), version, after)),
+        }
+        fold_confirmed(&answers, &self.confirmed)
+    }
+}
+
+fn parsed(input: Option<&str>) -> Option<RecordedInput> {
+    RecordedInput::parse(input?).ok()
+}
+
+/// The bindings through which the plugin was asked in a decision; one made-up place if it never was.
+fn places(record: &DecisionRecord, version: &PluginVersion) -> Vec<Option<BindingId>> {
+    let own = record.answers.iter().filter(|answer| answer.plugin == version.plugin && !answer.shadow);
+    let bindings: Vec<_> = own.map(|answer| Some(answer.binding)).collect();
+    if bindings.is_empty() { vec![None] } else { bindings }
+}
+
+fn patches_of(verdict: &Verdict) -> &[Amendment] {
+    match verdict {
+        Verdict::Allowed(allowance) | Verdict::Deferred { allowance, .. } => &allowance.patches,
+        Verdict::Denied { .. } | Verdict::ConfirmationRequired { .. } => &[],
+    }
 }
 
 fn decided(rehearsed: Rehearsed) -> Result<Decision, PluginFailure> {
@@ -326,39 +404,23 @@ fn decided(rehearsed: Rehearsed) -> Result<Decision, PluginFailure> {
     }
 }
 
-/// What all answers folded to, and what they would have folded to with one in the place of another, or one more.
-fn verdicts(
-    record: &DecisionRecord,
-    answer: Option<&Answer>,
-    version: &PluginVersion,
-    after: &Result<Decision, PluginFailure>,
-) -> (&'static str, &'static str) {
-    let before = record.verdict.name();
-    // What the caller had confirmed then counts as confirmed.
-    let confirmed = match fold(&record.answers).name() == before {
-        true => Vec::new(),
-        false => Question::all_of(&record.answers),
-    };
-    let mut answers = record.answers.clone();
-    match answer.and_then(|answer| answers.iter_mut().find(|other| *other == answer)) {
-        Some(place) => place.result.clone_from(after),
-        None => answers.push(Answer {
-            position: u32::try_from(answers.len()).unwrap_or(u32::MAX),
-            binding: BindingId::from_bytes([0; 16]),
-            owner: version.org,
-            plugin: version.plugin,
-            plugin_name: version.name.clone(),
-            version: version.version,
-            digest: version.digest,
-            signer: version.signer,
-            mode: Mode::Enforce,
-            shadow: false,
-            on_failure: FailureFold::Deny,
-            result: after.clone(),
-            fuel: 0,
-            micros: 0,
-            memory: 0,
-        }),
+/// An answer as if a binding had asked for it.
+fn made_up(position: u32, version: &PluginVersion, result: &Result<Decision, PluginFailure>) -> Answer {
+    Answer {
+        position,
+        binding: BindingId::from_bytes([0; 16]),
+        owner: version.org,
+        plugin: version.plugin,
+        plugin_name: version.name.clone(),
+        version: version.version,
+        digest: version.digest,
+        signer: version.signer,
+        mode: Mode::Enforce,
+        shadow: false,
+        on_failure: FailureFold::Deny,
+        result: result.clone(),
+        fuel: 0,
+        micros: 0,
+        memory: 0,
     }
-    (before, fold_confirmed(&answers, &confirmed).name())
 }

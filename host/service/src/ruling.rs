@@ -8,9 +8,9 @@ use portcullis_core::errand::MAX_DEPTH;
 use portcullis_core::verdict::fold_confirmed;
 use portcullis_core::verdict::{Allowance, Amendment, Veto};
 use portcullis_core::{
-    Answer, AuditEntry, AuditId, AuditOutcome, BindingId, DecisionId, DecisionRecord, DeliveryId, ErrandId, FollowUp,
-    Hook, KvAccess, Labels, Operation, OperationKind, Org, OrgId, Permit, PluginFailure, Principal, PrincipalKind,
-    RequestId, Session, SessionId, Timestamp, Verdict,
+    Answer, AuditEntry, AuditId, AuditOutcome, BindingId, DecisionId, DecisionRecord, DeliveryId, ErrandId, FirstRound,
+    FollowUp, Hook, KvAccess, Labels, Operation, OperationKind, Org, OrgId, Permit, PluginFailure, Principal,
+    PrincipalKind, RequestId, Session, SessionId, Timestamp, Verdict,
 };
 use portcullis_policy::{Ask, ChainRun, Confirmed, Link};
 use portcullis_store::{Snapshot, TallyChange};
@@ -199,15 +199,18 @@ impl Service {
         };
         let first = self.ask(&links, question, case, question.operation.clone(), given.as_ref()).await;
         let verdict = fold_confirmed(&first.run.answers, answered(given.as_ref()));
-        let (round, verdict) = match &verdict {
+        let (first, round, verdict) = match &verdict {
             Verdict::Allowed(allowance) | Verdict::Deferred { allowance, .. } if !allowance.patches.is_empty() => {
                 self.second_round(&links, question, case, &allowance.patches, first, given.as_ref()).await
             }
-            _ => (first, verdict),
+            _ => (None, first, verdict),
         };
         let verdict = refuse_unfit(verdict, question);
-        self.count_failures(question.org, &links, &round.run.answers).await;
-        let record = record(question, &round, &verdict);
+        for answers in first.iter().map(|first| &first.answers).chain([&round.run.answers]) {
+            self.count_failures(question.org, &links, answers).await;
+        }
+        let tallies = tallies(&links, first.as_ref().map_or(&[], |first| &first.answers), &round.run.answers);
+        let record = record(question, first, &round, &verdict);
         Ok(Ruling {
             verdict,
             operation: round.operation,
@@ -215,12 +218,13 @@ impl Service {
             given,
             rejected,
             questions: confirmation::Question::all_of(&round.run.answers),
-            tallies: tallies(&links, &round.run.answers),
+            tallies,
             kv: round.run.kv,
         })
     }
 
     /// After an amendment every gate is asked again about the final operation, and only this round's answers stand.
+    /// What is kept of the round before comes first; nothing if its patches do not fit, and so was the only one.
     async fn second_round(
         &self,
         links: &[Link],
@@ -229,20 +233,21 @@ impl Service {
         patches: &[Amendment],
         first: Round,
         given: Option<&Given>,
-    ) -> (Round, Verdict) {
+    ) -> (Option<FirstRound>, Round, Verdict) {
         let mut amended = question.operation.clone();
         for Amendment { plugin, patch } in patches {
             match patch.apply(&amended) {
                 Some(next) => amended = next,
                 None => {
                     let message = format!("the plugin {plugin} answered with a patch for another operation");
-                    return (first, denied(plugin.clone(), CODE_UNFIT_PATCH, message));
+                    return (None, first, denied(plugin.clone(), CODE_UNFIT_PATCH, message));
                 }
             }
         }
         let second = self.ask(links, question, case, amended.clone(), given).await;
         let verdict = fold_last(&second.run.answers, &amended, given);
-        (second, verdict)
+        let (input, answers) = (first.run.input(), first.run.answers);
+        (Some(FirstRound { input, answers, patches: patches.to_vec() }), second, verdict)
     }
 
     async fn ask(
@@ -327,7 +332,7 @@ struct Round {
     run: ChainRun,
 }
 
-fn record(question: &Question, round: &Round, verdict: &Verdict) -> DecisionRecord {
+fn record(question: &Question, first_round: Option<FirstRound>, round: &Round, verdict: &Verdict) -> DecisionRecord {
     DecisionRecord {
         id: question.decision,
         org: question.org,
@@ -339,6 +344,7 @@ fn record(question: &Question, round: &Round, verdict: &Verdict) -> DecisionReco
         due_since: question.due_since,
         input: round.run.input(),
         answers: round.run.answers.clone(),
+        first_round,
         verdict: verdict.clone(),
         stopped: None,
     }
@@ -415,15 +421,19 @@ fn answered(given: Option<&Given>) -> &[confirmation::Question] {
     given.map_or(&[], |given| &given.questions)
 }
 
-/// How candidates compare with what is bound: one tally for each that was asked beside it.
-fn tallies(links: &[Link], answers: &[Answer]) -> Vec<TallyChange> {
+/// How candidates compare with what is bound: one tally for each that was asked beside it. Who answers otherwise in either round diverges.
+fn tallies(links: &[Link], first: &[Answer], last: &[Answer]) -> Vec<TallyChange> {
+    let differ = |answers: &[Answer], binding: BindingId| {
+        let answer = |shadow| answers.iter().find(|answer| answer.binding == binding && answer.shadow == shadow);
+        Some(answer(true)?.result != answer(false)?.result)
+    };
     let tally = |shadow: &Answer| {
-        let other = answers.iter().find(|answer| answer.binding == shadow.binding && !answer.shadow)?;
+        let diverged = differ(last, shadow.binding)? | differ(first, shadow.binding).unwrap_or(false);
         let link = links.iter().find(|link| link.binding.id == shadow.binding)?;
         let candidate_version = link.binding.candidate.as_ref()?.version;
-        Some(TallyChange { binding: shadow.binding, candidate_version, diverged: shadow.result != other.result })
+        Some(TallyChange { binding: shadow.binding, candidate_version, diverged })
     };
-    answers.iter().filter(|answer| answer.shadow).filter_map(tally).collect()
+    last.iter().filter(|answer| answer.shadow).filter_map(tally).collect()
 }
 
 fn denied(plugin: String, code: &str, message: String) -> Verdict {

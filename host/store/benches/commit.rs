@@ -317,6 +317,7 @@ fn sample_decision(session: &Session, unique: u128) -> DecisionRecord {
         due_since: None,
         input: Some(serde_json::to_string(session).expect("encoded")),
         answers: vec![answer(0), answer(1)],
+        first_round: None,
         verdict: Verdict::Allowed(Allowance::default()),
         stopped: None,
     }

@@ -263,10 +263,11 @@ fn write_receipt(
     Ok(())
 }
 
-/// The part of a decision that outlives its session: no input, no answers, and of the verdict no text and nothing that it would have changed.
+/// The part of a decision that outlives its session: no input, no answers of any round, and of the verdict no text and nothing that it would have changed.
 pub(crate) fn skeleton(mut record: DecisionRecord) -> DecisionRecord {
     record.input = None;
     record.answers = Vec::new();
+    record.first_round = None;
     match &mut record.verdict {
         Verdict::Allowed(allowance) => *allowance = Allowance::default(),
         Verdict::Denied { denials } => denials.iter_mut().for_each(|denial| denial.message.clear()),

@@ -6,8 +6,8 @@ use expect_test::expect_file;
 
 use super::*;
 use crate::{
-    BindingId, DecisionId, KeyId, Labels, LimitCheck, Operation, OperationKind, PluginFailure, PluginId, PrincipalKind,
-    PublisherId, SessionId, Timestamp, fold,
+    BindingId, DecisionId, FirstRound, KeyId, Labels, LimitCheck, Operation, OperationKind, PluginFailure, PluginId,
+    PrincipalKind, PublisherId, SessionId, Timestamp, fold,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_769_850_000_000);
@@ -49,6 +49,7 @@ fn record(answers: Vec<Answer>) -> DecisionRecord {
         operation: OperationKind::SessionDelete,
         due_since: None,
         input: None,
+        first_round: None,
         verdict: fold(&answers),
         answers,
         stopped: None,
@@ -144,9 +145,34 @@ fn cases() -> Vec<(&'static str, DecisionRecord)> {
             refused
         }),
         ("extended", record(vec![said(0, "churn", Decision::Extend { follow_ups: every_follow_up })])),
-        ("amended", {
-            let mut amended = record(vec![said(0, "house-rules", Decision::Amend { patch: create })]);
+        ("amended, and asked again", {
+            let amend = || said(0, "house-rules", Decision::Amend { patch: create.clone() });
+            let mut monitor = said(2, "watch", deny("no", "never"));
+            monitor.mode = Mode::Monitor;
+            let mut amended = record(vec![amend(), said(1, "name-rules", Decision::Allow), monitor.clone()]);
             (amended.operation, amended.session) = (OperationKind::SessionCreate, None);
+            let mut lenient = answer(1, "name-rules", Err(PluginFailure::Trap));
+            lenient.on_failure = FailureFold::Allow;
+            amended.first_round = Some(FirstRound {
+                input: None,
+                answers: vec![amend(), lenient, monitor],
+                patches: vec![Amendment { plugin: "house-rules".into(), patch: create.clone() }],
+            });
+            amended
+        }),
+        ("amended, and then denied", {
+            let text = Patch::MessageSend { text: "another".into() };
+            let mut amended =
+                record(vec![said(0, "polite", Decision::Allow), said(1, "quiet", deny("quiet", "not now"))]);
+            amended.operation = OperationKind::MessageSend;
+            amended.first_round = Some(FirstRound {
+                input: None,
+                answers: vec![
+                    said(0, "polite", Decision::Amend { patch: text.clone() }),
+                    said(1, "quiet", Decision::Allow),
+                ],
+                patches: vec![Amendment { plugin: "polite".into(), patch: text }],
+            });
             amended
         }),
         ("amended in two ways at once", {

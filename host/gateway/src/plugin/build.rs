@@ -111,7 +111,7 @@ pub(super) async fn keep(folder: &Path, made: &Path, workshop: Workshop) -> Resu
     std::fs::create_dir_all(&dist)
         .and_then(|()| std::fs::write(&file, &offline.admitted.bytes))
         .map_err(|error| BuildError::Write(file.clone(), error))?;
-    Ok((file, inspect::of(&offline).await?))
+    Ok((file, inspect::of(&offline)?))
 }
 
 /// Rust: one cargo command makes the component.

@@ -27,13 +27,13 @@ pub(super) async fn look(file: &Path, workshop: Workshop) -> Result<Value, Failu
         Ok(found) => found.map(|signature| json!({ "publicKey": signature.public_key })),
         Err(error) => Some(json!({ "problem": error.to_string() })),
     };
-    let mut found = of(&offline).await?;
+    let mut found = of(&offline)?;
     found["signature"] = json!(signature);
     Ok(found)
 }
 
 /// Everything about a component, but for its signature.
-pub(super) async fn of(offline: &Offline) -> Result<Value, Failure> {
+pub(super) fn of(offline: &Offline) -> Result<Value, Failure> {
     let admitted = &offline.admitted;
     let needs = Needs::read(&admitted.bytes)?;
     let describe = &admitted.description;
@@ -49,7 +49,7 @@ pub(super) async fn of(offline: &Offline) -> Result<Value, Failure> {
         "imports": needs.imports,
         "hooks": admitted.hooks.iter().map(|hook| hook.name()).collect::<Vec<_>>(),
         "events": admitted.events,
-        "wants": offline.wants().await?,
+        "wants": admitted.wants,
         "settingsSchema": admitted.settings_schema.as_deref().map(serde_json::from_str::<Value>).transpose()?,
         "memories": needs.memories,
         "memoryBytes": needs.memory_bytes,

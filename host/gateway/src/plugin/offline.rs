@@ -6,11 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_core::{OrgId, PluginClass, PluginId};
-use portcullis_policy::{
-    AdmissionError, Admitted, ClassBounds, CodeCache, Compiler, ReadsFrom, Rehearsal, Runtime, RuntimeConfig, Script,
-};
-use serde_json::Value;
+use portcullis_core::{OrgId, PluginClass};
+use portcullis_policy::{AdmissionError, Admitted, ClassBounds, CodeCache, Compiler, Runtime, RuntimeConfig};
 
 use crate::Failure;
 
@@ -108,22 +105,6 @@ impl Offline {
     /// What its calls may use.
     pub(super) fn bounds(&self) -> ClassBounds {
         RuntimeConfig::default().bounds(self.class)
-    }
-
-    /// The grants that it wants, with its reasons.
-    pub(super) async fn wants(&self) -> Result<Value, Failure> {
-        let rehearsal = Rehearsal {
-            digest: self.admitted.digest,
-            class: self.class,
-            org: OrgId::PLATFORM,
-            owner: OrgId::PLATFORM,
-            plugin: PluginId::from_bytes([0; 16]),
-            grants: &[],
-            question: Script::Describe,
-            reads: ReadsFrom::Recorded(Vec::new()),
-        };
-        let described = self.runtime.rehearse(rehearsal).await?;
-        Ok(described.answer.map(|mut answer| answer["wants"].take()).unwrap_or_default())
     }
 }
 

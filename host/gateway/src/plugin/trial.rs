@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use portcullis_core::{KvChange, OrgId, PluginId};
+use portcullis_core::{Grant, KvChange, OrgId, PluginId};
 use portcullis_policy::{ReadsFrom, Rehearsal, Rehearsed, Said, Script};
 use serde_json::{Value, json};
 
@@ -205,13 +205,15 @@ async fn ask(offline: &Offline, fixture: &Fixture) -> Result<Found, Failure> {
         Some(recorded) => ReadsFrom::Recorded(recorded.clone()),
         None => ReadsFrom::Live(Arc::new(World::of(fixture)?)),
     };
+    let wanted = || offline.admitted.wants.iter().map(|want| want.grant).collect();
+    let grants: Vec<Grant> = fixture.grants.clone().unwrap_or_else(wanted);
     let rehearsal = Rehearsal {
         digest: offline.admitted.digest,
         class: offline.class,
         org: OrgId::PLATFORM,
         owner: OrgId::PLATFORM,
         plugin: PluginId::from_bytes([0; 16]),
-        grants: fixture.grants.as_deref().unwrap_or(&offline.admitted.wants),
+        grants: &grants,
         question,
         reads,
     };

@@ -43,7 +43,7 @@ pub(super) fn document(operation: &Operation) -> Value {
             "digest": format!("sha256:{}", hex(&version.digest)),
             "size": version.size,
             "class": version.class.name(),
-            "wants": version.wants,
+            "wants": version.wanted().collect::<Vec<_>>(),
             "signer": version.signer,
         }),
         Operation::PluginDelete { plugin } => json!({ "plugin": plugin }),

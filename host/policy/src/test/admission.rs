@@ -1,6 +1,6 @@
 //! Admission: each kind of unusable upload has its own code.
 
-use portcullis_core::PluginClass;
+use portcullis_core::{Grant, PluginClass, Want};
 use portcullis_testing::{Guest, encode};
 
 use super::{config, org_id, runtime};
@@ -30,6 +30,18 @@ async fn a_plugin_says_what_it_is() {
     assert_eq!((admitted.name.as_str(), admitted.declared_version.as_str()), ("guest", "1.0.0"));
     assert_eq!((admitted.contract.as_str(), admitted.exports), ("0.1.0", vec!["describe".into(), "gate".into()]));
     assert_eq!(admitted.size, u64::try_from(admitted.bytes.len()).unwrap());
+}
+
+/// The reasons were once dropped, so that nobody who was to grant something could read them.
+#[tokio::test]
+async fn a_plugin_says_what_it_wants_and_why() {
+    let wanting = |wants: &[(&'static str, &'static str)]| Guest::allowing().wanting(wants).build();
+    let wants = [("kv", "to remember what it saw"), ("lifecycle", "to delete what nobody pays for"), ("kv", "again")];
+    let admitted = runtime().admit(org_id(), wanting(&wants), STANDARD).await.unwrap();
+    let want = |grant, why: &str| Want { grant, why: why.to_owned() };
+    assert_eq!(admitted.wants, [want(Grant::Kv, wants[0].1), want(Grant::Lifecycle, wants[1].1)]);
+    assert_eq!(refused(wanting(&[("root", "why not")])).await, "bad_description");
+    assert_eq!(refused(wanting(&[("kv", "\\07")])).await, "bad_description");
 }
 
 #[tokio::test]

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use portcullis_core::operation::WhenUnpaired;
 use portcullis_core::{
-    AuditEntry, AuditOutcome, Candidate, Capability, EventBody, FailureFold, Operation, OperationKind, OrgId,
+    AuditEntry, AuditOutcome, Candidate, Capability, EventBody, FailureFold, Grant, Operation, OperationKind, OrgId,
     Principal, PrincipalKind, SessionId,
 };
 use portcullis_service::{BindingChange, Call, Done, ServiceError};
 use portcullis_testing::text::words;
 use portcullis_testing::{ANSWER, DATA, Guest};
+use serde_json::{Value, json};
 
+use crate::guests;
 use crate::world::{CHURN, START, World};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -200,6 +202,31 @@ async fn a_candidate_is_tried_in_the_shadow_then_on_a_share_and_its_divergence_i
     assert_eq!((tally.asked, tally.diverged), (60, 60));
 }
 
+/// A pacing plugin of an organisation's own once lifted the limits of its plan: `high_throughput` and `unlimited` are refused to an
+/// organisation without an active plan, but a plugin that answered zeros made every session unlimited.
+#[tokio::test]
+async fn an_organisations_own_pace_is_no_looser_than_its_plan_and_the_platforms_is_free() {
+    let world = World::new().await;
+    let session = world.online().await;
+    let until = START.after(Duration::from_secs(3600)).as_millis();
+    world.set_plan(false).await;
+    // Nothing is bounded, it says.
+    let own = world.bind(pacing(0, until), vec![], "{}").await;
+    world.send(session).await.unwrap();
+    let refused = world.send(session).await;
+    assert!(
+        matches!(refused, Err(ServiceError::Limited { .. })),
+        "the usual policy has a gap between sends: {refused:?}"
+    );
+    // The plan opens them, and so does the platform.
+    world.set_plan(true).await;
+    world.send(session).await.unwrap();
+    world.set_plan(false).await;
+    world.unbind(own).await;
+    world.platform().bind(pacing(0, until), vec![], "{}").await;
+    world.send(session).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_pace_is_asked_once_as_long_as_it_holds_and_again_when_something_changed() {
     let world = World::new().await;
@@ -270,4 +297,24 @@ async fn whoever_runs_the_gateway_hears_that_a_platform_plugin_is_suspended_and_
         .collect();
     let told_to = |hearer| (hearer, "trapping".to_owned(), 1, world.org);
     assert_eq!(told, [told_to(world.org), told_to(OrgId::PLATFORM)]);
+}
+
+/// An organisation once read in its decisions what the platform's plugins had read: codes under the operator's secrets among it.
+#[tokio::test]
+async fn what_the_platforms_plugins_read_is_the_operators() {
+    let world = World::new().await;
+    let session = world.create().await;
+    world.platform().bind(guests::reading(&[Grant::Kv]), vec![OperationKind::SessionStart], "{}").await;
+    world.bind(allowing(), vec![OperationKind::SessionStart], "{}").await;
+    world.start(session).await.unwrap();
+    let links = async |seen: &World| -> Value {
+        let record = seen.decisions().await.remove(0);
+        serde_json::from_str::<Value>(&record.input.unwrap()).unwrap()["links"].take()
+    };
+    let operator = links(&world.seen_by(Principal::operator())).await;
+    assert_eq!(operator[0]["settings"], "{}");
+    assert_eq!(operator[0]["reads"].as_array().map(Vec::len), Some(1), "{operator}");
+    let own = links(&world).await;
+    assert_eq!((&own[0]["settings"], &own[0]["reads"]), (&Value::Null, &Value::Null));
+    assert_eq!((&own[1]["settings"], &own[1]["reads"]), (&json!("{}"), &json!([])));
 }

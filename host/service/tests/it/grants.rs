@@ -4,22 +4,11 @@ use std::time::Duration;
 
 use portcullis_core::{AuditOutcome, Binding, BindingId, Candidate, Grant, Operation, OperationKind, SessionId};
 use portcullis_service::{BindingChange, Call, OrgChange, Outcome, Replay, ServiceError};
-use portcullis_testing::text::{KV, RESULT, words, zero};
-use portcullis_testing::{DATA, Guest};
 
+use crate::guests::reading;
 use crate::world::{CHURN, World};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A version of a plugin that wants these grants. Its gate reads a key, and denies if it may not.
-fn reading(wants: &[Grant]) -> Vec<u8> {
-    let wants: Vec<_> = wants.iter().map(|grant| (grant.name(), "it has a reason")).collect();
-    let read = format!("(call $get (i32.const {DATA}) (i32.const 2) (i32.const {RESULT}))");
-    let (denied, allowed) = (words(&[1, 0, DATA, 2, DATA, 2]), zero());
-    let answer =
-        format!("{read} (if (result i32) (i32.load8_u (i32.const {RESULT})) (then {denied}) (else {allowed}))");
-    Guest::gate(&answer).importing(KV).data("no").named("reading").wanting(&wants).build()
-}
 
 impl World {
     async fn update(&self, binding: BindingId, change: BindingChange) -> Result<(), ServiceError> {

@@ -1,5 +1,7 @@
 //! Small plugins that the tests bind. The layouts are those of the canonical ABI for the contract's types.
 
+use portcullis_core::Grant;
+use portcullis_testing::text::{KV, RESULT, words, zero};
 use portcullis_testing::{ANSWER, DATA, Guest};
 
 /// Allows everything.
@@ -49,18 +51,16 @@ pub(crate) fn putting_off(millis: u32) -> Vec<u8> {
 }
 
 /// The same guest, whose description wants a grant.
-pub(crate) fn wanting(grant: &str, guest: Guest) -> Guest {
-    // Where the list of what is wanted stands in the description, and where it lies itself.
-    const WANTS: u32 = 64 + 52;
-    const LIST: u32 = 1536;
-    const WORD: u32 = LIST + 16;
-    let bytes = |words: &[u32]| -> String {
-        words.iter().flat_map(|word| word.to_le_bytes()).map(|byte| format!("\\{byte:02x}")).collect()
-    };
-    let length = u32::try_from(grant.len()).unwrap();
-    guest.with(&format!(
-        "(data (i32.const {WANTS}) \"{}\") (data (i32.const {LIST}) \"{}{grant}\")",
-        bytes(&[LIST, 1]),
-        bytes(&[WORD, length, WORD, 0]),
-    ))
+pub(crate) fn wanting(grant: &'static str, guest: Guest) -> Guest {
+    guest.wanting(&[(grant, "it has a reason")])
+}
+
+/// A version of a plugin that wants these grants. Its gate reads a key, and denies if it may not.
+pub(crate) fn reading(wants: &[Grant]) -> Vec<u8> {
+    let wants: Vec<_> = wants.iter().map(|grant| (grant.name(), "it has a reason")).collect();
+    let read = format!("(call $get (i32.const {DATA}) (i32.const 2) (i32.const {RESULT}))");
+    let (denied, allowed) = (words(&[1, 0, DATA, 2, DATA, 2]), zero());
+    let answer =
+        format!("{read} (if (result i32) (i32.load8_u (i32.const {RESULT})) (then {denied}) (else {allowed}))");
+    Guest::gate(&answer).importing(KV).data("no").named("reading").wanting(&wants).build()
 }

@@ -51,10 +51,6 @@ fn asking(session: SessionId) -> Vec<u8> {
 }
 
 impl World {
-    fn plugin_of(&self, binding: BindingId) -> PluginId {
-        self.store.snapshot().unwrap().binding(self.org, binding).unwrap().unwrap().plugin
-    }
-
     /// Leaves a plugin as many keys as it may have, `k` not among them.
     async fn fill_keys(&self, plugin: PluginId) {
         let access = |key: String, change| KvAccess { plugin, key, seen: None, change };

@@ -270,6 +270,10 @@ impl World {
         self.settle().await;
     }
 
+    pub(crate) fn plugin_of(&self, binding: BindingId) -> PluginId {
+        self.store.snapshot().unwrap().binding(self.org, binding).unwrap().unwrap().plugin
+    }
+
     pub(crate) async fn unbind(&self, binding: BindingId) {
         let permit = self.permit(OperationKind::BindingDelete, None).await;
         self.service.delete_binding(&permit, binding, Call::default()).await.unwrap();

@@ -157,6 +157,7 @@ fn a_session_goes_with_everything_but_skeletons() {
     let snapshot = read(&store);
     let skeleton = snapshot.decision(org, denied(1, 5, 5).id).expect("read").expect("kept");
     assert_eq!((skeleton.input, skeleton.answers.len(), skeleton.session), (None, 0, Some(session)));
+    assert_eq!(skeleton.first_round, None);
     let Verdict::Denied { denials } = skeleton.verdict else { panic!("another verdict") };
     assert_eq!((denials[0].code.as_str(), denials[0].message.as_str()), ("hold", ""));
     let about = DecisionFilter { session: Some(session), ..DecisionFilter::default() };

@@ -10,10 +10,10 @@ use portcullis_core::session::Names;
 use portcullis_core::verdict::{Allowance, Veto};
 use portcullis_core::{
     Answer, ApiKey, AuditEntry, AuditId, AuditOutcome, Binding, BindingId, Capabilities, Confirmation, DecisionId,
-    DecisionRecord, DeliveryId, DomainEvent, Errand, ErrandBody, ErrandId, EventBody, EventFormat, EventId, Intent,
-    KeyId, Labels, MessageState, Operation, OperationKind, Org, OrgId, OutgoingMessage, Plan, PluginClass, PluginId,
-    PluginRules, PluginVersion, Principal, PrincipalKind, Publisher, PublisherId, Quotas, RetryPolicy, Secret, Session,
-    SessionId, Suspension, Timestamp, Verdict, Webhook, WebhookId, WebhookSpec,
+    DecisionRecord, DeliveryId, DomainEvent, Errand, ErrandBody, ErrandId, EventBody, EventFormat, EventId, FirstRound,
+    Intent, KeyId, Labels, MessageState, Operation, OperationKind, Org, OrgId, OutgoingMessage, Plan, PluginClass,
+    PluginId, PluginRules, PluginVersion, Principal, PrincipalKind, Publisher, PublisherId, Quotas, RetryPolicy,
+    Secret, Session, SessionId, Suspension, Timestamp, Verdict, Webhook, WebhookId, WebhookSpec,
 };
 
 use crate::{Commit, Committed, Erased, Expectation, FactRecord, PluginTimer, Snapshot, Store, Write};
@@ -127,6 +127,7 @@ pub(super) fn decision(owner: u8, about: Option<u8>, unique: u128) -> DecisionRe
         due_since: None,
         input: Some(r#"{"text": "a secret input"}"#.into()),
         answers: vec![answer(false)],
+        first_round: None,
         verdict: Verdict::Allowed(Allowance::default()),
         stopped: None,
     }
@@ -146,7 +147,18 @@ pub(super) fn denied(owner: u8, about: u8, unique: u128) -> DecisionRecord {
         failure: None,
     };
     let verdict = Verdict::Denied { denials: vec![veto] };
-    DecisionRecord { answers: vec![answer(true)], verdict, ..decision(owner, Some(about), unique) }
+    // Somebody had amended it before.
+    let first = FirstRound {
+        input: Some(r#"{"text": "a secret input"}"#.into()),
+        answers: vec![answer(false)],
+        patches: vec![],
+    };
+    DecisionRecord {
+        answers: vec![answer(true)],
+        first_round: Some(first),
+        verdict,
+        ..decision(owner, Some(about), unique)
+    }
 }
 
 pub(super) fn api_key(owner: u8, byte: u8) -> ApiKey {

@@ -1,8 +1,8 @@
 //! Decisions as people read them: data, and the *why* of it in sentences.
 
 use portcullis_core::{
-    Answer, BindingId, DecisionId, DecisionRecord, FailureFold, Mode, OperationKind, OrgId, PluginFailure, PluginId,
-    PrincipalKind, PublisherId, SessionId, Stop, Timestamp, Verdict, why,
+    Answer, BindingId, DecisionId, DecisionRecord, FailureFold, FirstRound, Mode, OperationKind, OrgId, PluginFailure,
+    PluginId, PrincipalKind, PublisherId, SessionId, Stop, Timestamp, Verdict, why,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -42,13 +42,46 @@ pub(super) struct DecisionView<'a> {
     refused_with: Option<&'a str>,
     /// Who asked for what, how it ended, and what each plugin said, in sentences.
     why: Vec<String>,
+    /// Every plugin's answer; after an amendment, to the operation as it was amended.
     answers: Vec<AnswerView<'a>>,
+    /// The round before, if plugins amended the operation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_round: Option<FirstRoundView<'a>>,
     /// Whether the plugins can be asked again with the same input.
     replayable: bool,
     /// What the plugins saw.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Open>")]
     input: Option<Value>,
+}
+
+/// What was asked about the operation as it was asked for, before plugins amended it. Of its answers only the amendments count.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "FirstRound")]
+struct FirstRoundView<'a> {
+    answers: Vec<AnswerView<'a>>,
+    /// Who amended what, in the order in which it was applied.
+    #[schemars(with = "Vec<Open>")]
+    patches: Vec<Value>,
+    /// What the plugins saw.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Open>")]
+    input: Option<Value>,
+}
+
+impl<'a> FirstRoundView<'a> {
+    fn of(round: &'a FirstRound) -> Self {
+        Self {
+            answers: round.answers.iter().map(AnswerView::of).collect(),
+            patches: camels(&round.patches),
+            input: parsed(round.input.as_deref()),
+        }
+    }
+}
+
+fn parsed(input: Option<&str>) -> Option<Value> {
+    serde_json::from_str(input?).ok()
 }
 
 /// When policy was asked.
@@ -64,7 +97,8 @@ enum Phase {
 
 impl<'a> DecisionView<'a> {
     pub(super) fn of(record: &'a DecisionRecord) -> Self {
-        let input = record.input.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let input = parsed(record.input.as_deref());
+        let first_round = record.first_round.as_ref().map(FirstRoundView::of);
         Self {
             id: record.id,
             organization_id: record.org,
@@ -83,8 +117,9 @@ impl<'a> DecisionView<'a> {
             },
             why: why(record),
             answers: record.answers.iter().map(AnswerView::of).collect(),
-            replayable: input.is_some(),
+            replayable: input.is_some() && first_round.as_ref().is_none_or(|first| first.input.is_some()),
             input,
+            first_round,
         }
     }
 }

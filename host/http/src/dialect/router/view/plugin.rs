@@ -54,14 +54,24 @@ struct DescribeView<'a> {
     hooks: &'a [OperationKind],
     /// The events of which it wants to be told.
     events: &'a [String],
-    #[schemars(with = "Vec<GrantOf>")]
-    wants: &'a [Grant],
+    /// The grants that it wants.
+    wants: Vec<WantView<'a>>,
     /// The version of the policy contract.
     contract: &'a str,
     /// The JSON Schema of its settings.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "AnyValue")]
     settings_schema: Option<Value>,
+}
+
+/// A grant that a plugin wants.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PluginWant")]
+struct WantView<'a> {
+    #[schemars(with = "GrantOf")]
+    grant: Grant,
+    /// Why, in its author's words.
+    why: &'a str,
 }
 
 impl<'a> PluginView<'a> {
@@ -81,7 +91,7 @@ impl<'a> PluginView<'a> {
                 exports: &version.exports,
                 hooks: &version.hooks,
                 events: &version.events,
-                wants: &version.wants,
+                wants: version.wants.iter().map(|want| WantView { grant: want.grant, why: &want.why }).collect(),
                 contract: &version.contract,
                 settings_schema: version.settings_schema.as_deref().and_then(|text| serde_json::from_str(text).ok()),
             },
