@@ -465,4 +465,34 @@ mod test {
         assert_eq!(names.uuid, "01234567-89ab-4def-8123-3eb0bcb2e3d4");
         assert_eq!(Names::new(0, Some("sales".into())).instance_name, "sales");
     }
+
+    /// What stays of a session that is erased must not say whose it was or what it was for.
+    #[test]
+    fn a_bare_session_holds_nothing_that_anybody_wrote() {
+        const MARKER: &str = "marker";
+        let at = Timestamp::from_millis(1);
+        let names = Names::new(7, Some(MARKER.into()));
+        let device = Device { jid: format!("{MARKER}@s.whatsapp.net"), lid: None, push_name: Some(MARKER.into()) };
+        let session = Session {
+            display_name: Some(MARKER.into()),
+            labels: [(MARKER.to_owned(), MARKER.to_owned())].into(),
+            token: Some(Secret::new(MARKER)),
+            link: Some(TempLink { token: Secret::new(MARKER), expires_at: at }),
+            expected_phone: Some(MARKER.into()),
+            intent: Intent::Removed { due: at, reason: MARKER.into(), since: at, was_running: true },
+            status: Status::Pairing {
+                attempt: Attempt::default(),
+                method: PairingMethod::Qr,
+                code: Some(PairingCode { text: Secret::new(MARKER), expires_at: at, ordinal: 1 }),
+                deadline: at,
+            },
+            device: Some(device),
+            account_limit: Some(AccountLimit { code: MARKER.into(), until: None, since: at }),
+            ..Session::new(SessionId::from_bytes([1; 16]), OrgId::from_bytes([2; 16]), names, at)
+        };
+        let json = |session: &Session| serde_json::to_string(session).unwrap();
+        assert!(json(&session).matches(MARKER).count() > 10);
+        assert!(!json(&session.bare()).contains(MARKER));
+        assert_eq!((session.bare().id, session.bare().created_at), (session.id, at));
+    }
 }

@@ -1,8 +1,7 @@
 //! Amendments: every plugin is asked twice, and the record tells both rounds.
 
 use portcullis_core::{
-    BindingId, Decision, DecisionRecord, FailureFold, Operation, OperationKind, Patch, PluginFailure, PluginId,
-    Verdict, why,
+    Decision, DecisionRecord, FailureFold, Operation, OperationKind, Patch, PluginFailure, PluginId, Verdict, why,
 };
 use portcullis_service::{BindingChange, Replay, Replayed};
 use portcullis_testing::text::words;

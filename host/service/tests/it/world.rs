@@ -6,8 +6,8 @@ use std::time::Duration;
 use portcullis_core::operation::{CreateSession, SendText, WhenUnpaired};
 use portcullis_core::{
     AuditEntry, BindingId, Capabilities, Capability, Clock, DecisionRecord, DeliveryId, FailureFold, Labels, Mode,
-    Operation, OperationKind, OrgId, OutgoingMessage, Permit, Plan, Principal, Selector, Session, SessionId, Target,
-    Timestamp, Verdict,
+    Operation, OperationKind, OrgId, OutgoingMessage, Permit, Plan, PluginId, Principal, Selector, Session, SessionId,
+    Target, Timestamp, Verdict,
 };
 use portcullis_engine::{Engine, Simulated};
 use portcullis_policy::{Runtime, RuntimeConfig};
