@@ -32,9 +32,15 @@ impl Service {
                 Ok(()) | Err(Unsettled::Conflict | Unsettled::Wait(_)) => break,
             }
         }
-        let verdict = match plan::deferral(&ruling.verdict, &question.operation) {
-            Ok(_) => ruling.verdict,
-            Err(veto) => Verdict::Denied { denials: vec![*veto] },
+        let first_round = ruling.record.and_then(|record| record.first_round);
+        let verdict = match (plan::deferral(&ruling.verdict, &question.operation), ruling.verdict) {
+            (Err(veto), _) => Verdict::Denied { denials: vec![*veto] },
+            // Who only asks is told what would be amended, which is settled by now.
+            (Ok(_), Verdict::Allowed(allowance)) => {
+                let patches = first_round.map(|first| first.patches).unwrap_or_default();
+                Verdict::Allowed(Allowance { patches, ..allowance })
+            }
+            (Ok(_), verdict) => verdict,
         };
         Ok(tried(case, verdict))
     }

@@ -4,6 +4,7 @@ mod commits;
 mod crash;
 mod decisions;
 mod erasing;
+mod keeping;
 mod limits;
 mod migrating;
 mod model;

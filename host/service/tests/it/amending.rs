@@ -1,7 +1,8 @@
 //! Amendments: every plugin is asked twice, and the record tells both rounds.
 
 use portcullis_core::{
-    Decision, DecisionRecord, FailureFold, Operation, OperationKind, Patch, PluginFailure, PluginId, Verdict, why,
+    Candidate, Decision, DecisionRecord, FailureFold, Operation, OperationKind, Patch, PluginFailure, PluginId,
+    Verdict, why,
 };
 use portcullis_service::{BindingChange, Replay, Replayed};
 use portcullis_testing::text::words;
@@ -67,6 +68,25 @@ async fn a_decision_tells_what_was_asked_for_and_who_amended_it() {
     world.bind(guests::allowing(), vec![OperationKind::SessionQr], "{}").await;
     world.execute(Operation::SessionQr { session }).await.unwrap();
     assert_eq!(world.last_decision().await.first_round, None);
+}
+
+/// A dry run of an operation that would be amended said that it was allowed, and not that it would become another one;
+/// and a candidate that amends nothing counted as one that answers the same, because it was compared in the second round only.
+#[tokio::test]
+async fn an_amendment_shows_in_dry_runs_and_in_the_comparison_with_a_candidate() {
+    let world = World::new().await;
+    let session = world.create().await;
+    let binding = world.bind(insisting("strict"), vec![CHOICE], "{}").await;
+    let choice = || Operation::SessionRatePolicy { session, slug: "standard_policy".to_owned() };
+    let Ok(Verdict::Allowed(allowance)) = world.attempt(choice()).await else { panic!("not allowed") };
+    assert_eq!(allowance.patches[0].patch, Patch::SessionRatePolicy { slug: "strict".into() });
+
+    let candidate = Candidate { version: world.upload_version(content()).await, settings: None, percent: 0 };
+    let tried = BindingChange { candidate: Some(Some(candidate)), ..BindingChange::default() };
+    world.change_binding(binding, tried).await;
+    world.execute(choice()).await.unwrap();
+    let tally = world.binding(binding).await.tally.unwrap();
+    assert_eq!((tally.asked, tally.diverged), (1, 1));
 }
 
 /// A plugin that fails over what is asked for, and not over what it becomes, was once never counted as failing.

@@ -131,6 +131,10 @@ impl<'a> DecisionView<'a> {
 pub(crate) enum VerdictView {
     /// Go on.
     Allowed {
+        /// What would be amended first; only a dry run says it here.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[schemars(with = "Vec<Open>")]
+        patches: Vec<Value>,
         /// Counters to check and count.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         #[schemars(with = "Vec<Open>")]
@@ -180,6 +184,7 @@ pub(crate) fn tried(of: &Verdict) -> VerdictView {
 pub(crate) fn verdict(verdict: &Verdict) -> VerdictView {
     match verdict {
         Verdict::Allowed(allowance) => VerdictView::Allowed {
+            patches: camels(&allowance.patches),
             limits: allowance.limits.iter().map(|limit| json!(limit)).collect(),
             follow_ups: camels(&allowance.follow_ups),
         },
