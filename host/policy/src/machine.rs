@@ -24,7 +24,7 @@ pub(crate) const TABLE_ELEMENTS: usize = 20_000;
 pub(crate) const CORE_INSTANCES: u32 = 64;
 
 /// How often a running guest lets others run.
-const TICK: Duration = Duration::from_millis(1);
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// How much of a memory stays with its slot between calls.
 const RESIDENT_MEMORY: usize = 1 << 20;
 const RESIDENT_TABLE: usize = 64 << 10;
