@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -37,6 +38,8 @@ pub(crate) struct Slices {
     callers: Mutex<[Option<(OrgId, Instant)>; 2]>,
     /// How many slices an organisation has taken lately; a call that needed none takes one off.
     debts: Mutex<HashMap<OrgId, u32>>,
+    /// How many organisations are in debt. While it is none, which is nearly always, a short call touches no lock.
+    debtors: AtomicUsize,
 }
 
 /// A call waited for its slices for longer than anybody is made to wait.
@@ -53,6 +56,7 @@ impl Slices {
             patience,
             callers: Mutex::default(),
             debts: Mutex::default(),
+            debtors: AtomicUsize::new(0),
         }
     }
 
@@ -69,14 +73,19 @@ impl Slices {
         callers.iter().flatten().any(|(caller, when)| *caller != org && now.saturating_duration_since(*when) < SERVED)
     }
 
+    fn has_debtors(&self) -> bool {
+        self.debtors.load(Ordering::Relaxed) > 0
+    }
+
     fn is_in_debt(&self, org: OrgId) -> bool {
-        self.debts().contains_key(&org)
+        self.has_debtors() && self.debts().contains_key(&org)
     }
 
     fn charge(&self, org: OrgId) {
         let mut debts = self.debts();
         let debt = debts.entry(org).or_default();
         *debt = (*debt + 1).min(MOST_DEBT);
+        self.debtors.store(debts.len(), Ordering::Relaxed);
     }
 
     fn forgive(&self, org: OrgId) {
@@ -85,6 +94,7 @@ impl Slices {
             *debt -= 1;
             if *debt == 0 {
                 debts.remove(&org);
+                self.debtors.store(debts.len(), Ordering::Relaxed);
             }
         }
     }
@@ -100,15 +110,18 @@ pub(crate) struct Turns {
     org: OrgId,
     wall: Duration,
     began: Instant,
+    /// How many ticks it has seen.
+    ticks: AtomicU32,
+    /// For how long it has waited, in microseconds.
+    waited: AtomicU64,
+    has_slice: AtomicBool,
     taken: Mutex<Taken>,
 }
 
-/// What a call has had so far.
+/// What a call has at the moment.
 #[derive(Default)]
 struct Taken {
-    ticks: u32,
     slice: Option<Slice>,
-    waited: Duration,
     starved: bool,
 }
 
@@ -122,15 +135,27 @@ impl Turns {
     /// The turns of a call of `org` that may run for `wall`.
     pub(crate) fn new(slices: &Arc<Slices>, org: OrgId, wall: Duration) -> Arc<Self> {
         let began = Instant::now();
-        slices.called(org, began);
-        Arc::new(Self { slices: Arc::clone(slices), org, wall, began, taken: Mutex::default() })
+        if slices.has_debtors() {
+            slices.called(org, began);
+        }
+        Arc::new(Self {
+            slices: Arc::clone(slices),
+            org,
+            wall,
+            began,
+            ticks: AtomicU32::new(0),
+            waited: AtomicU64::new(0),
+            has_slice: AtomicBool::new(false),
+            taken: Mutex::default(),
+        })
     }
 
     /// Waits until the call may begin.
     pub(crate) async fn begin(&self) -> Result<(), Starved> {
-        if self.slices.is_in_debt(self.org) {
-            self.wait(None, true).await;
+        if !self.slices.is_in_debt(self.org) {
+            return Ok(());
         }
+        self.wait(None, true).await;
         if self.taken().starved { Err(Starved) } else { Ok(()) }
     }
 
@@ -138,8 +163,7 @@ impl Turns {
     ///
     /// With a slice it goes on beside the executor, whose other tasks need not wait for the slice's end.
     pub(crate) fn poll<F: Future>(&self, call: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let has_slice = self.taken().slice.is_some();
-        if has_slice && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+        if self.has_slice.load(Ordering::Relaxed) && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
             return tokio::task::block_in_place(|| call.poll(context));
         }
         call.poll(context)
@@ -152,7 +176,7 @@ impl Turns {
 
     /// For how long the call has run.
     pub(crate) fn ran(&self) -> Duration {
-        self.began.elapsed().saturating_sub(self.taken().waited)
+        self.began.elapsed().saturating_sub(Duration::from_micros(self.waited.load(Ordering::Relaxed)))
     }
 
     /// What it means that the call was not over in its [`Self::longest`] time: it ran for too long, or waited too often.
@@ -167,15 +191,16 @@ impl Turns {
             return Err(Starved.into());
         }
         // Counted in ticks that the call has seen, so that a machine that gives it no time takes none away from it.
-        if machine::TICK * taken.ticks >= self.wall {
+        let seen = self.ticks.fetch_add(1, Ordering::Relaxed);
+        if machine::TICK * seen >= self.wall {
             return Err(Trap::Interrupt.into());
         }
-        taken.ticks += 1;
         // The first tick may come at once. Only the second says that the call has run for the time between two.
-        let is_long = taken.ticks > 1;
+        let is_long = seen > 0;
         let needs_slice = is_long || taken.slice.is_some();
         let ended = taken.slice.take();
         drop(taken);
+        self.has_slice.store(false, Ordering::Relaxed);
         if is_long {
             self.slices.charge(self.org);
         }
@@ -193,10 +218,12 @@ impl Turns {
             let slice = self.slices.permits.take(self.org).await;
             let mut taken = self.taken();
             taken.starved = slice.is_none();
+            self.has_slice.store(slice.is_some(), Ordering::Relaxed);
             taken.slice = slice.map(|permit| Slice { permit, since: Instant::now() });
         }
         tokio::task::yield_now().await;
-        self.taken().waited += began.elapsed();
+        let waited = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.waited.fetch_add(waited, Ordering::Relaxed);
     }
 
     fn is_contended(&self) -> bool {
@@ -223,12 +250,13 @@ impl Turns {
 
 impl Drop for Turns {
     fn drop(&mut self) {
-        let mut taken = self.taken();
-        let (is_short, ended) = (taken.ticks <= 1, taken.slice.take());
-        drop(taken);
-        if is_short {
+        if !self.slices.has_debtors() {
+            return;
+        }
+        if self.ticks.load(Ordering::Relaxed) <= 1 {
             self.slices.forgive(self.org);
         }
+        let ended = self.taken().slice.take();
         if let (Some(rest), Ok(executor)) =
             (ended.and_then(|slice| self.rest(slice, self.is_contended())), Handle::try_current())
         {

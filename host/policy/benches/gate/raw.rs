@@ -58,9 +58,13 @@ impl Floor {
     /// Compiles a component.
     pub(crate) fn plugin(&self, bytes: &[u8]) -> RawPlugin {
         let component = Component::from_binary(&self.engine, bytes).expect("a component");
-        let mut linker = self.linker.clone();
-        linker.define_unknown_imports_as_traps(&component).expect("the rest links to traps");
-        RawPlugin(bindings::GatedPre::new(linker.instantiate_pre(&component).expect("it links")).expect("a gate"))
+        // What is of a later release than the linker's own counts as unknown, though it links; so traps come second.
+        let pre = self.linker.instantiate_pre(&component).unwrap_or_else(|_unlinked| {
+            let mut linker = self.linker.clone();
+            linker.define_unknown_imports_as_traps(&component).expect("the rest links to traps");
+            linker.instantiate_pre(&component).expect("it links")
+        });
+        RawPlugin(bindings::GatedPre::new(pre).expect("a gate"))
     }
 
     /// Asks the gate, in a fresh store and instance.
