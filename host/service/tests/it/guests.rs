@@ -1,6 +1,6 @@
 //! Small plugins that the tests bind. The layouts are those of the canonical ABI for the contract's types.
 
-use portcullis_core::Grant;
+use portcullis_core::{Grant, SessionId};
 use portcullis_testing::text::{KV, RESULT, words, zero};
 use portcullis_testing::{ANSWER, DATA, Guest};
 
@@ -63,4 +63,30 @@ pub(crate) fn reading(wants: &[Grant]) -> Vec<u8> {
     let answer =
         format!("{read} (if (result i32) (i32.load8_u (i32.const {RESULT})) (then {denied}) (else {allowed}))");
     Guest::gate(&answer).importing(KV).data("no").named("reading").wanting(&wants).build()
+}
+
+/// Sets the timer `t` in every call, for long ago.
+pub(crate) fn timing() -> Vec<u8> {
+    const LIST: u32 = 1024;
+    let words_of_timer = [2, 0, DATA, 1, 0, 0, DATA, 1];
+    let store = |(index, word): (usize, &u32)| {
+        format!("(i32.store offset={} (i32.const {LIST}) (i32.const {word}))", index * 4)
+    };
+    let stores: String = words_of_timer.iter().enumerate().map(store).collect();
+    Guest::gate(&format!("{stores} {}", words(&[6, 0, LIST, 1]))).data("t").named("timing").build()
+}
+
+/// Asks in every call for a stop of the session.
+pub(crate) fn asking(session: SessionId) -> Vec<u8> {
+    const LIST: u32 = 1024;
+    let id = session.to_string();
+    let length = u32::try_from(id.len()).unwrap();
+    // A request: the operation's name, no detail in thirteen words, and the session.
+    let words_of_request = [7, 0, DATA, 12].into_iter().chain([0; 13]).chain([1, DATA + 12, length]);
+    let stores: String = words_of_request
+        .enumerate()
+        .map(|(index, word)| format!("(i32.store offset={} (i32.const {LIST}) (i32.const {word}))", index * 4))
+        .collect();
+    let guest = Guest::gate(&format!("{stores} {}", words(&[6, 0, LIST, 1]))).data(&format!("session.stop{id}"));
+    wanting("lifecycle", guest).named("asking").build()
 }

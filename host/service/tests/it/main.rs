@@ -20,6 +20,7 @@ mod queued;
 mod races;
 mod rates;
 mod recovery;
+mod storms;
 mod story;
 mod trying;
 mod versions;

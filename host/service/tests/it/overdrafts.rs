@@ -8,10 +8,10 @@ use portcullis_core::{
 };
 use portcullis_service::{BindingChange, Call, Done, QuotaChange, ServiceError};
 use portcullis_store::{Commit, ErrandChange, PluginTimer, TimerChange};
-use portcullis_testing::text::{KV, words};
+use portcullis_testing::text::KV;
 use portcullis_testing::{ANSWER, DATA, Guest};
 
-use crate::guests::{allowing, wanting};
+use crate::guests::{allowing, asking, timing, wanting};
 use crate::world::World;
 
 /// Keeps `v` under the key `k` in every call, and allows.
@@ -22,32 +22,6 @@ fn keeping() -> Vec<u8> {
         i32.const {ANSWER}"
     );
     wanting("kv", Guest::gate(&body).importing(KV).data("kv")).named("keeping").build()
-}
-
-/// Sets the timer `t` in every call, for long ago.
-fn timing() -> Vec<u8> {
-    const LIST: u32 = 1024;
-    let words_of_timer = [2, 0, DATA, 1, 0, 0, DATA, 1];
-    let store = |(index, word): (usize, &u32)| {
-        format!("(i32.store offset={} (i32.const {LIST}) (i32.const {word}))", index * 4)
-    };
-    let stores: String = words_of_timer.iter().enumerate().map(store).collect();
-    Guest::gate(&format!("{stores} {}", words(&[6, 0, LIST, 1]))).data("t").named("timing").build()
-}
-
-/// Asks in every call for a stop of the session.
-fn asking(session: SessionId) -> Vec<u8> {
-    const LIST: u32 = 1024;
-    let id = session.to_string();
-    let length = u32::try_from(id.len()).unwrap();
-    // A request: the operation's name, no detail in thirteen words, and the session.
-    let words_of_request = [7, 0, DATA, 12].into_iter().chain([0; 13]).chain([1, DATA + 12, length]);
-    let stores: String = words_of_request
-        .enumerate()
-        .map(|(index, word)| format!("(i32.store offset={} (i32.const {LIST}) (i32.const {word}))", index * 4))
-        .collect();
-    let guest = Guest::gate(&format!("{stores} {}", words(&[6, 0, LIST, 1]))).data(&format!("session.stop{id}"));
-    wanting("lifecycle", guest).named("asking").build()
 }
 
 impl World {
