@@ -33,7 +33,7 @@ const REFUSED: [(&str, &str); 5] = [
     (r#"{"label": ""}"#, "/label"),
     (r#"{"label": 3}"#, "/label"),
     (r#"{"label": ["legal-hold"]}"#, "/label"),
-    (r#"{"la/bel": "x"}"#, ""),
+    (r#"{"la/bel": "x"}"#, "/la~1bel"),
     (r#"["label"]"#, ""),
 ];
 
