@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use portcullis_core::verdict::Extension;
 use portcullis_core::{
-    BindingId, DecisionId, Errand, ErrandBody, OrgId, PluginFailure, Principal, Session, SessionId, Timestamp,
+    BindingId, DecisionId, Errand, ErrandBody, Hook, OrgId, PluginFailure, Principal, Session, SessionId, Timestamp,
 };
 use portcullis_policy::{Ask, Event, Link, Observed};
 use portcullis_store::{
@@ -34,6 +34,8 @@ const UNASKED: Duration = Duration::from_secs(30);
 pub(crate) const AWAY: Duration = Duration::from_secs(5 * 60);
 /// The code of follow-ups that the store does not take, because the plugin would have more than it may.
 const TOO_MUCH: &str = "follow_ups_not_kept";
+/// The code of a timer whose plugin has no function for it.
+const NO_TIMERS: &str = "not_exported";
 
 /// What makes a plugin speak.
 pub(crate) enum Work {
@@ -237,6 +239,11 @@ impl Service {
                 Ok(true) => {}
                 Ok(false) => return Ended::Settled,
                 Err(_) => return Ended::Later(AGAIN),
+            }
+            let has_timers = case.link.version.exports.iter().any(|export| export == Hook::Timer.interface());
+            if matches!(work, Work::Timer(_)) && !has_timers {
+                // Another version has set it, or one that cannot hear it.
+                return Ended::Refused(NO_TIMERS.to_owned());
             }
             let Some(observed) = self.tell(work, &case).await else { return Ended::Over };
             match self.follow(work, case, observed).await {

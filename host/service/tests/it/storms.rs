@@ -96,6 +96,21 @@ async fn a_timer_that_sets_itself_again_fires_once_a_second_and_in_nobodys_way()
     assert_eq!(world.service.next_wake(), None, "what is unbound storms no more");
 }
 
+/// The story: a plugin set a timer and had no function for it. It was looked at every half minute for ever, and all else of its binding waited behind.
+#[tokio::test]
+async fn a_timer_that_its_plugin_cannot_hear_is_taken_out() {
+    let world = World::new().await;
+    let session = world.create().await;
+    world.bind(timing(), vec![OperationKind::SessionLabels], "{}").await;
+    let labels = Labels::from([("new".to_owned(), "yes".to_owned())]);
+    world.execute(Operation::SessionLabels { session, labels }).await.unwrap();
+    world.pass(Duration::from_secs(5)).await;
+    assert_eq!(world.service.next_wake(), None);
+    let last = world.audit().await.swap_remove(0);
+    assert_eq!((last.actor.clone(), last.session), (PrincipalKind::System, Some(session)), "{last:?}");
+    assert!(format!("{:?}", last.outcome).contains("not_exported"), "{last:?}");
+}
+
 #[tokio::test]
 async fn a_plugin_that_always_asks_again_keeps_its_own_caller_and_nothing_else() {
     let world = World::new().await;
