@@ -4,8 +4,10 @@
 //! The deadline is an outer cap on wall time: the guest yields at every tick of the engine's epoch, and the clock is looked at then.
 //! Refused memory does not stop it; what it does about that usually does.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use portcullis_core::{Grant, OrgId, PluginFailure, PluginId, Timestamp};
@@ -181,8 +183,15 @@ impl Runtime {
                     ask(plugin, &mut store, question).await
                 };
                 let mut asking = pin!(asking);
-                let asking = std::future::poll_fn(|context| turns.poll(asking.as_mut(), context));
-                tokio::time::timeout(turns.longest(), asking).await
+                // Most calls end before the first tick, and need no timer.
+                match poll_fn(|context| Poll::Ready(turns.poll(asking.as_mut(), context))).await {
+                    Poll::Ready(outcome) => Ok(outcome),
+                    Poll::Pending => {
+                        tokio::task::yield_now().await;
+                        let asking = poll_fn(|context| turns.poll(asking.as_mut(), context));
+                        tokio::time::timeout(turns.longest(), asking).await
+                    }
+                }
             }
             Err(error) => Ok(Err(error)),
         };
