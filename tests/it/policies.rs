@@ -435,3 +435,41 @@ async fn the_documents_of_policy() {
     golden.ask(&acme, "POST", &format!("{path}:scan"), json!({ "operation": "session.delete" })).await;
     expect_file!["../golden/router/policies.txt"].assert_eq(golden.text());
 }
+
+/// Under a key of small order anybody can sign; and a key under two names would still be trusted when one of them is gone.
+#[tokio::test]
+async fn a_key_that_proves_nothing_or_is_there_already_is_no_publishers() {
+    let gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    let register = async |key: &str| {
+        let publisher = json!({ "name": "p", "publicKey": key });
+        org.client.post("/api/v1/publishers", &publisher).await
+    };
+    for weak in ["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="] {
+        register(weak).await.refused(400, "validation_error");
+    }
+    // RFC 8032, 7.1, test 1.
+    let good = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+    register(good).await.expect(201);
+    register(good).await.refused(400, "validation_error");
+}
+
+#[tokio::test]
+async fn a_misspelt_filter_finds_nothing_instead_of_everything() {
+    let gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    org.client.get("/api/v1/decisions?verdct=denied").await.refused(400, "validation_error");
+    org.client.get("/api/v1/decisions?verdict=denied&limit=1").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_dry_run_does_not_tell_what_is_to_be_typed() {
+    let gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    let plugin = org.catalogue("confirm-delete").await;
+    org.bind(&plugin, json!({})).await;
+    let session = org.session().await;
+    let tried = org.client.delete(&format!("/api/v1/sessions/{session}?dry_run=true")).await.expect(200);
+    let prompt = &tried["verdict"]["prompts"][0];
+    assert_eq!((&prompt["answerRequired"], &prompt["answer"]), (&json!(true), &Value::Null), "{tried}");
+}
