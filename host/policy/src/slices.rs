@@ -25,6 +25,8 @@ use crate::permits::{Permit, Permits};
 /// The most slices that an organisation is remembered to have taken.
 const MOST_DEBT: u32 = 32;
 
+/// For how long debts stand after anybody has taken a slice.
+const LATELY: Duration = Duration::from_secs(10);
 /// How many times as long as a slice an organisation rests after it while others are being served.
 const REST: u32 = 2;
 /// For how long after a call its organisation counts as being served.
@@ -37,9 +39,16 @@ pub(crate) struct Slices {
     /// The organisation that called last, and the one that did before it; each with when.
     callers: Mutex<[Option<(OrgId, Instant)>; 2]>,
     /// How many slices an organisation has taken lately; a call that needed none takes one off.
-    debts: Mutex<HashMap<OrgId, u32>>,
+    debts: Mutex<Debts>,
     /// How many organisations are in debt. While it is none, which is nearly always, a short call touches no lock.
     debtors: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Debts {
+    of: HashMap<OrgId, u32>,
+    /// When a slice was last taken.
+    charged: Option<Instant>,
 }
 
 /// A call waited for its slices for longer than anybody is made to wait.
@@ -78,28 +87,38 @@ impl Slices {
     }
 
     fn is_in_debt(&self, org: OrgId) -> bool {
-        self.has_debtors() && self.debts().contains_key(&org)
+        if !self.has_debtors() {
+            return false;
+        }
+        let mut debts = self.debts();
+        if debts.charged.is_none_or(|when| when.elapsed() >= LATELY) {
+            // Nobody computes any more, so nobody has to be kept apart, and whoever was in debt may never call again.
+            debts.of.clear();
+            self.debtors.store(0, Ordering::Relaxed);
+        }
+        debts.of.contains_key(&org)
     }
 
-    fn charge(&self, org: OrgId) {
+    fn charge(&self, org: OrgId, now: Instant) {
         let mut debts = self.debts();
-        let debt = debts.entry(org).or_default();
+        debts.charged = Some(now);
+        let debt = debts.of.entry(org).or_default();
         *debt = (*debt + 1).min(MOST_DEBT);
-        self.debtors.store(debts.len(), Ordering::Relaxed);
+        self.debtors.store(debts.of.len(), Ordering::Relaxed);
     }
 
     fn forgive(&self, org: OrgId) {
         let mut debts = self.debts();
-        if let Some(debt) = debts.get_mut(&org) {
+        if let Some(debt) = debts.of.get_mut(&org) {
             *debt -= 1;
             if *debt == 0 {
-                debts.remove(&org);
-                self.debtors.store(debts.len(), Ordering::Relaxed);
+                debts.of.remove(&org);
+                self.debtors.store(debts.of.len(), Ordering::Relaxed);
             }
         }
     }
 
-    fn debts(&self) -> MutexGuard<'_, HashMap<OrgId, u32>> {
+    fn debts(&self) -> MutexGuard<'_, Debts> {
         self.debts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -202,7 +221,7 @@ impl Turns {
         drop(taken);
         self.has_slice.store(false, Ordering::Relaxed);
         if is_long {
-            self.slices.charge(self.org);
+            self.slices.charge(self.org, Instant::now());
         }
         let turns = Arc::clone(self);
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(async move { turns.wait(ended, needs_slice).await })))
@@ -372,6 +391,17 @@ mod test {
         let permit = slices.permits.take(org(1)).await.unwrap();
         assert!(one.rest(Slice { permit, since: Instant::now() }, false).is_none(), "nobody else is there");
         assert!(slices.permits.take(org(1)).await.is_some());
+    }
+
+    /// The story: an organisation computed once and never called again, and every call of all others took locks for its sake from then on.
+    #[test]
+    fn debts_do_not_outlast_the_computing() {
+        let slices = Slices::new(2, Duration::ZERO);
+        let long_ago = Instant::now().checked_sub(LATELY).unwrap();
+        slices.charge(org(1), long_ago);
+        assert!(slices.has_debtors());
+        assert!(!slices.is_in_debt(org(2)));
+        assert!(!slices.has_debtors() && !slices.is_in_debt(org(1)));
     }
 
     #[test]
