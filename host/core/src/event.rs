@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::session::{AccountLimit, FailureCause, PairingCode, PairingMethod};
-use crate::{DeliveryId, Device, EventId, OrgId, SessionId, Timestamp};
+use crate::webhook::DisabledBecause;
+use crate::{DeliveryId, Device, EventId, OrgId, SessionId, Timestamp, WebhookId};
 
 /// One event, as it lies in the outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,8 @@ pub enum EventBody {
         /// The code, a credential.
         code: PairingCode,
     },
+    /// WhatsApp asks for a passkey, which only the account's owner can give.
+    PasskeyRequested,
     /// A device was linked.
     Linked {
         /// The device.
@@ -132,6 +135,22 @@ pub enum EventBody {
         /// The stable code of the error.
         code: String,
     },
+    /// Messages have come further on their way.
+    MessageStatus {
+        /// WhatsApp's ids of the messages.
+        messages: Vec<String>,
+        /// The chat that they are in, a JID.
+        chat: String,
+        /// How far they are.
+        stage: MessageStage,
+    },
+    /// A webhook is no longer told anything.
+    WebhookDisabled {
+        /// Which one.
+        webhook: WebhookId,
+        /// Why.
+        why: DisabledBecause,
+    },
     /// The organisation told a fact of its own.
     Fact {
         /// The id that the organisation gave it.
@@ -164,6 +183,7 @@ impl EventBody {
             | Self::Deleting
             | Self::Deleted => true,
             Self::PairingCodeIssued { .. }
+            | Self::PasskeyRequested
             | Self::Linked { .. }
             | Self::AccountLimited { .. }
             | Self::RatePolicyChanged { .. }
@@ -176,6 +196,8 @@ impl EventBody {
             | Self::MessageIn { .. }
             | Self::MessageOut { .. }
             | Self::MessageFailed { .. }
+            | Self::MessageStatus { .. }
+            | Self::WebhookDisabled { .. }
             | Self::Fact { .. }
             | Self::PluginEvent { .. } => false,
         }
@@ -195,7 +217,7 @@ impl EventBody {
             Self::StatusChanged { from, to, cause } => {
                 json!({ "from": from, "to": to, "cause": cause.map(|cause| cause.name()) })
             }
-            Self::PairingCodeIssued { .. } => json!({}),
+            Self::PairingCodeIssued { .. } | Self::PasskeyRequested => json!({}),
             Self::Linked { device } => json!({ "jid": format!("{}@s.whatsapp.net", device.phone()) }),
             Self::AccountLimited { limit } => json!({ "code": limit.code }),
             Self::RatePolicyChanged { slug } => json!({ "slug": slug }),
@@ -210,6 +232,10 @@ impl EventBody {
                 json!({ "message": message, "to": to, "delivery": delivery })
             }
             Self::MessageFailed { delivery, to, code } => json!({ "delivery": delivery, "to": to, "code": code }),
+            Self::MessageStatus { messages, chat, stage } => {
+                json!({ "messages": messages, "chat": chat, "status": stage.name() })
+            }
+            Self::WebhookDisabled { webhook, why } => json!({ "webhook": webhook, "reason": why.name() }),
             Self::Fact { id, json, .. } => json!({ "id": id, "data": parsed(json) }),
             Self::PluginEvent { plugin, name, json } => {
                 json!({ "plugin": plugin, "name": name, "data": parsed(json) })
@@ -226,33 +252,157 @@ impl EventBody {
         }
     }
 
-    /// The stable name, under which endpoints subscribe.
+    /// The stable name.
     #[must_use]
     pub fn name(&self) -> &'static str {
+        self.kind().name()
+    }
+
+    /// What kind of event it is.
+    #[must_use]
+    pub fn kind(&self) -> EventKind {
         match self {
-            Self::SessionCreated => "session.created",
-            Self::StatusChanged { .. } => "session.status",
-            Self::PairingCodeIssued { method: PairingMethod::Qr, .. } => "session.qr",
-            Self::PairingCodeIssued { method: PairingMethod::Code, .. } => "session.pairing-code",
-            Self::PairingCodeIssued { method: PairingMethod::Passkey, .. } => "session.passkey",
-            Self::Linked { .. } => "session.linked",
-            Self::Unlinked => "session.unlinked",
-            Self::AccountLimited { .. } => "session.limited",
-            Self::RatePolicyChanged { .. } => "session.rate-policy",
-            Self::LabelsChanged => "session.labels",
-            Self::SettingsChanged => "session.settings",
-            Self::DeleteScheduled { .. } => "session.delete-scheduled",
-            Self::Restored => "session.restored",
-            Self::DeleteCancelled { .. } => "session.delete-cancelled",
-            Self::Deleting => "session.deleting",
-            Self::Deleted => "session.deleted",
-            Self::PluginSuspended { .. } => "plugin.suspended",
-            Self::PolicyDenied { .. } => "policy.denied",
-            Self::MessageIn { .. } => "message.in",
-            Self::MessageOut { .. } => "message.out",
-            Self::MessageFailed { .. } => "message.failed",
-            Self::Fact { .. } => "fact",
-            Self::PluginEvent { .. } => "plugin.event",
+            Self::SessionCreated => EventKind::SessionCreated,
+            Self::StatusChanged { .. } => EventKind::StatusChanged,
+            Self::PairingCodeIssued { method: PairingMethod::Code, .. } => EventKind::PairingCode,
+            Self::PairingCodeIssued { method: PairingMethod::Qr | PairingMethod::Passkey, .. } => EventKind::Qr,
+            Self::PasskeyRequested => EventKind::Passkey,
+            Self::Linked { .. } => EventKind::Linked,
+            Self::Unlinked => EventKind::Unlinked,
+            Self::AccountLimited { .. } => EventKind::AccountLimited,
+            Self::RatePolicyChanged { .. } => EventKind::RatePolicyChanged,
+            Self::LabelsChanged => EventKind::LabelsChanged,
+            Self::SettingsChanged => EventKind::SettingsChanged,
+            Self::DeleteScheduled { .. } => EventKind::DeleteScheduled,
+            Self::Restored => EventKind::Restored,
+            Self::DeleteCancelled { .. } => EventKind::DeleteCancelled,
+            Self::Deleting => EventKind::Deleting,
+            Self::Deleted => EventKind::Deleted,
+            Self::PluginSuspended { .. } => EventKind::PluginSuspended,
+            Self::PolicyDenied { .. } => EventKind::PolicyDenied,
+            Self::MessageIn { .. } => EventKind::MessageIn,
+            Self::MessageOut { .. } => EventKind::MessageOut,
+            Self::MessageFailed { .. } => EventKind::MessageFailed,
+            Self::MessageStatus { .. } => EventKind::MessageStatus,
+            Self::WebhookDisabled { .. } => EventKind::WebhookDisabled,
+            Self::Fact { .. } => EventKind::Fact,
+            Self::PluginEvent { .. } => EventKind::PluginEvent,
+        }
+    }
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $number:literal $name:literal;)*) => {
+        /// The kinds of events. Their numbers are kept beside events, so that whoever does not want one need not open it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum EventKind {
+            $($(#[$doc])* $kind = $number,)*
+        }
+
+        impl EventKind {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$kind),*];
+
+            /// The stable name, under which plugins and the native form of webhooks know it.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                }
+            }
+
+            /// The kind with this number.
+            #[must_use]
+            pub fn parse(number: u8) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$kind),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// [`EventBody::SessionCreated`].
+    SessionCreated = 1 "session.created";
+    /// [`EventBody::StatusChanged`].
+    StatusChanged = 2 "session.status";
+    /// [`EventBody::PairingCodeIssued`], a code to scan.
+    Qr = 3 "session.qr";
+    /// [`EventBody::PairingCodeIssued`], a code to type.
+    PairingCode = 4 "session.pairing-code";
+    /// [`EventBody::PasskeyRequested`].
+    Passkey = 5 "session.passkey";
+    /// [`EventBody::Linked`].
+    Linked = 6 "session.linked";
+    /// [`EventBody::Unlinked`].
+    Unlinked = 7 "session.unlinked";
+    /// [`EventBody::AccountLimited`].
+    AccountLimited = 8 "session.limited";
+    /// [`EventBody::RatePolicyChanged`].
+    RatePolicyChanged = 9 "session.rate-policy";
+    /// [`EventBody::LabelsChanged`].
+    LabelsChanged = 10 "session.labels";
+    /// [`EventBody::SettingsChanged`].
+    SettingsChanged = 11 "session.settings";
+    /// [`EventBody::DeleteScheduled`].
+    DeleteScheduled = 12 "session.delete-scheduled";
+    /// [`EventBody::Restored`].
+    Restored = 13 "session.restored";
+    /// [`EventBody::DeleteCancelled`].
+    DeleteCancelled = 14 "session.delete-cancelled";
+    /// [`EventBody::Deleting`].
+    Deleting = 15 "session.deleting";
+    /// [`EventBody::Deleted`].
+    Deleted = 16 "session.deleted";
+    /// [`EventBody::PluginSuspended`].
+    PluginSuspended = 17 "plugin.suspended";
+    /// [`EventBody::PolicyDenied`].
+    PolicyDenied = 18 "policy.denied";
+    /// [`EventBody::MessageIn`].
+    MessageIn = 19 "message.in";
+    /// [`EventBody::MessageOut`].
+    MessageOut = 20 "message.out";
+    /// [`EventBody::MessageFailed`].
+    MessageFailed = 21 "message.failed";
+    /// [`EventBody::MessageStatus`].
+    MessageStatus = 22 "message.status";
+    /// [`EventBody::WebhookDisabled`].
+    WebhookDisabled = 23 "webhook.disabled";
+    /// [`EventBody::Fact`].
+    Fact = 24 "fact";
+    /// [`EventBody::PluginEvent`].
+    PluginEvent = 25 "plugin.event";
+}
+
+/// How far a message is on its way to its reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MessageStage {
+    /// WhatsApp has it.
+    Sent,
+    /// The recipient's phone has it.
+    Delivered,
+    /// The recipient has opened the chat.
+    Read,
+    /// The recipient has listened to it.
+    Played,
+    /// WhatsApp gave it up.
+    Failed,
+}
+
+impl MessageStage {
+    /// The stable word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Delivered => "delivered",
+            Self::Read => "read",
+            Self::Played => "played",
+            Self::Failed => "failed",
         }
     }
 }

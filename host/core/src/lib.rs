@@ -34,7 +34,7 @@ pub use authorize::{Denial, Permit, Target, authorize};
 pub use confirmation::Confirmation;
 pub use decision::{Answer, Decision, FollowUp, Patch, PluginFailure};
 pub use errand::{Errand, ErrandBody};
-pub use event::{DomainEvent, EventBody};
+pub use event::{DomainEvent, EventBody, EventKind, MessageStage};
 pub use id::{
     AuditId, BindingId, DecisionId, DeliveryId, ErrandId, EventId, IdError, KeyId, OrgId, PluginId, PublisherId,
     RequestId, SessionId, WebhookId,
@@ -58,5 +58,7 @@ pub use secret::Secret;
 pub use session::{Attempt, Device, Intent, Names, Proxy, Session, Status, TempLink};
 pub use time::Timestamp;
 pub use verdict::{Verdict, fold};
-pub use webhook::{EventFormat, RetryPolicy, Webhook, WebhookChange, WebhookSpec};
+pub use webhook::{
+    Disabled, DisabledBecause, EventFormat, RetiredSecret, RetryPolicy, Webhook, WebhookChange, WebhookSpec,
+};
 pub use why::why;

@@ -30,6 +30,59 @@ pub struct Webhook {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
+    /// A secret that was replaced and signs beside its successor for a while, so that receivers can change theirs.
+    #[serde(default)]
+    pub retired: Option<RetiredSecret>,
+    /// Since when and why it is no longer told anything, though its owner wants it to be.
+    #[serde(default)]
+    pub disabled: Option<Disabled>,
+}
+
+impl Webhook {
+    /// Whether it is told of events.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.spec.active && self.disabled.is_none()
+    }
+}
+
+/// A secret that was replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetiredSecret {
+    /// The secret.
+    pub secret: Secret,
+    /// Until when it signs.
+    pub until: Timestamp,
+}
+
+/// That a webhook is no longer told anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disabled {
+    /// Since when.
+    pub at: Timestamp,
+    /// Why.
+    pub why: DisabledBecause,
+}
+
+/// Why a webhook is no longer told anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DisabledBecause {
+    /// Its receiver said that it is gone for good: status 410.
+    Gone,
+    /// Nothing was taken for five days.
+    Failing,
+}
+
+impl DisabledBecause {
+    /// The stable word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Failing => "failing",
+        }
+    }
 }
 
 /// What the owner of a webhook chooses.
@@ -93,6 +146,10 @@ impl WebhookChange {
         spec.secret.clone_from(self.secret.as_ref().unwrap_or(&to.spec.secret));
         spec.retry = self.retry.unwrap_or(to.spec.retry);
         spec.active = self.active.unwrap_or(to.spec.active);
+        // Whoever asks for it again, or names another receiver, has mended what was wrong.
+        if self.active == Some(true) || self.url.is_some() {
+            next.disabled = None;
+        }
         next.generation += 1;
         next.updated_at = now;
         next
@@ -109,6 +166,8 @@ pub enum EventFormat {
     Wawp,
     /// Evolution's.
     Evolution,
+    /// That of the Standard Webhooks specification, with its signatures and its times of retry.
+    Standard,
 }
 
 impl EventFormat {
@@ -119,6 +178,7 @@ impl EventFormat {
             Self::Router => "router",
             Self::Wawp => "wawp",
             Self::Evolution => "evolution",
+            Self::Standard => "standard",
         }
     }
 }
@@ -175,7 +235,17 @@ mod test {
             inline_media: false,
         };
         let (id, org) = (WebhookId::from_bytes([1; 16]), OrgId::from_bytes([2; 16]));
-        let webhook = Webhook { id, org, session: None, spec, generation: 1, created_at: now, updated_at: now };
+        let webhook = Webhook {
+            id,
+            org,
+            session: None,
+            spec,
+            generation: 1,
+            created_at: now,
+            updated_at: now,
+            retired: None,
+            disabled: None,
+        };
         let change = WebhookChange {
             session: None,
             url: None,

@@ -142,6 +142,8 @@ fn make(session: Option<SessionId>, spec: &WebhookSpec, org: &Org, now: Timestam
         generation: 1,
         created_at: now,
         updated_at: now,
+        retired: None,
+        disabled: None,
     }
 }
 

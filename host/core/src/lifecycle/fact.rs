@@ -51,6 +51,7 @@ fn while_pairing(session: &Session, attempt: Attempt, fact: Fact, now: Timestamp
             draft.session.status = Status::Pairing { attempt, method, code: Some(code), deadline };
         }
         Fact::PasskeyRequested => {
+            draft.events.push(EventBody::PasskeyRequested);
             let deadline = now.after(START_TIMEOUT);
             draft.session.status = Status::Pairing { attempt, method: PairingMethod::Passkey, code: None, deadline };
         }

@@ -252,6 +252,8 @@ pub(super) fn webhook(owner: u8, about: Option<u8>, byte: u8) -> Webhook {
         generation: 1,
         created_at: NOW,
         updated_at: NOW,
+        retired: None,
+        disabled: None,
     }
 }
 
