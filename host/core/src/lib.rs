@@ -9,6 +9,7 @@ pub mod audit;
 pub mod authorize;
 pub mod confirmation;
 pub mod decision;
+pub mod delivery;
 pub mod errand;
 pub mod event;
 pub mod id;
@@ -33,6 +34,9 @@ pub use audit::{AuditEntry, AuditOutcome, DecisionRecord, FirstRound, Stop};
 pub use authorize::{Denial, Permit, Target, authorize};
 pub use confirmation::Confirmation;
 pub use decision::{Answer, Decision, FollowUp, Patch, PluginFailure};
+pub use delivery::{
+    Attempt as DeliveryAttempt, Delivered, Delivery, DeliveryKey, DeliveryRecord, DeliveryState, Line, OutboxPlace,
+};
 pub use errand::{Errand, ErrandBody};
 pub use event::{DomainEvent, EventBody, EventKind, MessageStage};
 pub use id::{

@@ -18,8 +18,8 @@ use crate::seal::DataKey;
 use crate::step::{Prepared, Step};
 use crate::tables::{self, Prefix, Tables, key, number, part};
 use crate::{
-    bindings, confirmations, counters, decisions, erase, errands, facts, idempotency, kv, messages, plugins, timers,
-    tokens, webhooks,
+    bindings, confirmations, counters, decisions, deliveries, erase, errands, facts, idempotency, kv, messages, outbox,
+    plugins, timers, tokens, webhooks,
 };
 
 /// What a batch has changed about keys so far. The keyring hears of it when the batch is through.
@@ -29,8 +29,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) made: HashMap<Owner, Arc<DataKey>>,
     /// Owners whose rows were removed in this batch.
     pub(crate) doomed: HashSet<Owner>,
-    /// The last place given out in the outbox.
-    pub(crate) outbox: u64,
+    /// Where outboxes end.
+    pub(crate) ends: outbox::Ends,
 }
 
 impl Batch<'_> {
@@ -71,6 +71,9 @@ pub(crate) fn check(tables: &Tables<'_>, batch: &Batch<'_>, commit: &Prepared) -
     check_limits(tables, commit)?;
     plugins::check_secrets(tables, commit)?;
     timers::check(tables, commit)?;
+    if let Some(plugin) = deliveries::check(tables, commit)? {
+        return Err(CommitError::RequestQuota { plugin });
+    }
     errands::check(tables, commit)?;
     kv::check_quota(tables, commit)
 }
@@ -106,19 +109,17 @@ pub(crate) fn apply(
         facts::remember(tables, org, (fact, kept), commit.now)?;
     }
     // The events come last: those of an erased session that were there before are gone by now.
-    let mut last = None;
-    for event in &commit.events {
-        batch.outbox += 1;
-        let place = batch.outbox.to_be_bytes();
-        let owner = key(&[&org.to_bytes(), &event.session]);
-        tables.events.insert(&key(&[&owner, &place])[..], &event.value[..])?;
-        tables.outbox_order.insert(&place[..], &owner[..])?;
-        last = Some(batch.outbox);
+    let mut places = Vec::with_capacity(commit.events.len());
+    for event in &mut commit.events {
+        places.push(outbox::put(tables, &mut batch.ends, org, event)?);
+    }
+    for queued in &commit.queued {
+        deliveries::queue(tables, org, queued, &places, |tables| batch.ends.next_place(tables, org))?;
     }
     if counts != before {
         counts.write(&mut tables.counts, org)?;
     }
-    Ok(last)
+    Ok(places.last().copied())
 }
 
 fn apply_step(
@@ -187,15 +188,27 @@ fn apply_step(
         Step::RemoveConfirmation { key } => confirmations::remove(tables, counts, &key)?,
         Step::PutErrand { key, value } => errands::put(tables, counts, &key, &value)?,
         Step::RemoveErrand { key } => errands::remove(tables, counts, &key)?,
-        Step::PutWebhook { id, session, value } => webhooks::put(tables, counts, commit.org, id, session, &value)?,
+        Step::PutWebhook { id, session, value } => {
+            let end = batch.ends.place(tables, commit.org)?;
+            webhooks::put(tables, counts, commit.org, (id, session), &value, end)?;
+        }
         Step::RemoveWebhook { id } => webhooks::remove(tables, counts, commit.org, id)?,
         Step::PutMessage { key, value } => messages::put(tables, counts, &key, &value, commit.now)?,
         Step::SetTimer { key, due, value } => timers::set(tables, &key, due, &value)?,
         Step::CancelTimer { key, due } => timers::cancel(tables, &key, due)?,
         Step::ForgetDecisions { before, at_most } => decisions::forget(tables, batch, commit.org, before, at_most)?,
-        Step::ForgetEvents { through } => forget_events(tables, through)?,
+        Step::ForgetEvents { through, at_most } => {
+            outbox::forget(tables, &mut batch.ends, commit.org, through, at_most)?;
+        }
+        Step::KeepDelivery { key, value } => deliveries::put(tables, &key, &value)?,
+        Step::RemoveDelivery { key } => deliveries::remove(tables, &key)?,
+        Step::Progress { key, value } => deliveries::progress(tables, &key, &value)?,
+        Step::ForgetDeliveries { line, through, at_most } => {
+            deliveries::forget(tables, commit.org, line, through, at_most)?;
+        }
         Step::EraseOrg => {
             erase::org(tables, batch, commit.org, commit.now)?;
+            batch.ends.forget_org(commit.org);
             *counts = Counts::default();
         }
     }
@@ -275,6 +288,10 @@ fn check_rows(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitError>
             | Step::CancelTimer { .. }
             | Step::ForgetDecisions { .. }
             | Step::ForgetEvents { .. }
+            | Step::KeepDelivery { .. }
+            | Step::RemoveDelivery { .. }
+            | Step::Progress { .. }
+            | Step::ForgetDeliveries { .. }
             | Step::EraseOrg => {}
         }
     }
@@ -336,17 +353,4 @@ fn holds(tables: &Tables<'_>, batch: &Batch<'_>, org: OrgId, expectation: Expect
         }
     };
     Ok(row.and_then(|row| number(row.value(), 0)) == expected)
-}
-
-fn forget_events(tables: &mut Tables<'_>, through: u64) -> Result<(), StoreFault> {
-    let end = through.to_be_bytes();
-    let mut rows = Vec::new();
-    for row in tables.outbox_order.range(..=&end[..])? {
-        let (place, owner) = row?;
-        rows.push(key(&[owner.value(), place.value()]));
-    }
-    for row in rows {
-        tables.events.remove(&row[..])?;
-    }
-    tables.outbox_order.retain_in(..=&end[..], |_| false)
 }

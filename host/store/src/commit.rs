@@ -6,9 +6,10 @@
 use std::fmt;
 
 use portcullis_core::{
-    ApiKey, AuditEntry, Binding, BindingId, Confirmation, DecisionRecord, DeliveryId, DomainEvent, Errand, ErrandId,
-    EventId, KvAccess, LimitCheck, MessageState, OperationKind, Org, OrgId, OutgoingMessage, PluginId, PluginVersion,
-    Publisher, PublisherId, Quotas, Secret, Session, SessionId, Suspension, Timestamp, Webhook, WebhookId,
+    ApiKey, AuditEntry, Binding, BindingId, Confirmation, DecisionRecord, Delivery, DeliveryId, DeliveryKey,
+    DomainEvent, Errand, ErrandId, EventId, KvAccess, LimitCheck, Line, MessageState, OperationKind, Org, OrgId,
+    OutboxPlace, OutgoingMessage, PluginId, PluginVersion, Publisher, PublisherId, Quotas, Secret, Session, SessionId,
+    Suspension, Timestamp, Webhook, WebhookId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,8 @@ pub struct Commit {
     pub events: Vec<DomainEvent>,
     /// Timers of plugins to set and take back.
     pub timers: Vec<TimerChange>,
+    /// What is to be delivered, and how that went.
+    pub deliveries: Vec<DeliveryChange>,
     /// What plugins are to be told or have asked for, and what of that is done.
     pub errands: Vec<ErrandChange>,
     /// What plugins read and change of their keys. What they saw joins the expectations.
@@ -67,6 +70,7 @@ impl Commit {
             decision: None,
             events: Vec::new(),
             timers: Vec::new(),
+            deliveries: Vec::new(),
             errands: Vec::new(),
             kv: Vec::new(),
             kv_quota: KvQuota::default(),
@@ -307,20 +311,71 @@ pub enum Write {
         /// So many of them and no more; each is opened on the writer's thread.
         at_most: usize,
     },
-    /// Take events out of the outbox, whosever they are, up to and including this place.
+    /// Take the oldest events of the organisation out of its outbox, up to and including this place.
     ForgetEvents {
         /// The last place that is no longer needed.
         through: OutboxPlace,
+        /// So many of them and no more.
+        at_most: usize,
+    },
+    /// Forget the oldest deliveries of a line, those that wait among them, up to and including this place.
+    ForgetDeliveries {
+        /// The line.
+        line: Line,
+        /// The last place that is no longer needed.
+        through: OutboxPlace,
+        /// So many of them and no more.
+        at_most: usize,
     },
     /// Remove the organisation with everything it owns, and doom its key and those of its sessions.
     /// What else the commit writes for the organisation is not kept.
     EraseOrg,
 }
 
-/// An event's place in the outbox. Places grow in the order of commits, which the ids of events need not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct OutboxPlace(pub(crate) u64);
+/// A change of deliveries, or of how far a webhook has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeliveryChange {
+    /// Put a new delivery into a line.
+    Queue {
+        /// The line.
+        line: Line,
+        /// At which place.
+        at: DeliveryPlace,
+        /// Which part of the event.
+        part: u8,
+        /// The delivery.
+        delivery: Box<Delivery>,
+    },
+    /// Keep a delivery as it is now. One about a session that is gone goes instead.
+    Keep(DeliveryKey, Box<Delivery>),
+    /// There is nothing more to be remembered.
+    Remove(DeliveryKey),
+    /// A webhook has come this far; what is said of one that is gone counts nowhere.
+    Progress {
+        /// The webhook.
+        webhook: WebhookId,
+        /// How far.
+        progress: Progress,
+    },
+}
+
+/// Where a new delivery stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryPlace {
+    /// At the place of the commit's event with this index.
+    Event(usize),
+    /// At a place of its own, behind everything.
+    Next,
+}
+
+/// How far a webhook has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Everything up to here is delivered or remembered, or is not for it.
+    pub through: OutboxPlace,
+    /// Since when its receiver has taken nothing that it was given.
+    pub failing_since: Option<Timestamp>,
+}
 
 /// A change of a plugin's timers.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,7 +26,7 @@ use crate::keyring::Keyring;
 use crate::seal::{Envelope, hex, random};
 use crate::tables::{self, Prefix, Tables, heads, key, number, part, remove_prefix, session_of};
 use crate::writer::{CommitMode, begin};
-use crate::{confirmations, counters, errands, kv, messages, timers, tokens, webhooks};
+use crate::{confirmations, counters, errands, kv, messages, outbox, timers, tokens, webhooks};
 
 /// What is left to be destroyed.
 struct Tombstone {
@@ -89,10 +89,7 @@ pub(crate) fn session(
     for (record, _) in heads(&tables.decision_records, &own, 0)? {
         tables.decision_records.insert(&record[..], &[][..])?;
     }
-    for (event, _) in heads(&tables.events, &own, 0)? {
-        tables.outbox_order.remove(&event[32..])?;
-    }
-    remove_prefix(&mut tables.events, &own)?;
+    outbox::remove_of_session(tables, org, session)?;
     timers::remove_of_session(tables, org, id)?;
     errands::remove_all(tables, counts, org, errands::Of::Session(id))?;
     confirmations::remove_of_session(tables, counts, org, id)?;
@@ -119,9 +116,6 @@ pub(crate) fn org(
     }
     for (_, token) in heads(&tables.token_of_session, &own, 32)? {
         tables.session_tokens.remove(&token[..])?;
-    }
-    for (event, _) in heads(&tables.events, &own, 0)? {
-        tables.outbox_order.remove(&event[32..])?;
     }
     for (timer, due) in heads(&tables.timers, &own, 8)? {
         tables.timers_due.remove(&timers::due_row(&timer, &due)[..])?;
@@ -159,6 +153,12 @@ pub(crate) fn org(
         &mut tables.decision_records,
         &mut tables.audit,
         &mut tables.events,
+        &mut tables.outbox,
+        &mut tables.outbox_ends,
+        &mut tables.progress,
+        &mut tables.deliveries,
+        &mut tables.deliveries_due,
+        &mut tables.dead_letters,
         &mut tables.timers,
         &mut tables.timer_counts,
         &mut tables.session_kv,

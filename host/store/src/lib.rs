@@ -30,6 +30,7 @@ mod confirmations;
 mod counters;
 mod counts;
 mod decisions;
+mod deliveries;
 mod device;
 mod erase;
 mod errands;
@@ -43,6 +44,7 @@ mod master;
 mod messages;
 mod migrations;
 mod open;
+mod outbox;
 mod plugins;
 mod prepare;
 mod seal;
@@ -67,15 +69,16 @@ use redb::{Database, ReadableDatabase};
 use tokio::sync::{Semaphore, oneshot};
 
 pub use commit::{
-    Commit, Committed, Erased, ErrandChange, Expectation, FACT_BYTES, FactRecord, IDEMPOTENCY_KEY_BYTES,
-    IdempotencyRecord, KnownFact, KvQuota, MessagePhase, OutboxPlace, PluginTimer, Quota, QuotaKind, TallyChange,
-    TimerChange, Write,
+    Commit, Committed, DeliveryChange, DeliveryPlace, Erased, ErrandChange, Expectation, FACT_BYTES, FactRecord,
+    IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, KnownFact, KvQuota, MessagePhase, PluginTimer, Progress, Quota,
+    QuotaKind, TallyChange, TimerChange, Write,
 };
+pub use deliveries::PLUGIN_REQUESTS_MAX;
 pub use errands::REQUESTS_MAX;
 pub use error::{CommitError, OpenError, ReadError, StoreFault};
 pub use kv::KvUsage;
 pub use plugins::SECRETS_MAX;
-pub use snapshot::{DecisionFilter, DecisionPage, Snapshot};
+pub use snapshot::{DecisionFilter, DecisionPage, DeliveryFilter, OutboxEntry, PlacedEvent, Snapshot};
 pub use timers::TIMERS_MAX;
 pub use verify::Report;
 pub use writer::CommitMode;

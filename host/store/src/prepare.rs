@@ -4,6 +4,7 @@
 //! What was sealed here is good only as long as the keys it was sealed with are the living ones; the writer checks that
 //! first, and answers with a conflict if they are not.
 
+mod deliveries;
 pub(crate) mod plugins;
 
 use std::collections::{BTreeSet, HashMap};
@@ -23,7 +24,7 @@ use crate::keyring::Keyring;
 use crate::seal::DataKey;
 use crate::step::{Limit, Prepared, Remembered, SealedEvent, Step};
 use crate::tables::{self, Definition, key, session_part};
-use crate::{confirmations, counters, erase, messages};
+use crate::{confirmations, counters, erase, messages, outbox, webhooks};
 
 /// About how many bytes a row has; most have fewer, and a session's has more.
 const ROW: usize = 1_024;
@@ -54,6 +55,9 @@ pub(crate) fn prepare(ring: &Arc<Keyring>, commit: Commit) -> Result<Prepared, C
     }
     for event in &commit.events {
         sealer.event(event)?;
+    }
+    for change in commit.deliveries {
+        sealer.delivery(change)?;
     }
     for change in commit.timers {
         sealer.timer(change)?;
@@ -129,6 +133,7 @@ impl<'a> Sealer<'a> {
                 reserved: Vec::new(),
                 steps: Vec::with_capacity(writes.len() + 4),
                 events: Vec::new(),
+                queued: Vec::new(),
                 kv: Vec::new(),
                 kv_quota: KvQuota::default(),
                 tallies: Vec::new(),
@@ -166,7 +171,8 @@ impl<'a> Sealer<'a> {
                 | Write::RemoveWebhook(_)
                 | Write::PutMessage(_)
                 | Write::ForgetDecisions { .. }
-                | Write::ForgetEvents { .. } => {}
+                | Write::ForgetEvents { .. }
+                | Write::ForgetDeliveries { .. } => {}
             }
         }
         // Whatever a commit writes, its organisation must be there.
@@ -303,7 +309,10 @@ impl<'a> Sealer<'a> {
             Write::RemoveWebhook(id) => Step::RemoveWebhook { id: id.to_bytes() },
             Write::PutMessage(row) => self.message(&row)?,
             Write::ForgetDecisions { before, at_most } => Step::ForgetDecisions { before, at_most },
-            Write::ForgetEvents { through } => Step::ForgetEvents { through: through.0 },
+            Write::ForgetEvents { through, at_most } => Step::ForgetEvents { through: through.0, at_most },
+            Write::ForgetDeliveries { line, through, at_most } => {
+                Step::ForgetDeliveries { line, through: through.0, at_most }
+            }
             Write::EraseOrg => Step::EraseOrg,
         };
         self.prepared.steps.push(step);
@@ -318,7 +327,7 @@ impl<'a> Sealer<'a> {
             None => self.org_key()?,
         };
         let (id, session) = (row.id.to_bytes(), session_part(row.session));
-        let head = [&row.generation.to_be_bytes()[..], &session].concat();
+        let head = webhooks::head(row);
         let value = seal(&data_key, tables::WEBHOOKS, &key(&[&row.org.to_bytes(), &id]), &head, row)?;
         Ok(Step::PutWebhook { id, session, value })
     }
@@ -378,12 +387,11 @@ impl<'a> Sealer<'a> {
             return Ok(());
         }
         // What says nothing personal is the organisation's to keep, so that the news of a deletion outlives the session.
-        let owner = event.session.filter(|_| !event.body.outlives_session());
-        let data_key = self.key_about(owner)?;
-        let (session, id) = (session_part(owner), event.id.to_bytes());
+        let data_key = self.key_about(event.session.filter(|_| !event.body.outlives_session()))?;
+        let (session, id, kind) = (session_part(event.session), event.id.to_bytes(), event.body.kind());
         let bound = key(&[&event.org.to_bytes(), &session, &id]);
-        let value = seal(&data_key, tables::EVENTS, &bound, &id, event)?;
-        self.prepared.events.push(SealedEvent { session, value });
+        let value = seal(&data_key, tables::EVENTS, &bound, &outbox::head(id, kind), event)?;
+        self.prepared.events.push(SealedEvent { session, kind, at: event.at, value });
         Ok(())
     }
 

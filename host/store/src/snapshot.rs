@@ -7,27 +7,29 @@
 //! such rows read as absent.
 
 mod decisions;
+mod deliveries;
 mod messages;
+mod outbox;
 mod plugins;
 mod policy;
 
 pub use decisions::{DecisionFilter, DecisionPage};
+pub use deliveries::DeliveryFilter;
+pub use outbox::{OutboxEntry, PlacedEvent};
 
 use std::sync::Arc;
 
 use portcullis_core::{
-    ApiKey, AuditEntry, AuditId, Binding, BindingId, DomainEvent, KeyId, Org, OrgId, PluginId, PluginVersion, Session,
-    SessionId,
+    ApiKey, AuditEntry, AuditId, Binding, BindingId, KeyId, Org, OrgId, PluginId, PluginVersion, Session, SessionId,
 };
 use redb::{ReadOnlyTable, ReadTransaction};
 use serde::de::DeserializeOwned;
 
 use crate::Shared;
-use crate::commit::OutboxPlace;
 use crate::error::ReadError;
 use crate::keyfile::Owner;
 use crate::keyring::Opened;
-use crate::tables::{self, Definition, NO_SESSION, Prefix, Span, key, number, org_of, part, session_of};
+use crate::tables::{self, Definition, NO_SESSION, Prefix, Span, key, org_of, part, session_of};
 
 /// The state of the store at one point in time.
 pub struct Snapshot {
@@ -152,45 +154,13 @@ impl Snapshot {
     }
 }
 
-// === Audit and events ===
+// === Audit ===
 
 impl Snapshot {
     /// At most `limit` entries of the audit, newest first, from the one before `before` on.
     pub fn audit(&self, org: OrgId, before: Option<AuditId>, limit: usize) -> Result<Vec<AuditEntry>, ReadError> {
         let (own, before) = (Prefix::new(&[&org.to_bytes()]), before.map(|id| key(&[&org.to_bytes(), &id.to_bytes()])));
         self.list(tables::AUDIT, own.before(before.as_deref()), true, limit, 0, owner_org)
-    }
-
-    /// At most `limit` events of the outbox in the order of their commits, from the one after `after` on.
-    pub fn events_after(
-        &self,
-        after: Option<OutboxPlace>,
-        limit: usize,
-    ) -> Result<Vec<(OutboxPlace, DomainEvent)>, ReadError> {
-        let (all, after) = (Prefix::new(&[]), after.map(|place| place.0.to_be_bytes()));
-        let order = self.table(tables::OUTBOX_ORDER)?;
-        let mut found = Vec::new();
-        for row in order.range::<&[u8]>(all.after(after.as_ref().map(|place| &place[..])))? {
-            if found.len() == limit {
-                break;
-            }
-            let (place, owner) = row?;
-            let (place, owner) = (place.value(), owner.value());
-            if let Some(event) = self.event(owner, place)? {
-                found.push((OutboxPlace(number(place, 0).unwrap_or_default()), event));
-            }
-        }
-        Ok(found)
-    }
-
-    fn event(&self, owner: &[u8], place: &[u8]) -> Result<Option<DomainEvent>, ReadError> {
-        let row = key(&[owner, place]);
-        let Some(value) = self.table(tables::EVENTS)?.get(&row[..])? else { return Ok(None) };
-        let value = value.value();
-        let (Some(owned), Some(id)) = (owner_session_or_org(owner), value.get(..16)) else {
-            return Err(ReadError::unopenable(tables::EVENTS, &row));
-        };
-        self.decode(tables::EVENTS, owned, &row, &key(&[owner, id]), value, 16)
     }
 }
 

@@ -6,10 +6,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use portcullis_core::{BindingId, DeliveryId, OrgId, PluginId, SessionId, Timestamp, Window};
+use portcullis_core::{BindingId, DeliveryId, EventKind, Line, OrgId, PluginId, SessionId, Timestamp, Window};
 
-use crate::commit::{Expectation, KvQuota, Quota, QuotaKind, TallyChange};
+use crate::commit::{DeliveryPlace, Expectation, KvQuota, Quota, QuotaKind, TallyChange};
 use crate::counters::Counter;
+use crate::deliveries::LINE;
 use crate::keyfile::Owner;
 use crate::keyring::Reserved;
 use crate::seal::DataKey;
@@ -32,6 +33,7 @@ pub(crate) struct Prepared {
     pub(crate) reserved: Vec<Reserved>,
     pub(crate) steps: Vec<Step>,
     pub(crate) events: Vec<SealedEvent>,
+    pub(crate) queued: Vec<Queued>,
     pub(crate) kv: Vec<KvStep>,
     pub(crate) kv_quota: KvQuota,
     pub(crate) tallies: Vec<TallyChange>,
@@ -159,13 +161,40 @@ pub(crate) enum Step {
     },
     ForgetEvents {
         through: u64,
+        at_most: usize,
+    },
+    KeepDelivery {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    RemoveDelivery {
+        key: Vec<u8>,
+    },
+    Progress {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    ForgetDeliveries {
+        line: Line,
+        through: u64,
+        at_most: usize,
     },
     EraseOrg,
 }
 
-/// An event that has no place yet.
+/// An event that has no place yet. Its ordinal is written into its value when it gets one.
 pub(crate) struct SealedEvent {
     pub(crate) session: [u8; 16],
+    pub(crate) kind: EventKind,
+    pub(crate) at: Timestamp,
+    pub(crate) value: Vec<u8>,
+}
+
+/// A delivery that has no place yet.
+pub(crate) struct Queued {
+    pub(crate) line: [u8; LINE],
+    pub(crate) at: DeliveryPlace,
+    pub(crate) part: u8,
     pub(crate) value: Vec<u8>,
 }
 

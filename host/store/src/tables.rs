@@ -2,7 +2,7 @@
 //!
 //! Keys are byte strings that begin with the 16 bytes of an [`OrgId`], so that nothing is read without saying whose it is.
 //! The exceptions hold ids, keyed hashes and numbers only and are named as indexes, queues or sums: `key-hashes`,
-//! `session-tokens`, `outbox-order`, `tallies`; and `meta`.
+//! `session-tokens`, `tallies`; and `meta`.
 //!
 //! A value is a *head* of fixed length in clear, which the writer checks without opening anything, and then an
 //! *envelope* sealed under a key that can be destroyed (see [`crate::seal`]).
@@ -11,22 +11,18 @@
 //!
 //! The number in a table's name is its version. Changing a key or a value means a new number and a migration.
 
-use std::cell::OnceCell;
-use std::ops::{Bound, RangeBounds};
+mod rows;
 
-use portcullis_core::{OrgId, SessionId};
-use redb::{AccessGuard, ReadableTable, Table, TableDefinition, TableHandle, WriteTransaction};
+use redb::{TableDefinition, TableHandle, WriteTransaction};
 
 use crate::error::StoreFault;
 
+pub(crate) use rows::{
+    NO_SESSION, Prefix, Rows, Span, heads, key, number, org_of, part, remove_prefix, session_of, session_part,
+};
+
 /// All tables map bytes to bytes.
 pub(crate) type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
-/// What a table of a write transaction gives back.
-type Value<'a> = AccessGuard<'a, &'static [u8]>;
-/// A span of its rows.
-type Range<'a> = redb::Range<'a, &'static [u8], &'static [u8]>;
-/// A table of a write transaction once it is open.
-type Opened<'txn> = Table<'txn, &'static [u8], &'static [u8]>;
 
 macro_rules! tables {
     ($($(#[$doc:meta])* $constant:ident $field:ident $name:literal;)*) => {
@@ -51,7 +47,7 @@ macro_rules! tables {
 
         impl<'txn> Tables<'txn> {
             pub(crate) fn of(transaction: &'txn WriteTransaction) -> Self {
-                Self { $($field: Rows { transaction, definition: $constant, table: OnceCell::new() },)* }
+                Self { $($field: Rows::of(transaction, $constant),)* }
             }
 
             /// Opens every table, which makes those that are not there.
@@ -74,7 +70,7 @@ macro_rules! tables {
 tables! {
     /// Table: facts about the store itself.
     /// Key: a word.
-    /// Value: a number of 8 bytes. `format` is the schema's number, `outbox` the last place given out.
+    /// Value: a number of 8 bytes. `format` is the schema's number.
     META meta "meta-1";
 
     /// Table: organisations.
@@ -214,15 +210,15 @@ tables! {
 
     /// Table: webhooks.
     /// Key: org, webhook.
-    /// Value: generation (8), session or zeros (16), then [`portcullis_core::Webhook`] under the session's key, or the org's
-    /// where there is none.
-    WEBHOOKS webhooks "webhooks-1";
+    /// Value: generation (8), session or zeros (16), 1 if it is told of events and 0 if not (1), then
+    /// [`portcullis_core::Webhook`] under the session's key, or the org's where there is none.
+    WEBHOOKS webhooks "webhooks-2";
 
-    /// Table: the webhooks of single sessions. Erasing a session happens on the writer's thread and must not look at all
+    /// Table: webhooks by whom they hear of. Erasing a session happens on the writer's thread and must not look at all
     /// webhooks of the organisation, and what a session's events are told to is asked for with every event.
-    /// Key: org, session, webhook.
+    /// Key: org, session or zeros for those that hear of all, webhook.
     /// Value: nothing.
-    SESSION_WEBHOOKS session_webhooks "session-webhooks-1";
+    SESSION_WEBHOOKS session_webhooks "session-webhooks-2";
 
     /// Table: remembered messages.
     /// Key: org, session, message.
@@ -256,17 +252,44 @@ tables! {
     /// Value: [`portcullis_core::AuditEntry`] under the org's key.
     AUDIT audit "audit-1";
 
-    /// Table: events in the outbox.
-    /// Key: org, session or zeros, place (8). Zeros stand for what outlives its session as well.
-    /// Value: event (16), then [`portcullis_core::DomainEvent`] under the session's key, or the org's where the key of the row
-    /// names no session and for what is told with a session's erasure. The envelope is bound to the event's id, because
-    /// the place is not known when it is sealed.
-    EVENTS events "events-1";
+    /// Table: events in the outbox, by session.
+    /// Key: org, session or zeros, place (8).
+    /// Value: event (16), kind (1), ordinal within the session (8), then [`portcullis_core::DomainEvent`] under the session's
+    /// key, or the org's where there is no session and for what outlives it. The envelope is bound to the event's id,
+    /// because the place is not known when it is sealed.
+    EVENTS events "events-2";
 
-    /// Table: the order in which events were committed. A queue across organisations.
-    /// Key: place (8).
-    /// Value: org, session or zeros.
-    OUTBOX_ORDER outbox_order "outbox-order-1";
+    /// Table: events in the outbox, in the order of their commits.
+    /// Key: org, place (8).
+    /// Value: session or zeros (16), kind (1), time (8).
+    OUTBOX outbox "outbox-1";
+
+    /// Table: the last place of an organisation's outbox; and the last ordinal of a session's events, or of those without a session.
+    /// Key: org; or org, session or zeros.
+    /// Value: the last one given out (8).
+    OUTBOX_ENDS outbox_ends "outbox-ends-1";
+
+    /// Table: how far webhooks have come.
+    /// Key: org, webhook.
+    /// Value: the place through which everything is delivered or remembered (8), since when nothing was taken or 0 (8).
+    PROGRESS progress "progress-1";
+
+    /// Table: deliveries that are remembered.
+    /// Key: org, line (17), place (8), part (1). A line is 0 and a webhook, or 1 and a plugin.
+    /// Value: state (1), due (8), time (8), when it changed (8), session or zeros (16), event or the request's own id (16), then
+    /// [`portcullis_core::DeliveryRecord`] under the session's key, or the org's where there is none and for farewells. The
+    /// state is 0 for waiting, 1 for delivered, 2 for dead. The envelope is bound to org, line, id and part.
+    DELIVERIES deliveries "deliveries-1";
+
+    /// Table: the deliveries that wait, by when they are due.
+    /// Key: org, line (17), due (8), place (8), part (1).
+    /// Value: nothing.
+    DELIVERIES_DUE deliveries_due "deliveries-due-1";
+
+    /// Table: the deliveries that were given up.
+    /// Key: org, line (17), place (8), part (1).
+    /// Value: nothing.
+    DEAD_LETTERS dead_letters "dead-letters-1";
 
     /// Table: timers of plugins.
     /// Key: org, plugin, hash of the timer's key (16).
@@ -325,173 +348,9 @@ tables! {
     TOMBSTONES tombstones "tombstones-1";
 }
 
-/// A table of a write transaction. Most commits use few of the tables, and each that is opened has to be closed again.
-pub(crate) struct Rows<'txn> {
-    transaction: &'txn WriteTransaction,
-    definition: Definition,
-    table: OnceCell<Opened<'txn>>,
-}
-
-impl<'txn> Rows<'txn> {
-    /// The value under a key.
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value<'_>>, StoreFault> {
-        Ok(self.opened()?.get(key)?)
-    }
-
-    /// The rows of a span, in order.
-    pub(crate) fn range<'a>(&self, span: impl RangeBounds<&'a [u8]> + 'a) -> Result<Range<'_>, StoreFault> {
-        Ok(self.opened()?.range(span)?)
-    }
-
-    /// Puts a value under a key; the one that was there.
-    pub(crate) fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<Option<Value<'_>>, StoreFault> {
-        Ok(self.opened_mut()?.insert(key, value)?)
-    }
-
-    /// Takes a row out; its value.
-    pub(crate) fn remove(&mut self, key: &[u8]) -> Result<Option<Value<'_>>, StoreFault> {
-        Ok(self.opened_mut()?.remove(key)?)
-    }
-
-    /// Takes those rows of a span out that are not to be kept.
-    pub(crate) fn retain_in<'a>(
-        &mut self,
-        span: impl RangeBounds<&'a [u8]> + 'a,
-        mut keep: impl FnMut(&[u8]) -> bool,
-    ) -> Result<(), StoreFault> {
-        Ok(self.opened_mut()?.retain_in(span, |key, _| keep(key))?)
-    }
-
-    /// The table itself, which is made if it is not there.
-    pub(crate) fn opened(&self) -> Result<&Opened<'txn>, StoreFault> {
-        if self.table.get().is_none() {
-            let opened = self.transaction.open_table(self.definition)?;
-            return Ok(self.table.get_or_init(|| opened));
-        }
-        Ok(self.table.get().expect("it was there a moment ago"))
-    }
-
-    fn opened_mut(&mut self) -> Result<&mut Opened<'txn>, StoreFault> {
-        self.opened()?;
-        Ok(self.table.get_mut().expect("it was opened a moment ago"))
-    }
-}
-
-/// The bytes that stand for "no session" in keys. No session has them, because a ULID of time zero is never made.
-pub(crate) const NO_SESSION: [u8; 16] = [0; 16];
-
-/// A key from its parts.
-pub(crate) fn key(parts: &[&[u8]]) -> Vec<u8> {
-    parts.concat()
-}
-
-/// The part of a key that names a session or none.
-pub(crate) fn session_part(session: Option<SessionId>) -> [u8; 16] {
-    session.map_or(NO_SESSION, SessionId::to_bytes)
-}
-
-/// The session that a part of a key names.
-pub(crate) fn session_of(part: [u8; 16]) -> Option<SessionId> {
-    (part != NO_SESSION).then(|| SessionId::from_bytes(part))
-}
-
-/// The `N` bytes of a key or head from `at` on; `None` if it is too short.
-pub(crate) fn part<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..at + N)?.try_into().ok()
-}
-
-/// The number in the 8 bytes from `at` on.
-pub(crate) fn number(bytes: &[u8], at: usize) -> Option<u64> {
-    part(bytes, at).map(u64::from_be_bytes)
-}
-
-/// The organisation that begins a key.
-pub(crate) fn org_of(key: &[u8]) -> Option<OrgId> {
-    part(key, 0).map(OrgId::from_bytes)
-}
-
-/// A span of keys.
-pub(crate) type Span<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
-
-/// All keys that begin with some bytes.
-pub(crate) struct Prefix {
-    start: Vec<u8>,
-    /// The first key after them all; `None` if the prefix is all ones.
-    end: Option<Vec<u8>>,
-}
-
-impl Prefix {
-    pub(crate) fn new(parts: &[&[u8]]) -> Self {
-        let start = key(parts);
-        let mut end = start.clone();
-        while let Some(last) = end.pop() {
-            if last < u8::MAX {
-                end.push(last + 1);
-                return Self { start, end: Some(end) };
-            }
-        }
-        Self { start, end: None }
-    }
-
-    pub(crate) fn span(&self) -> Span<'_> {
-        (Bound::Included(&self.start), self.upper())
-    }
-
-    /// Those after `key`, or all.
-    pub(crate) fn after<'a>(&'a self, key: Option<&'a [u8]>) -> Span<'a> {
-        (key.map_or(Bound::Included(&self.start[..]), Bound::Excluded), self.upper())
-    }
-
-    /// Those before `key`, or all.
-    pub(crate) fn before<'a>(&'a self, key: Option<&'a [u8]>) -> Span<'a> {
-        (Bound::Included(&self.start), key.map_or_else(|| self.upper(), Bound::Excluded))
-    }
-
-    /// Those at `key` and later.
-    pub(crate) fn from<'a>(&'a self, key: &'a [u8]) -> Span<'a> {
-        (Bound::Included(key), self.upper())
-    }
-
-    /// Those after all of them; none if the prefix is all ones.
-    pub(crate) fn beyond(&self) -> Span<'_> {
-        let start = self.end.as_deref().map_or(Bound::Excluded(&[u8::MAX; 64][..]), Bound::Included);
-        (start, Bound::Unbounded)
-    }
-
-    fn upper(&self) -> Bound<&[u8]> {
-        self.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded)
-    }
-}
-
-/// Removes every row whose key begins with these bytes.
-pub(crate) fn remove_prefix(rows: &mut Rows<'_>, prefix: &Prefix) -> Result<(), StoreFault> {
-    rows.retain_in(prefix.span(), |_| false)
-}
-
-/// A key and a value, or the beginning of one.
-pub(crate) type Pair = (Vec<u8>, Vec<u8>);
-
-/// Copies of the keys and the first `head` bytes of the values that begin with these bytes.
-pub(crate) fn heads(rows: &Rows<'_>, prefix: &Prefix, head: usize) -> Result<Vec<Pair>, StoreFault> {
-    let mut found = Vec::new();
-    for row in rows.range(prefix.span())? {
-        let (key, value) = row?;
-        let value = value.value();
-        found.push((key.value().to_vec(), value[..head.min(value.len())].to_vec()));
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod test {
     use super::*;
-
-    #[test]
-    fn a_prefix_ends_before_its_successor() {
-        let prefix = Prefix::new(&[&[1, 0xff]]);
-        assert_eq!(prefix.span(), (Bound::Included(&[1, 0xff][..]), Bound::Excluded(&[2][..])));
-        assert_eq!(Prefix::new(&[&[0xff, 0xff]]).span().1, Bound::Unbounded);
-    }
 
     #[test]
     fn every_table_has_a_version_and_a_name_of_its_own() {

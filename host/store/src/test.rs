@@ -3,6 +3,7 @@
 mod commits;
 mod crash;
 mod decisions;
+mod delivering;
 mod erasing;
 mod keeping;
 mod limits;

@@ -2,13 +2,13 @@
 //!
 //! A finding is a sentence that names the table and the row. Nothing is repaired here.
 
+mod deliveries;
 mod plugins;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use portcullis_core::{
-    ApiKey, AuditEntry, Binding, DecisionRecord, DomainEvent, Org, OrgId, OutgoingMessage, PluginVersion, Session,
-    Webhook,
+    ApiKey, AuditEntry, Binding, DecisionRecord, Org, OrgId, OutgoingMessage, PluginVersion, Session,
 };
 use serde::de::DeserializeOwned;
 
@@ -18,9 +18,9 @@ use crate::counts::Counts;
 use crate::error::ReadError;
 use crate::keyfile::Owner;
 use crate::seal::hex;
-use crate::snapshot::{OwnerOf, Snapshot, owner_in_head, owner_org, owner_session};
+use crate::snapshot::{OwnerOf, Snapshot, owner_org, owner_session};
 use crate::tables::{self, Definition, key, org_of, session_part};
-use crate::{Shared, erase, messages, webhooks};
+use crate::{Shared, erase, messages};
 
 /// What verifying found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -46,6 +46,7 @@ pub(crate) fn verify(snapshot: &Snapshot) -> Result<Report, ReadError> {
     check.org_rows()?;
     check.decisions()?;
     check.events()?;
+    check.deliveries()?;
     check.timers()?;
     check.kv()?;
     check.counters()?;
@@ -128,21 +129,6 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn webhooks(&mut self) -> Result<(), ReadError> {
-        let mut of_sessions = Pairs::new();
-        self.json(tables::WEBHOOKS, webhooks::HEAD, owner_in_head, |check, row, value, webhook: Webhook| {
-            let (org, id) = (webhook.org.to_bytes(), webhook.id.to_bytes());
-            let session = session_part(webhook.session);
-            check.agree(tables::WEBHOOKS, row, &[&org, &id]);
-            check.head(tables::WEBHOOKS, row, value, &[&webhook.generation.to_be_bytes(), &session]);
-            check.count(webhook.org, QuotaKind::Webhooks);
-            if webhook.session.is_some() {
-                of_sessions.insert((key(&[&org, &session, &id]), Vec::new()));
-            }
-        })?;
-        self.index(tables::SESSION_WEBHOOKS, &of_sessions)
-    }
-
     fn messages(&mut self) -> Result<(), ReadError> {
         let (mut open, mut ages) = (Pairs::new(), Pairs::new());
         self.json(tables::MESSAGES, messages::HEAD, owner_session, |check, row, value, message: OutgoingMessage| {
@@ -206,20 +192,6 @@ impl Check<'_> {
             self.find(tables::DECISION_RECORDS, &row, "is missing");
         }
         Ok(())
-    }
-
-    fn events(&mut self) -> Result<(), ReadError> {
-        let mut order = Pairs::new();
-        self.each(tables::EVENTS, |check, row, value| {
-            let Some((owned, place)) = row.split_at_checked(32) else {
-                return check.find(tables::EVENTS, row, "has a key that is too short");
-            };
-            order.insert((place.to_vec(), owned.to_vec()));
-            if let (Some(owner), Some(id)) = (owner_session(row, value), value.get(..16)) {
-                check.decodes::<DomainEvent>(tables::EVENTS, owner, row, &key(&[owned, id]), value, 16);
-            }
-        })?;
-        self.index(tables::OUTBOX_ORDER, &order)
     }
 
     fn counters(&mut self) -> Result<(), ReadError> {

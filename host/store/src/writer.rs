@@ -20,17 +20,18 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use portcullis_core::Timestamp;
+use portcullis_core::{OutboxPlace, Timestamp};
 use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::apply::{self, Batch};
-use crate::commit::{Committed, Erased, OutboxPlace};
+use crate::commit::{Committed, Erased};
 use crate::erase;
 use crate::error::{CommitError, StoreFault};
 use crate::keyring::{Keyring, Reserved};
+use crate::outbox::Ends;
 use crate::step::Prepared;
-use crate::tables::{Tables, number};
+use crate::tables::Tables;
 
 /// The most commits in one transaction.
 const BATCH: usize = 512;
@@ -199,8 +200,8 @@ impl Work {
         let mut reserved = Vec::new();
         let doomed = {
             let mut tables = Tables::of(&transaction);
-            let outbox = tables.meta.get(OUTBOX)?.and_then(|row| number(row.value(), 0)).unwrap_or_default();
-            let mut batch = Batch { ring: &self.ring, made: HashMap::new(), doomed: HashSet::new(), outbox };
+            let (made, doomed) = (HashMap::new(), HashSet::new());
+            let mut batch = Batch { ring: &self.ring, made, doomed, ends: Ends::default() };
             for (mut commit, reply) in waiting {
                 match apply::check(&tables, &batch, &commit) {
                     Ok(()) if commit.only_checked => {
@@ -230,9 +231,7 @@ impl Work {
                 reserved.append(&mut commit.reserved);
                 applied.push(commit);
             }
-            if batch.outbox != outbox {
-                tables.meta.insert(OUTBOX, &batch.outbox.to_be_bytes()[..])?;
-            }
+            batch.ends.write(&mut tables)?;
             batch.doomed
         };
         if winners.is_empty() {
@@ -253,6 +252,3 @@ impl Work {
         Ok(())
     }
 }
-
-/// The row of the meta table that holds the last place given out in the outbox.
-pub(crate) const OUTBOX: &[u8] = b"outbox";

@@ -6,9 +6,10 @@ use std::time::Duration;
 use portcullis_core::operation::WhenUnpaired;
 use portcullis_core::{
     AuditEntry, AuditOutcome, Candidate, Capability, EventBody, FailureFold, Grant, Operation, OperationKind, OrgId,
-    Principal, PrincipalKind, SessionId,
+    OutboxPlace, Principal, PrincipalKind, SessionId,
 };
 use portcullis_service::{BindingChange, Call, Done, ServiceError};
+use portcullis_store::PlacedEvent;
 use portcullis_testing::text::words;
 use portcullis_testing::{ANSWER, DATA, Guest};
 use serde_json::{Value, json};
@@ -287,10 +288,13 @@ async fn whoever_runs_the_gateway_hears_that_a_platform_plugin_is_suspended_and_
     for _ in 0..20 {
         world.denial(session).await;
     }
-    let events = world.store.snapshot().unwrap().events_after(None, 1_000).unwrap();
+    let snapshot = world.store.snapshot().unwrap();
+    let events = [world.org, OrgId::PLATFORM]
+        .map(|org| snapshot.events_after(org, OutboxPlace::default(), 1_000).unwrap())
+        .concat();
     let told: Vec<_> = events
         .into_iter()
-        .filter_map(|(_, event)| match event.body {
+        .filter_map(|PlacedEvent { event, .. }| match event.body {
             EventBody::PluginSuspended { plugin, version, org } => Some((event.org, plugin, version, org)),
             _ => None,
         })

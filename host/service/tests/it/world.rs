@@ -6,8 +6,8 @@ use std::time::Duration;
 use portcullis_core::operation::{CreateSession, SendText, WhenUnpaired};
 use portcullis_core::{
     AuditEntry, BindingId, Capabilities, Capability, Clock, DecisionRecord, DeliveryId, FailureFold, Labels, Mode,
-    Operation, OperationKind, OrgId, OutgoingMessage, Permit, Plan, PluginId, Principal, Selector, Session, SessionId,
-    Target, Timestamp, Verdict,
+    Operation, OperationKind, OrgId, OutboxPlace, OutgoingMessage, Permit, Plan, PluginId, Principal, Selector,
+    Session, SessionId, Target, Timestamp, Verdict,
 };
 use portcullis_engine::{Engine, Simulated};
 use portcullis_policy::{Runtime, RuntimeConfig};
@@ -291,8 +291,9 @@ impl World {
 
     /// The names of all events that wait to be delivered, oldest first.
     pub(crate) fn events(&self) -> Vec<&'static str> {
-        let events = self.store.snapshot().unwrap().events_after(None, 1_000).unwrap();
-        events.iter().map(|(_, event)| event.body.name()).collect()
+        let snapshot = self.store.snapshot().unwrap();
+        let events = snapshot.events_after(self.org, OutboxPlace::default(), 1_000).unwrap();
+        events.iter().map(|placed| placed.event.body.name()).collect()
     }
 }
 

@@ -1,44 +1,15 @@
-//! Reading webhooks, remembered messages, and what idempotency keys lead to.
+//! Reading remembered messages, and what idempotency keys lead to.
 
-use portcullis_core::{DeliveryId, OrgId, OutgoingMessage, SessionId, Timestamp, Webhook, WebhookId};
+use portcullis_core::{DeliveryId, OrgId, OutgoingMessage, SessionId, Timestamp};
 
-use super::{Snapshot, owner_in_head, owner_session};
+use super::{Snapshot, owner_session};
 use crate::error::ReadError;
 use crate::idempotency;
 use crate::keyfile::Owner;
 use crate::messages::{self, HEAD};
 use crate::tables::{self, Prefix, key, part};
-use crate::webhooks;
 
 impl Snapshot {
-    /// The webhooks of an organisation, those of single sessions among them, oldest first.
-    pub fn webhooks(&self, org: OrgId) -> Result<Vec<Webhook>, ReadError> {
-        let own = Prefix::new(&[&org.to_bytes()]);
-        self.list(tables::WEBHOOKS, own.span(), false, usize::MAX, webhooks::HEAD, owner_in_head)
-    }
-
-    /// One webhook.
-    pub fn webhook(&self, org: OrgId, id: WebhookId) -> Result<Option<Webhook>, ReadError> {
-        let row = key(&[&org.to_bytes(), &id.to_bytes()]);
-        match self.table(tables::WEBHOOKS)?.get(&row[..])? {
-            Some(value) => self.decode_owned(tables::WEBHOOKS, &row, value.value(), webhooks::HEAD, owner_in_head),
-            None => Ok(None),
-        }
-    }
-
-    /// The webhooks that hear of this session only, oldest first.
-    pub fn session_webhooks(&self, org: OrgId, session: SessionId) -> Result<Vec<Webhook>, ReadError> {
-        let own = Prefix::new(&[&org.to_bytes(), &session.to_bytes()]);
-        let mut found = Vec::new();
-        for row in self.table(tables::SESSION_WEBHOOKS)?.range::<&[u8]>(own.span())? {
-            let (row, _) = row?;
-            if let Some(id) = part(row.value(), 32) {
-                found.extend(self.webhook(org, WebhookId::from_bytes(id))?);
-            }
-        }
-        Ok(found)
-    }
-
     /// One remembered message.
     pub fn message(
         &self,

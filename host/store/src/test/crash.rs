@@ -17,7 +17,9 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use portcullis_core::{AuditOutcome, DeviceChange, DeviceStore, DeviceStoreError, Errand, KvAccess, KvChange};
+use portcullis_core::{
+    AuditOutcome, DeviceChange, DeviceStore, DeviceStoreError, Errand, KvAccess, KvChange, OutboxPlace,
+};
 use redb::{Database, StorageBackend};
 use zeroize::Zeroizing;
 
@@ -314,7 +316,7 @@ fn assert_recovered(store: &Store, told: &Told, context: &str) {
     let snapshot = read(store);
     let org_id = org_id(1);
     assert!(!told.org || snapshot.org(org_id).expect("read").is_some(), "{context}: the organisation is lost");
-    let all = snapshot.events_after(None, 99).expect("read");
+    let all = snapshot.events_after(org_id, OutboxPlace(0), 99).expect("read");
     let backlog = snapshot.errands_due(org_id, NOW, 99).expect("read");
     let answered = snapshot.tally(binding(1, 1).id, 2).expect("read").asked;
     let mut carried = 0;
@@ -325,7 +327,7 @@ fn assert_recovered(store: &Store, told: &Told, context: &str) {
         let created = snapshot.audit(org_id, None, 99).expect("read").iter().any(|e| e.id == audit(1, None, unique).id);
         let decided = snapshot.decision(org_id, decision(1, None, unique).id).expect("read");
         let kept = snapshot.kv(org_id, plugin_id(3), &format!("made-{byte}"), NOW).expect("read").is_some();
-        let event = all.iter().any(|(_, found)| found.id == event(1, None, unique).id);
+        let event = all.iter().any(|found| found.event.id == event(1, None, unique).id);
         let timed =
             snapshot.timers_due(org_id, at(99), 99).expect("read").iter().any(|t| t.key == format!("timer-{byte}"));
         let hooked = !snapshot.session_webhooks(org_id, session_id(byte)).expect("read").is_empty();

@@ -7,7 +7,7 @@ use portcullis_core::{
     AuditOutcome, DeviceChange, DeviceStore, DeviceStoreError, ErrandBody, EventBody, EventId, KvAccess, KvChange,
     MessageState, OperationKind, OrgId, Secret, Tally, Verdict, rate::send_counter,
 };
-use portcullis_core::{LimitCheck, Window};
+use portcullis_core::{LimitCheck, OutboxPlace, Window};
 use sha2::{Digest, Sha256};
 
 use super::sample::*;
@@ -127,7 +127,8 @@ fn a_session_goes_with_everything_but_skeletons() {
         assert_eq!(snapshot.kv_keys(org, plugin, "session:", None, 9, NOW).expect("read"), [key(6)]);
         assert_eq!(snapshot.kv_usage(org, plugin).expect("read").keys, 1);
     }
-    let events: Vec<_> = snapshot.events_after(None, 9).expect("read").into_iter().map(|(_, event)| event.id).collect();
+    let events = snapshot.events_after(org, OutboxPlace(0), 9).expect("read");
+    let events: Vec<_> = events.into_iter().map(|placed| placed.event.id).collect();
     let kept = [event(1, None, 6).id, news.id, event(1, None, 200).id];
     assert_eq!(events, kept, "what says nothing personal stays, and what tells of the erasure");
     assert_eq!(snapshot.webhooks(org).expect("read").len(), 1, "only the other session's webhook");

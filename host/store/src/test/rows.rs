@@ -1,12 +1,12 @@
 //! Each kind of row comes back as it was put, and only to its own organisation.
 
 use portcullis_core::{
-    DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange, KvEntry, MessageState, OrgId, PluginVersion,
-    PublisherId,
+    DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange, KvEntry, MessageState, OrgId, OutboxPlace,
+    PluginVersion, PublisherId,
 };
 
 use super::sample::*;
-use crate::{Commit, CommitError, DecisionFilter, IdempotencyRecord, OutboxPlace, TimerChange, Write};
+use crate::{Commit, CommitError, DecisionFilter, IdempotencyRecord, TimerChange, Write};
 
 #[test]
 fn orgs_and_sessions() {
@@ -147,20 +147,35 @@ fn decisions_and_audit() {
 #[test]
 fn events_come_in_the_order_of_their_commits() {
     let store = store();
+    let org = org_id(1);
     keep(&store, creating(1, 9));
-    let last = keep(&store, creating(2, 5)).last_event;
+    keep(&store, creating(2, 5));
+    let last = keep(&store, creating(1, 5)).last_event.expect("it has an event");
     let snapshot = read(&store);
-    let all = snapshot.events_after(None, 9).expect("read");
-    let events: Vec<_> = all.iter().map(|(_, event)| event.clone()).collect();
-    assert_eq!(events, [event(1, Some(9), 9), event(2, Some(5), 5)], "ids do not decide");
-    assert_eq!(Some(all[1].0), last);
-    assert_eq!(snapshot.events_after(Some(all[0].0), 9).expect("read"), [all[1].clone()]);
-    assert_eq!(snapshot.events_after(last, 9).expect("read"), []);
+    let all = snapshot.events_after(org, OutboxPlace(0), 9).expect("read");
+    let events: Vec<_> = all.iter().map(|placed| (placed.seq, placed.event.clone())).collect();
+    assert_eq!(events, [(1, event(1, Some(9), 9)), (1, event(1, Some(5), 5))], "ids do not decide");
+    assert_eq!(all[1].place, last);
+    assert_eq!(snapshot.events_after(org, all[0].place, 9).expect("read"), [all[1].clone()]);
+    assert_eq!(snapshot.events_after(org, last, 9).expect("read"), []);
+    assert_eq!(
+        snapshot.events_after(org_id(2), OutboxPlace(0), 9).expect("read").len(),
+        1,
+        "places are an organisation's"
+    );
 
-    // Places go on where they were, also when the outbox has been emptied.
-    keep(&store, writing(1, vec![Write::ForgetEvents { through: all[1].0 }]));
-    assert_eq!(read(&store).events_after(None, 9).expect("read"), []);
-    assert_eq!(keep(&store, creating(1, 6)).last_event, Some(OutboxPlace(3)));
+    // Places and ordinals go on where they were, also when the outbox has been emptied.
+    keep(&store, writing(1, vec![Write::ForgetEvents { through: last, at_most: 1 }]));
+    assert_eq!(
+        read(&store).events_after(org, OutboxPlace(0), 9).expect("read"),
+        [all[1].clone()],
+        "no more than asked"
+    );
+    keep(&store, writing(1, vec![Write::ForgetEvents { through: last, at_most: 9 }]));
+    assert_eq!(read(&store).events_after(org, OutboxPlace(0), 9).expect("read"), []);
+    let again = Commit { events: vec![event(1, Some(9), 10)], ..Commit::new(org, NOW) };
+    assert_eq!(keep(&store, again).last_event, Some(OutboxPlace(3)));
+    assert_eq!(read(&store).event_at(org, Some(session_id(9)), OutboxPlace(3)).expect("read").expect("there").seq, 2);
     assert_sound(&store);
 }
 

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 
 use portcullis_core::confirmation::Question;
 use portcullis_core::decision::Decision;
+use portcullis_core::delivery::AttemptOutcome;
 use portcullis_core::operation::SendText;
 use portcullis_core::plugin::{FailureFold, Mode, Selector};
 use portcullis_core::session::Names;
 use portcullis_core::verdict::{Allowance, Veto};
 use portcullis_core::{
     Answer, ApiKey, AuditEntry, AuditId, AuditOutcome, Binding, BindingId, Capabilities, Confirmation, DecisionId,
-    DecisionRecord, DeliveryId, DomainEvent, Errand, ErrandBody, ErrandId, EventBody, EventFormat, EventId, FirstRound,
-    Intent, KeyId, Labels, MessageState, Operation, OperationKind, Org, OrgId, OutgoingMessage, Plan, PluginClass,
+    DecisionRecord, Delivered, Delivery, DeliveryAttempt, DeliveryId, DeliveryKey, DeliveryRecord, DeliveryState,
+    DomainEvent, Errand, ErrandBody, ErrandId, EventBody, EventFormat, EventId, FirstRound, Intent, KeyId, Labels,
+    Line, MessageState, Operation, OperationKind, Org, OrgId, OutboxPlace, OutgoingMessage, Plan, PluginClass,
     PluginId, PluginRules, PluginVersion, Principal, PrincipalKind, Publisher, PublisherId, Quotas, RetryPolicy,
     Secret, Session, SessionId, Suspension, Timestamp, Verdict, Webhook, WebhookId, WebhookSpec,
 };
@@ -255,6 +257,27 @@ pub(super) fn webhook(owner: u8, about: Option<u8>, byte: u8) -> Webhook {
         retired: None,
         disabled: None,
     }
+}
+
+/// A delivery of a webhook's line at a place.
+pub(super) fn delivery_key(byte: u8, place: u64) -> DeliveryKey {
+    let line = Line::Webhook(WebhookId::from_bytes([byte; 16]));
+    DeliveryKey { line, place: OutboxPlace(place), part: 0 }
+}
+
+pub(super) fn delivery(unique: u128, about: Option<u8>, state: DeliveryState) -> Delivery {
+    let attempt = DeliveryAttempt {
+        at: NOW,
+        took_ms: 7,
+        outcome: AttemptOutcome::Answered { status: 503, body: "not now".into() },
+    };
+    let record = DeliveryRecord { what: Delivered::Event, failures: 1, attempts: vec![attempt] };
+    let (id, session) = (EventId::new(NOW, unique), about.map(session_id));
+    Delivery { id, session, state, at: NOW, changed_at: NOW, record }
+}
+
+pub(super) fn waiting(due: Timestamp) -> DeliveryState {
+    DeliveryState::Waiting { due }
 }
 
 pub(super) fn message_id(byte: u8) -> DeliveryId {

@@ -1,17 +1,22 @@
 //! Verifying finds what is missing from an index, and what an index should not hold.
 
-use portcullis_core::OperationKind;
+use portcullis_core::{DeliveryState, OperationKind};
 
 use super::sample::*;
 use crate::tables::{self, Definition, Tables};
-use crate::{Commit, ErrandChange, IdempotencyRecord, Store, TimerChange, Write};
+use crate::{Commit, DeliveryChange, ErrandChange, IdempotencyRecord, Store, TimerChange, Write};
 
-const INDEXES: [Definition; 17] = [
+const INDEXES: [Definition; 22] = [
     tables::COUNTS,
     tables::INSTANCE_NAMES,
     tables::SESSION_TOKENS,
     tables::TOKEN_OF_SESSION,
     tables::SESSION_WEBHOOKS,
+    tables::PROGRESS,
+    tables::OUTBOX,
+    tables::OUTBOX_ENDS,
+    tables::DELIVERIES_DUE,
+    tables::DEAD_LETTERS,
     tables::MESSAGES_OPEN,
     tables::MESSAGES_AGE,
     tables::IDEMPOTENCY_AGE,
@@ -29,13 +34,13 @@ const INDEXES: [Definition; 17] = [
 /// A store with a row in every index.
 fn furnished() -> Store {
     let store = store();
-    let (waiting, done) = (message(1, 5, 1), moved(&message(1, 5, 2), sent(NOW), NOW));
-    let record = IdempotencyRecord { key: "once".into(), session: waiting.session, message: waiting.id, at: NOW };
+    let (queued, done) = (message(1, 5, 1), moved(&message(1, 5, 2), sent(NOW), NOW));
+    let record = IdempotencyRecord { key: "once".into(), session: queued.session, message: queued.id, at: NOW };
     let writes = vec![
         Write::PutSession(tokened(1, 5, "token")),
         Write::PutKey(api_key(1, 5)),
         Write::PutWebhook(webhook(1, Some(5), 1)),
-        Write::PutMessage(waiting),
+        Write::PutMessage(queued),
         Write::PutMessage(done),
         Write::PutConfirmation(confirmation(1, Some(5), 1)),
     ];
@@ -43,6 +48,11 @@ fn furnished() -> Store {
         &store,
         Commit {
             idempotency: Some(record),
+            events: vec![event(1, Some(5), 1)],
+            deliveries: vec![
+                DeliveryChange::Keep(delivery_key(1, 1), Box::new(delivery(1, Some(5), waiting(NOW)))),
+                DeliveryChange::Keep(delivery_key(1, 2), Box::new(delivery(1, None, DeliveryState::Dead))),
+            ],
             errands: vec![ErrandChange::Put(request(1, Some(5), 1, NOW))],
             timers: vec![TimerChange::Set(timer(1, None, "timer", NOW))],
             fact: Some(fact("fact")),

@@ -1,0 +1,156 @@
+//! The outbox inside the writer's transaction: an organisation's events in the order of their commits, and where it ends.
+//!
+//! Places and ordinals are given out here, because only the writer knows the order. The last ones given out are rows of their
+//! own: what is forgotten leaves no gap to be filled again, and a batch writes each of them once, however many events it has.
+
+use std::collections::HashMap;
+
+use portcullis_core::{EventKind, OrgId, Timestamp};
+
+use crate::error::StoreFault;
+use crate::seal::Scope;
+use crate::step::SealedEvent;
+use crate::tables::{NO_SESSION, Prefix, Rows, Tables, key, number, part};
+
+/// Bytes of the head of an event's row: its id, its kind, its ordinal.
+pub(crate) const HEAD: usize = 16 + 1 + 8;
+/// Where the ordinal stands in a head.
+const ORDINAL: usize = 16 + 1;
+
+/// The last places and ordinals that were given out, as far as this batch has asked or changed them.
+#[derive(Default)]
+pub(crate) struct Ends {
+    /// By organisation, and by session (or none) for ordinals.
+    known: HashMap<(OrgId, Option<[u8; 16]>), u64>,
+}
+
+impl Ends {
+    /// The last place of an organisation's outbox.
+    pub(crate) fn place(&mut self, tables: &Tables<'_>, org: OrgId) -> Result<u64, StoreFault> {
+        Ok(*self.last(tables, org, None)?)
+    }
+
+    /// The next place of an organisation's outbox.
+    pub(crate) fn next_place(&mut self, tables: &Tables<'_>, org: OrgId) -> Result<u64, StoreFault> {
+        let last = self.last(tables, org, None)?;
+        *last += 1;
+        Ok(*last)
+    }
+
+    fn next_ordinal(&mut self, tables: &Tables<'_>, org: OrgId, session: [u8; 16]) -> Result<u64, StoreFault> {
+        let last = self.last(tables, org, Some(session))?;
+        *last += 1;
+        Ok(*last)
+    }
+
+    /// An organisation is gone, and a new one of the same id would begin anew.
+    pub(crate) fn forget_org(&mut self, org: OrgId) {
+        self.known.retain(|(of, _), _| *of != org);
+    }
+
+    /// Makes the ends those of the store.
+    pub(crate) fn write(&self, tables: &mut Tables<'_>) -> Result<(), StoreFault> {
+        for ((org, session), last) in &self.known {
+            let row = end_row(*org, session.as_ref());
+            if end(&tables.outbox_ends, &row)? != *last {
+                tables.outbox_ends.insert(&row, &last.to_be_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn last(&mut self, tables: &Tables<'_>, org: OrgId, session: Option<[u8; 16]>) -> Result<&mut u64, StoreFault> {
+        use std::collections::hash_map::Entry;
+        Ok(match self.known.entry((org, session)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(end(&tables.outbox_ends, &end_row(org, session.as_ref()))?),
+        })
+    }
+}
+
+/// Writes an event behind all others of its organisation; its place.
+pub(crate) fn put(
+    tables: &mut Tables<'_>,
+    ends: &mut Ends,
+    org: OrgId,
+    event: &mut SealedEvent,
+) -> Result<u64, StoreFault> {
+    let place = ends.next_place(tables, org)?;
+    let ordinal = ends.next_ordinal(tables, org, event.session)?;
+    event.value[ORDINAL..HEAD].copy_from_slice(&ordinal.to_be_bytes());
+    let (org, place_part) = (org.to_bytes(), place.to_be_bytes());
+    tables.events.insert(&key(&[&org, &event.session, &place_part]), &event.value)?;
+    let entry = key(&[&event.session, &[event.kind as u8], &event.at.as_millis().to_be_bytes()]);
+    tables.outbox.insert(&key(&[&org, &place_part]), &entry)?;
+    Ok(place)
+}
+
+/// The head of an event's row whose ordinal is not known yet.
+pub(crate) fn head(id: [u8; 16], kind: EventKind) -> [u8; HEAD] {
+    let mut head = [0; HEAD];
+    head[..16].copy_from_slice(&id);
+    head[16] = kind as u8;
+    head
+}
+
+/// Takes the events of a session out that its key has sealed.
+pub(crate) fn remove_of_session(tables: &mut Tables<'_>, org: OrgId, session: [u8; 16]) -> Result<(), StoreFault> {
+    let org = org.to_bytes();
+    let own = Prefix::new(&[&org, &session]);
+    let mut removed = Vec::new();
+    for row in tables.events.range(own.span())? {
+        let (row, value) = row?;
+        if value.value().get(HEAD) != Some(&(Scope::Org as u8)) {
+            removed.push(row.value().to_vec());
+        }
+    }
+    for row in removed {
+        tables.events.remove(&row)?;
+        tables.outbox.remove(&key(&[&org, &row[32..]]))?;
+    }
+    Ok(())
+}
+
+/// Takes the oldest events of an organisation out, up to a place, and no more than so many.
+pub(crate) fn forget(
+    tables: &mut Tables<'_>,
+    ends: &mut Ends,
+    org: OrgId,
+    through: u64,
+    at_most: usize,
+) -> Result<(), StoreFault> {
+    let org_part = org.to_bytes();
+    let (first, last) = (key(&[&org_part, &0_u64.to_be_bytes()]), key(&[&org_part, &through.to_be_bytes()]));
+    let mut rows = Vec::new();
+    for row in tables.outbox.range(&first[..]..=&last[..])?.take(at_most) {
+        let (row, value) = row?;
+        rows.push((row.value().to_vec(), part::<16>(value.value(), 0).unwrap_or(NO_SESSION)));
+    }
+    for (row, session) in rows {
+        tables.outbox.remove(&row)?;
+        tables.events.remove(&key(&[&org_part, &session, &row[16..]]))?;
+        let own = Prefix::new(&[&org_part, &session]);
+        let gone = session != NO_SESSION
+            && tables.sessions.get(&key(&[&org_part, &session]))?.is_none()
+            && tables.events.range(own.span())?.next().is_none();
+        if gone {
+            // Nothing will happen any more to a session that is gone, so that nobody asks for its ordinals.
+            ends.known.remove(&(org, Some(session)));
+            tables.outbox_ends.remove(&key(&[&org_part, &session]))?;
+        }
+    }
+    Ok(())
+}
+
+/// What the outbox says of an event: its session or zeros, its kind, and when it was.
+pub(crate) fn parse(entry: &[u8]) -> Option<([u8; 16], EventKind, Timestamp)> {
+    Some((part(entry, 0)?, EventKind::parse(*entry.get(16)?)?, Timestamp::from_millis(number(entry, 17)?)))
+}
+
+pub(crate) fn end_row(org: OrgId, session: Option<&[u8; 16]>) -> Vec<u8> {
+    key(&[&org.to_bytes(), session.map_or(&[][..], |session| &session[..])])
+}
+
+fn end(rows: &Rows<'_>, row: &[u8]) -> Result<u64, StoreFault> {
+    Ok(rows.get(row)?.and_then(|row| number(row.value(), 0)).unwrap_or_default())
+}
