@@ -109,6 +109,12 @@ impl DeliveryRecord {
         Self { what, failures: 0, attempts: Vec::new() }
     }
 
+    /// Remembers an attempt that has failed.
+    pub fn fail(&mut self, attempt: Attempt) {
+        self.failures = self.failures.saturating_add(1);
+        self.push(attempt);
+    }
+
     /// Remembers an attempt, and forgets the oldest if there are too many.
     pub fn push(&mut self, attempt: Attempt) {
         if self.attempts.len() >= ATTEMPTS_KEPT {

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::session::{AccountLimit, FailureCause, PairingCode, PairingMethod};
+use crate::session::{AccountLimit, FailureCause, LoggedOutBy, PairingCode, PairingMethod};
 use crate::webhook::DisabledBecause;
 use crate::{DeliveryId, Device, EventId, OrgId, SessionId, Timestamp, WebhookId};
 
@@ -40,6 +40,9 @@ pub enum EventBody {
         to: String,
         /// Why it failed, if it did.
         cause: Option<FailureCause>,
+        /// Who unlinked the device, if it is logged out.
+        #[serde(default)]
+        by: Option<LoggedOutBy>,
     },
     /// There is a new code to show or tell to the phone.
     PairingCodeIssued {
@@ -125,6 +128,9 @@ pub enum EventBody {
         /// The message's own id, if it is remembered.
         #[serde(default)]
         delivery: Option<DeliveryId>,
+        /// Its text, as policy left it.
+        #[serde(default)]
+        text: Option<String>,
     },
     /// A message that was asked for without waiting was not sent.
     MessageFailed {
@@ -214,7 +220,7 @@ impl EventBody {
             | Self::Restored
             | Self::Deleting
             | Self::Deleted => json!({}),
-            Self::StatusChanged { from, to, cause } => {
+            Self::StatusChanged { from, to, cause, by: _ } => {
                 json!({ "from": from, "to": to, "cause": cause.map(|cause| cause.name()) })
             }
             Self::PairingCodeIssued { .. } | Self::PasskeyRequested => json!({}),
@@ -228,7 +234,7 @@ impl EventBody {
             }
             Self::PolicyDenied { operation, code } => json!({ "operation": operation, "code": code }),
             Self::MessageIn { message, from, text } => json!({ "message": message, "from": from, "text": text }),
-            Self::MessageOut { message, to, delivery } => {
+            Self::MessageOut { message, to, delivery, text: _ } => {
                 json!({ "message": message, "to": to, "delivery": delivery })
             }
             Self::MessageFailed { delivery, to, code } => json!({ "delivery": delivery, "to": to, "code": code }),

@@ -21,7 +21,6 @@ mod open;
 mod openapi;
 mod page;
 mod places;
-mod qr;
 mod realtime;
 mod routes;
 mod server;

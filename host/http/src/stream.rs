@@ -22,7 +22,7 @@ use crate::exchange::Reply;
 use crate::handle::{Body, complete};
 use crate::page::{self, DeadReason, PageEvent};
 use crate::places::StreamPlace;
-use crate::{Front, qr, realtime};
+use crate::{Front, realtime};
 
 /// How often a stream that says nothing is kept open by a comment.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -172,7 +172,7 @@ fn event(session: Option<&Session>, token: &str, now: portcullis_core::Timestamp
         Status::Pairing { method: PairingMethod::Passkey, .. } => PageEvent::Passkey,
         Status::Pairing { code: Some(PairingCode { text, expires_at, .. }), method, .. } => match method {
             PairingMethod::Code => PageEvent::Code { code: text.reveal().to_owned() },
-            PairingMethod::Qr | PairingMethod::Passkey => match qr::data_url(text.reveal()) {
+            PairingMethod::Qr | PairingMethod::Passkey => match portcullis_qr::data_url(text.reveal()) {
                 Ok(image) => PageEvent::Qr { image, expires_at: *expires_at, now },
                 Err(_) => dead(DeadReason::Failed),
             },

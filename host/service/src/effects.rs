@@ -28,8 +28,8 @@ impl Service {
         if !tasks.is_empty() {
             self.command(session, tasks).await;
         }
-        if notify {
-            // There are no endpoints to deliver the event to yet, so its delivery has nothing to wait for.
+        // Whoever is the last to be tried says so; if nobody is, or a restart has forgotten them, there is nothing to wait for.
+        if notify && !self.awaits_farewells(session.org, session.id) {
             Box::pin(self.input(session.org, session.id, Input::Notified)).await;
         }
         if erase && let Err(error) = self.erase(session).await {

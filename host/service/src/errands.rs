@@ -39,7 +39,13 @@ impl Service {
             commit.kv_quota = KvQuota::from(&org.quotas);
         }
         let changes_what_is_kept = commit.kv.iter().any(|access| access.change != KvChange::Keep);
-        let committed = self.store.commit(commit).await?;
+        let (farewells, told) = (self.say_farewell(&mut commit), sessions_of(&commit.events));
+        let committed = self.store.commit(commit).await;
+        self.farewells_said(org, &farewells, committed.is_ok());
+        let committed = committed?;
+        if !told.is_empty() {
+            self.deliveries.happened(org, told.into_iter());
+        }
         if changes_what_is_kept {
             self.paces.keep_changed(org);
         }

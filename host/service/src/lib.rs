@@ -16,6 +16,7 @@ mod chain;
 mod clock;
 mod confirming;
 mod decisions;
+mod deliveries;
 mod drive;
 mod due;
 mod effects;
@@ -69,6 +70,7 @@ pub use auth::{KEY_PREFIX, NewKey, UserRoles};
 pub use bindings::{BindingChange, NewBinding};
 pub use clock::{SteppedClock, SystemClock};
 pub use confirming::GivenToken;
+pub use deliveries::DeliveryConfig;
 pub use decisions::{DecisionPage, DecisionQuery};
 pub use error::{ServiceError, SignatureError, StoreFailure};
 pub use execute::{Call, Caller, Done, Novelty, Outcome};
@@ -106,6 +108,8 @@ pub struct ServiceConfig {
     pub decisions_kept: Option<Duration>,
     /// Whether the operator's own plugins have to be signed.
     pub require_signature: bool,
+    /// How deliveries are made; without it, none are.
+    pub deliveries: Option<DeliveryConfig>,
 }
 
 impl Default for ServiceConfig {
@@ -115,6 +119,7 @@ impl Default for ServiceConfig {
             send_patience: Duration::from_secs(10),
             decisions_kept: None,
             require_signature: false,
+            deliveries: None,
         }
     }
 }
@@ -156,6 +161,8 @@ pub struct Service {
     administering: tokio::sync::Mutex<()>,
     /// Reports of the engine that could not be recorded yet, oldest first.
     unrecorded: Mutex<VecDeque<Report>>,
+    /// What is delivered to whom.
+    deliveries: deliveries::Deliveries,
     /// When which plugin failed, lately.
     failures: suspending::Failures,
     /// Told when a delete may be due sooner than it was thought.
@@ -216,6 +223,7 @@ impl Service {
             platform_signatures: config.require_signature,
             administering: tokio::sync::Mutex::new(()),
             unrecorded: Mutex::default(),
+            deliveries: deliveries::Deliveries::new(config.deliveries.clone()),
             failures: suspending::Failures::default(),
             deletes_stirred: Notify::new(),
             agenda: backlog::Agenda::default(),

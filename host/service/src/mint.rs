@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use portcullis_core::Timestamp;
+use portcullis_core::{Secret, Timestamp};
 
 /// 128 random bits from the operating system.
 ///
@@ -13,6 +13,14 @@ pub fn random() -> u128 {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the operating system provides randomness");
     u128::from_le_bytes(bytes)
+}
+
+/// A new key with which webhooks are signed.
+pub(crate) fn webhook_key() -> Secret {
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(&random().to_be_bytes());
+    bytes[16..].copy_from_slice(&random().to_be_bytes());
+    portcullis_webhook::mint(bytes)
 }
 
 /// 64 random bits.

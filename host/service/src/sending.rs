@@ -243,7 +243,8 @@ impl Service {
         let state = match &sent {
             Ok(sent) => {
                 let delivery = tracked.map(|tracked| tracked.id);
-                let body = EventBody::MessageOut { message: sent.id.clone(), to: send.to.clone(), delivery };
+                let (message, to, text) = (sent.id.clone(), send.to.clone(), Some(send.text.clone()));
+                let body = EventBody::MessageOut { message, to, delivery, text };
                 told.events = domain_events(session, now, vec![body]);
                 MessageState::Sent { message: sent.id.clone(), at: sent.at }
             }

@@ -5,6 +5,7 @@ use portcullis_core::{
     WebhookSpec,
 };
 use portcullis_store::{Expectation, Quota, QuotaKind, Write};
+use portcullis_webhook::CheckError;
 
 use crate::queries::expect;
 use crate::ruling::Case;
@@ -33,7 +34,11 @@ pub(crate) fn create(
     case: &Case,
     now: Timestamp,
 ) -> Result<Rows, ServiceError> {
-    let made = make(session, spec, &case.org, now);
+    let mut made = make(session, spec, &case.org, now);
+    if made.spec.format == EventFormat::Standard && made.spec.secret.is_none() {
+        made.spec.secret = Some(mint::webhook_key());
+    }
+    check(&made)?;
     Ok(Rows {
         writes: vec![Write::PutWebhook(made.clone())],
         expect: vec![Expectation::Webhook(made.id, None)],
@@ -52,6 +57,7 @@ pub(crate) fn update(id: WebhookId, change: &WebhookChange, case: &Case, now: Ti
         return Err(ServiceError::NotFound("session"));
     }
     let next = change.apply(&current, now);
+    check(&next)?;
     Ok(Rows {
         writes: vec![Write::PutWebhook(next.clone())],
         expect: vec![Expectation::Webhook(id, Some(current.generation))],
@@ -145,6 +151,12 @@ fn make(session: Option<SessionId>, spec: &WebhookSpec, org: &Org, now: Timestam
         retired: None,
         disabled: None,
     }
+}
+
+/// Whether a webhook can be told what it wants, and signed for.
+fn check(webhook: &Webhook) -> Result<(), ServiceError> {
+    let invalid = |error: CheckError| ServiceError::Invalid { field: error.field(), message: error.told() };
+    portcullis_webhook::check(&webhook.spec).map_err(invalid)
 }
 
 /// The bound under which so many webhooks can be made: the store counts those that are there before the commit.

@@ -277,7 +277,7 @@ fn sample_audit(session: &Session, unique: u128) -> AuditEntry {
 }
 
 fn sample_event(session: &Session, unique: u128) -> DomainEvent {
-    let body = EventBody::StatusChanged { from: "stopped".into(), to: "starting".into(), cause: None };
+    let body = EventBody::StatusChanged { from: "stopped".into(), to: "starting".into(), cause: None, by: None };
     DomainEvent {
         id: EventId::new(tick(unique), unique),
         org: session.org,

@@ -4,6 +4,7 @@
 //! Its checks and its changes are one step: either all of it is durable when [`crate::Store::commit`] answers, or nothing of it is there.
 
 use std::fmt;
+use std::sync::Arc;
 
 use portcullis_core::{
     ApiKey, AuditEntry, Binding, BindingId, Confirmation, DecisionRecord, Delivery, DeliveryId, DeliveryKey,
@@ -344,10 +345,10 @@ pub enum DeliveryChange {
         /// Which part of the event.
         part: u8,
         /// The delivery.
-        delivery: Box<Delivery>,
+        delivery: Arc<Delivery>,
     },
     /// Keep a delivery as it is now. One about a session that is gone goes instead.
-    Keep(DeliveryKey, Box<Delivery>),
+    Keep(DeliveryKey, Arc<Delivery>),
     /// There is nothing more to be remembered.
     Remove(DeliveryKey),
     /// A webhook has come this far; what is said of one that is gone counts nowhere.

@@ -428,8 +428,13 @@ impl Draft {
     fn finish(mut self) -> Step {
         let after = self.session.status.name();
         if after != self.before {
-            let cause = if let Status::Failed { cause } = self.session.status { Some(cause) } else { None };
-            self.events.push(EventBody::StatusChanged { from: self.before.to_owned(), to: after.to_owned(), cause });
+            let (cause, by) = match self.session.status {
+                Status::Failed { cause } => (Some(cause), None),
+                Status::LoggedOut { by } => (None, Some(by)),
+                _ => (None, None),
+            };
+            let (from, to) = (self.before.to_owned(), after.to_owned());
+            self.events.push(EventBody::StatusChanged { from, to, cause, by });
         }
         Step::Moved(Box::new(Move { session: self.session, effects: self.effects, events: self.events }))
     }

@@ -5,14 +5,19 @@ use std::collections::BTreeMap;
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
 use portcullis_core::Secret;
-use portcullis_core::webhook::{MAX_HEADERS, MAX_URL};
+use portcullis_core::webhook::{MASKED, MAX_HEADERS, MAX_URL};
+use portcullis_webhook::{is_reserved, promises_json};
 
 use crate::exchange::Incoming;
 
 /// The longest idempotency key, in bytes.
 const MAX_KEY: usize = 255;
+/// The longest name of a webhook's header, in bytes.
+const MAX_HEADER_NAME: usize = 64;
 /// The longest value of a webhook's header, in bytes.
 const MAX_HEADER_VALUE: usize = 1024;
+/// The longest secret of a webhook, in bytes.
+pub(crate) const MAX_SECRET: usize = 256;
 
 /// Whether a text can be a webhook's URL. Where it leads is looked at when something is delivered, because names change their addresses.
 pub(crate) fn webhook_url(text: &str) -> Result<(), String> {
@@ -27,20 +32,33 @@ pub(crate) fn webhook_url(text: &str) -> Result<(), String> {
     if authority.is_some() && matches!(uri.scheme_str(), Some("http" | "https")) { Ok(()) } else { wrong() }
 }
 
-/// The headers that a webhook sends besides: names and values as HTTP allows them.
+/// What a webhook's deliveries are signed with; nothing if it is empty.
+pub(crate) fn webhook_secret(given: Option<String>) -> Result<Option<Secret>, String> {
+    match given.filter(|text| !text.is_empty()) {
+        Some(text) if text.len() > MAX_SECRET => Err(format!("secret must be at most {MAX_SECRET} bytes")),
+        given => Ok(given.map(Secret::new)),
+    }
+}
+
+/// The headers that a webhook sends besides: names and values as HTTP allows them, and none that is the gateway's.
 pub(crate) fn webhook_headers(given: BTreeMap<String, String>) -> Result<BTreeMap<String, Secret>, String> {
     if given.len() > MAX_HEADERS {
         return Err(format!("at most {MAX_HEADERS} headers can be sent"));
     }
     let check = |(name, value): (String, String)| {
-        let fits = name.parse::<HeaderName>().is_ok()
+        let fits = name.len() <= MAX_HEADER_NAME
+            && name.parse::<HeaderName>().is_ok()
             && value.len() <= MAX_HEADER_VALUE
             && HeaderValue::from_str(&value).is_ok();
-        if fits {
-            Ok((name, Secret::new(value)))
-        } else {
-            Err(format!("the header {name:?} is not one that can be sent"))
+        if !fits {
+            return Err(format!("the header {name:?} is not one that can be sent"));
         }
+        // Many clients promise JSON, which is what is sent anyway. What is masked was taken before.
+        let is_harmless = promises_json(&name, &value) || (value == MASKED && promises_json(&name, "application/json"));
+        if is_reserved(&name) && !is_harmless {
+            return Err(format!("the header {name:?} is the gateway's to send"));
+        }
+        Ok((name, Secret::new(value)))
     };
     given.into_iter().map(check).collect()
 }
@@ -89,6 +107,18 @@ mod test {
     }
 
     #[test]
+    fn a_secret_is_bounded() {
+        let check = |text: &str, expected: Result<bool, ()>| {
+            let found = webhook_secret(Some(text.to_owned())).map(|secret| secret.is_some());
+            assert_eq!(found.map_err(drop), expected, "{text}");
+        };
+        check("", Ok(false));
+        check(&"x".repeat(MAX_SECRET), Ok(true));
+        check(&"x".repeat(MAX_SECRET + 1), Err(()));
+        assert_eq!(webhook_secret(None), Ok(None));
+    }
+
+    #[test]
     fn headers_are_bounded_and_clean() {
         let check = |name: &str, value: &str, fits: bool| {
             let given = BTreeMap::from([(name.to_owned(), value.to_owned())]);
@@ -99,5 +129,12 @@ mod test {
         check("bad name", "abc", false);
         check("X-Token", "a\r\nEvil: 1", false);
         check("X-Token", &"a".repeat(MAX_HEADER_VALUE + 1), false);
+        check(&"a".repeat(MAX_HEADER_NAME + 1), "abc", false);
+        check("Content-Type", "application/json", true);
+        check("Content-Type", MASKED, true);
+        check("Content-Type", "text/plain", false);
+        check("Host", "elsewhere", false);
+        check("Host", MASKED, false);
+        check("webhook-signature", "v1,forged", false);
     }
 }

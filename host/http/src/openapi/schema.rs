@@ -7,8 +7,10 @@ use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use portcullis_core::{
-    Capability, FailureFold, Grant, Mode, OperationKind, PluginClass, Quotas, Timestamp, label, rate, webhook,
+    Capability, EventFormat, FailureFold, Grant, Mode, OperationKind, PluginClass, Quotas, Timestamp, label, rate,
+    webhook,
 };
+use portcullis_webhook::native;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::transform::{Transform, transform_subschemas};
 use schemars::{JsonSchema, Schema, json_schema};
@@ -267,7 +269,19 @@ markers! {
     /// An event by its name, or all of them.
     EventOf "EventName" json!({
         "type": "string",
-        "enum": std::iter::once("*").chain(crate::dialect::router::EVENTS).collect::<Vec<_>>(),
+        "enum": std::iter::once("*").chain(native::EVENTS).collect::<Vec<_>>(),
+    });
+    /// An event by its name in the words of a webhook's format, or all of them.
+    ToldOf "WebhookEventName" json!({
+        "type": "string",
+        "description": "The name of an event, or *. Which names there are depends on the format; docs/webhooks.md has them all.",
+        "enum": told(),
+    });
+    /// The format of a webhook that the native dialect makes.
+    FormatOf "WebhookFormat" json!({
+        "type": "string",
+        "enum": crate::dialect::router::FORMATS.map(EventFormat::name),
+        "default": EventFormat::Router.name(),
     });
     /// Whose events a stream tells.
     ScopeOf "RealtimeScope" json!({ "type": "string", "enum": ["organization", "session", "firehose"] });
@@ -320,6 +334,18 @@ markers! {
     Open "OpenObject" json!({ "type": "object", "additionalProperties": true });
     /// Anything.
     AnyValue "AnyValue" json!({ "description": "Any JSON value." });
+}
+
+/// Every name under which a webhook can be told an event, each once.
+fn told() -> Vec<&'static str> {
+    let formats = [EventFormat::Router, EventFormat::Standard, EventFormat::Wawp, EventFormat::Evolution];
+    let mut names = vec!["*"];
+    for name in formats.into_iter().flat_map(portcullis_webhook::vocabulary) {
+        if !names.contains(name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 fn quotas(all: bool) -> Value {

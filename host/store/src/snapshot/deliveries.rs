@@ -47,6 +47,25 @@ impl Snapshot {
         Ok(found)
     }
 
+    /// The webhooks that are told of events of this session, or of none, unopened.
+    pub fn webhooks_told_of(&self, org: OrgId, session: Option<SessionId>) -> Result<Vec<WebhookId>, ReadError> {
+        let (index, rows) = (self.table(tables::SESSION_WEBHOOKS)?, self.table(tables::WEBHOOKS)?);
+        let mut found = Vec::new();
+        let own = session.map(SessionId::to_bytes);
+        for hearing in [Some(NO_SESSION), own].into_iter().flatten() {
+            let own = Prefix::new(&[&org.to_bytes(), &hearing]);
+            for row in index.range::<&[u8]>(own.span())? {
+                let (row, _) = row?;
+                let Some(id) = part::<16>(row.value(), 32) else { continue };
+                let webhook = rows.get(&key(&[&org.to_bytes(), &id])[..])?;
+                if webhook.is_some_and(|webhook| webhooks::is_told(webhook.value())) {
+                    found.push(WebhookId::from_bytes(id));
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// Every webhook of every organisation that is told of events, unopened, and the session that it hears of if it does not of all.
     pub fn every_told_webhook(
         &self,

@@ -7,7 +7,7 @@ use crate::error::ReadError;
 use crate::keyfile::Owner;
 use crate::outbox::{self, HEAD};
 use crate::seal::Scope;
-use crate::tables::{self, Prefix, key, number, part, session_of, session_part};
+use crate::tables::{self, Definition, Prefix, key, number, part, session_of, session_part};
 
 /// What can be said of an event without opening it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,24 +46,45 @@ impl Snapshot {
         after: OutboxPlace,
         limit: usize,
     ) -> Result<Vec<OutboxEntry>, ReadError> {
-        let org = org.to_bytes();
-        let (table, own) = match session {
-            None => (tables::OUTBOX, Prefix::new(&[&org])),
-            Some(session) => (tables::EVENTS, Prefix::new(&[&org, &session.to_bytes()])),
-        };
+        if session.is_some() {
+            return self.outbox_about(org, session, after, limit);
+        }
+        let own = Prefix::new(&[&org.to_bytes()]);
+        self.entries(tables::OUTBOX, &own, after, limit, |place, value| {
+            let (session, kind, _) = outbox::parse(value)?;
+            Some(OutboxEntry { place, session: session_of(session), kind })
+        })
+    }
+
+    /// At most `limit` events about one session, or about none, unopened, from the one after `after` on.
+    pub fn outbox_about(
+        &self,
+        org: OrgId,
+        session: Option<SessionId>,
+        after: OutboxPlace,
+        limit: usize,
+    ) -> Result<Vec<OutboxEntry>, ReadError> {
+        let own = Prefix::new(&[&org.to_bytes(), &session_part(session)]);
+        self.entries(tables::EVENTS, &own, after, limit, |place, value| {
+            Some(OutboxEntry { place, session, kind: EventKind::parse(*value.get(16)?)? })
+        })
+    }
+
+    fn entries(
+        &self,
+        table: Definition,
+        own: &Prefix,
+        after: OutboxPlace,
+        limit: usize,
+        parse: impl Fn(OutboxPlace, &[u8]) -> Option<OutboxEntry>,
+    ) -> Result<Vec<OutboxEntry>, ReadError> {
         let after = key(&[own.bytes(), &after.0.to_be_bytes()]);
         let mut found = Vec::new();
         for row in self.table(table)?.range::<&[u8]>(own.after(Some(&after)))?.take(limit) {
             let (row, value) = row?;
-            let (row, value) = (row.value(), value.value());
-            let entry = number(row, own.bytes().len()).map(OutboxPlace).and_then(|place| match session {
-                None => {
-                    let (session, kind, _) = outbox::parse(value)?;
-                    Some(OutboxEntry { place, session: session_of(session), kind })
-                }
-                Some(_) => Some(OutboxEntry { place, session, kind: EventKind::parse(*value.get(16)?)? }),
-            });
-            found.push(entry.ok_or_else(|| ReadError::unopenable(table, row))?);
+            let place = number(row.value(), own.bytes().len()).map(OutboxPlace);
+            let entry = place.and_then(|place| parse(place, value.value()));
+            found.push(entry.ok_or_else(|| ReadError::unopenable(table, row.value()))?);
         }
         Ok(found)
     }

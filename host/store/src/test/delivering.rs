@@ -1,5 +1,7 @@
 //! What is remembered of deliveries: lines, their queues and lists, and how far webhooks have come.
 
+use std::sync::Arc;
+
 use portcullis_core::{Delivered, DeliveryKey, DeliveryState, EventBody, EventKind, Line, OutboxPlace, PluginId};
 
 use super::sample::*;
@@ -14,7 +16,7 @@ fn delivering(changes: Vec<DeliveryChange>) -> Commit {
 }
 
 fn keeping(of: DeliveryKey, about: Option<u8>, state: DeliveryState) -> DeliveryChange {
-    DeliveryChange::Keep(of, Box::new(delivery(u128::from(of.place.0), about, state)))
+    DeliveryChange::Keep(of, Arc::new(delivery(u128::from(of.place.0), about, state)))
 }
 
 /// The places that a listing of the first webhook's line has.
@@ -148,7 +150,7 @@ fn a_farewell_outlives_its_session_and_other_deliveries_do_not() {
     last.record.what = Delivered::Farewell(Box::new(farewell));
     let line = delivery_key(1, 0).line;
     let deleted = portcullis_core::DomainEvent { body: EventBody::Deleted, ..event(1, Some(5), 9) };
-    let queued = DeliveryChange::Queue { line, at: DeliveryPlace::Event(0), part: 0, delivery: Box::new(last.clone()) };
+    let queued = DeliveryChange::Queue { line, at: DeliveryPlace::Event(0), part: 0, delivery: Arc::new(last.clone()) };
     let failed = keeping(delivery_key(1, 1), Some(5), DeliveryState::Dead);
     keep(&store, Commit { events: vec![deleted.clone()], ..delivering(vec![queued, failed.clone()]) });
     keep(&store, writing(1, vec![Write::EraseSession(session_id(5))]));
@@ -175,7 +177,7 @@ fn the_requests_of_a_plugin_stand_at_places_of_their_own_and_are_bounded() {
         line,
         at: DeliveryPlace::Next,
         part: 0,
-        delivery: Box::new(delivery(unique, Some(5), waiting(NOW))),
+        delivery: Arc::new(delivery(unique, Some(5), waiting(NOW))),
     };
     keep(&store, delivering((0..2).map(request).collect()));
     let due = read(&store).deliveries_due(org_id(1), line, NOW, 9).expect("read");

@@ -1,5 +1,7 @@
 //! Verifying finds what is missing from an index, and what an index should not hold.
 
+use std::sync::Arc;
+
 use portcullis_core::{DeliveryState, OperationKind};
 
 use super::sample::*;
@@ -50,8 +52,8 @@ fn furnished() -> Store {
             idempotency: Some(record),
             events: vec![event(1, Some(5), 1)],
             deliveries: vec![
-                DeliveryChange::Keep(delivery_key(1, 1), Box::new(delivery(1, Some(5), waiting(NOW)))),
-                DeliveryChange::Keep(delivery_key(1, 2), Box::new(delivery(1, None, DeliveryState::Dead))),
+                DeliveryChange::Keep(delivery_key(1, 1), Arc::new(delivery(1, Some(5), waiting(NOW)))),
+                DeliveryChange::Keep(delivery_key(1, 2), Arc::new(delivery(1, None, DeliveryState::Dead))),
             ],
             errands: vec![ErrandChange::Put(request(1, Some(5), 1, NOW))],
             timers: vec![TimerChange::Set(timer(1, None, "timer", NOW))],

@@ -2,8 +2,9 @@
 
 use hyper::StatusCode;
 use portcullis_core::operation::{Presence, SendText};
-use portcullis_core::{Device, MessageState, Operation};
+use portcullis_core::{MessageState, Operation, Session};
 use portcullis_service::{Dispatched, Outcome};
+use portcullis_webhook::evolution::Sent;
 use serde_json::{Map, Value, json};
 
 use super::schema::{self, Field, Kind, List, Schema};
@@ -19,8 +20,6 @@ const MAX_TEXT: usize = 4096;
 const MAX_NUMBER: usize = 128;
 /// How long typing can be shown before an answer, which must come in time, in milliseconds.
 const MAX_DELAY: u64 = 30_000;
-/// What is shown for the name of an account that has none.
-const NAMELESS: &str = "Você";
 
 /// The words for presences.
 pub(super) const PRESENCES: &[&str] = &["unavailable", "available", "composing", "recording", "paused"];
@@ -167,22 +166,15 @@ pub(super) fn sent(context: &EncodeContext<'_>, answer: Answer) -> Reply {
         _ => return mismatch(),
     };
     let session = context.found;
-    let name =
-        session.and_then(|session| session.linked_device()).and_then(|device: &Device| device.push_name.as_deref());
-    let view = json!({
-        "key": {
-            "remoteJid": jid::from_number(schema::text(&body, "number").unwrap_or_default()),
-            "fromMe": true,
-            "id": id,
-        },
-        "pushName": name.unwrap_or(NAMELESS),
-        "status": "PENDING",
-        "message": { "conversation": text },
-        "contextInfo": context_info(&body),
-        "messageType": "conversation",
-        "messageTimestamp": at.as_millis() / 1000,
-        "instanceId": session.map(|session| &session.names.uuid),
-        "source": "unknown",
+    let to = jid::from_number(schema::text(&body, "number").unwrap_or_default());
+    let view = portcullis_webhook::evolution::sent(&Sent {
+        id: &id,
+        to: &to,
+        at,
+        own: session.and_then(Session::linked_device),
+        text,
+        context: context_info(&body),
+        instance_id: session.map(|session| session.names.uuid.as_str()),
     });
     Reply::json(StatusCode::CREATED, &view)
 }

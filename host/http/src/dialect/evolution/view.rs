@@ -1,11 +1,10 @@
 //! Instances as this dialect shows them: three states, times in ISO 8601, and what is unset as `null`.
 
-use portcullis_core::session::{FailureCause, PairingMethod, Settings};
+use portcullis_core::session::{PairingMethod, Settings};
 use portcullis_core::{Intent, Proxy, Secret, Session, Status, Timestamp, Webhook};
 use serde_json::{Map, Value, json};
 
 use super::webhook::EVENTS;
-use crate::qr;
 use crate::routes::EncodeContext;
 
 /// The only kind of instance that there is.
@@ -36,7 +35,7 @@ pub(super) fn code(session: &Session) -> Value {
         Status::Pairing { method: PairingMethod::Qr, code: Some(code), .. } => {
             let text = code.text.reveal();
             // A text that fits into no picture is still a text.
-            json!({ "pairingCode": null, "code": text, "base64": qr::data_url(text).ok(), "count": code.ordinal })
+            json!({ "pairingCode": null, "code": text, "base64": portcullis_qr::data_url(text).ok(), "count": code.ordinal })
         }
         Status::Pairing { method: PairingMethod::Code, code: Some(code), .. } => {
             let typed = code.text.reveal().replace('-', "");
@@ -109,17 +108,8 @@ pub(super) fn row(session: &Session, context: &EncodeContext<'_>) -> Value {
 
 /// Why an instance is closed for good, as the number that clients of this dialect know.
 fn disconnection(session: &Session) -> Option<(u16, &'static str)> {
-    let Status::Failed { cause } = session.status else {
-        return matches!(session.status, Status::LoggedOut { .. }).then_some((401, "logged-out"));
-    };
-    let code = match cause {
-        FailureCause::Banned | FailureCause::ConnectionRefused => 403,
-        FailureCause::ClientOutdated => 405,
-        FailureCause::StartTimeout => 408,
-        FailureCause::PairingExpired | FailureCause::PairingInterrupted => 428,
-        FailureCause::Replaced => 440,
-    };
-    Some((code, cause.name()))
+    let cause = if let Status::Failed { cause } = session.status { Some(cause) } else { None };
+    portcullis_webhook::evolution::disconnection(session.status.name(), cause)
 }
 
 /// How an instance behaves, in this dialect's eight fields.
@@ -181,7 +171,7 @@ pub(super) fn iso(at: Timestamp) -> String {
 
 #[cfg(test)]
 mod test {
-    use portcullis_core::session::{Attempt, LoggedOutBy, PairingCode, RemovalStep};
+    use portcullis_core::session::{Attempt, FailureCause, LoggedOutBy, PairingCode, RemovalStep};
     use portcullis_core::{Names, OrgId, SessionId};
 
     use super::*;
@@ -212,6 +202,7 @@ mod test {
             (Status::Removing { step: RemovalStep::Erase }, "close"),
         ] {
             assert_eq!(state(&session(status.clone())), expected, "{status:?}");
+            assert_eq!(portcullis_webhook::evolution::state_word(status.name()), expected, "events say otherwise");
         }
         let due = Intent::Removed { due: NOW, reason: String::new(), since: NOW, was_running: true };
         let pending = Session { intent: due, ..session(Status::Online { attempt }) };

@@ -27,7 +27,7 @@ pub(crate) use decisions::ENDINGS;
 pub(crate) use doc::doc;
 pub(crate) use explain::{DryRunView, tried};
 pub(crate) use problem::{envelope, fault, refuse};
-pub(crate) use webhooks::EVENTS;
+pub(crate) use webhooks::FORMATS;
 
 /// The table.
 pub(crate) fn routes() -> Vec<Route> {

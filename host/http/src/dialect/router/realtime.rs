@@ -2,11 +2,11 @@
 
 use hyper::StatusCode;
 use portcullis_core::{EventId, SessionId};
+use portcullis_webhook::native::EVENTS;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::view::TicketView;
-use super::webhooks::EVENTS;
 use super::{decode, mismatch};
 use crate::asked::{Answer, Asked, TicketRequest};
 use crate::dialect::Problem;

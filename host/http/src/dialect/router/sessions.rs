@@ -16,7 +16,6 @@ use crate::asked::{Answer, Asked, WaitFor};
 use crate::dialect::{self, Problem};
 use crate::exchange::{Incoming, Reply};
 use crate::openapi::schema::{JID, LabelsOf, PHONE, PLAIN, PolicyOf};
-use crate::qr;
 use crate::routes::EncodeContext;
 
 /// More sessions than any organisation has.
@@ -310,9 +309,11 @@ pub(super) fn typed_code(_context: &EncodeContext<'_>, answer: Answer) -> Reply 
 fn picture(format: &str, code: &PairingCode) -> Reply {
     let text = code.text.reveal();
     let drawn = match format {
-        "png" => qr::png(text).map(|bytes| Reply::text(StatusCode::OK, "image/png", bytes)),
-        "svg" => qr::svg(text).map(|svg| Reply::text(StatusCode::OK, "image/svg+xml", svg)),
-        "data-url" => qr::data_url(text).map(|image| Reply::json(StatusCode::OK, &CodeView::of(code, Some(image)))),
+        "png" => portcullis_qr::png(text).map(|bytes| Reply::text(StatusCode::OK, "image/png", bytes)),
+        "svg" => portcullis_qr::svg(text).map(|svg| Reply::text(StatusCode::OK, "image/svg+xml", svg)),
+        "data-url" => {
+            portcullis_qr::data_url(text).map(|image| Reply::json(StatusCode::OK, &CodeView::of(code, Some(image))))
+        }
         _ => return Reply::json(StatusCode::OK, &CodeView::of(code, None)),
     };
     drawn.unwrap_or_else(|error| {

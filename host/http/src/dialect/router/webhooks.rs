@@ -6,70 +6,42 @@ use hyper::StatusCode;
 use portcullis_core::webhook::{MAX_URL, RetryGrowth};
 use portcullis_core::{EventFormat, Operation, RetryPolicy, Secret, SessionId, WebhookChange, WebhookId, WebhookSpec};
 use portcullis_service::Outcome;
+use portcullis_webhook::CheckError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use super::view::{self, WebhookView};
 use super::{decode, mismatch};
 use crate::asked::{Answer, Asked, WaitFor};
+use crate::dialect::common::MAX_SECRET;
 use crate::dialect::{Problem, common, dry_run};
 use crate::exchange::{Incoming, Reply};
-use crate::openapi::schema::{EventOf, GrowthOf, HeadersOf, Id, URL};
+use crate::openapi::schema::{FormatOf, GrowthOf, HeadersOf, Id, ToldOf, URL};
 use crate::routes::EncodeContext;
 
-/// The names of events in the native form, besides `*` for all.
-/// Source: the router's schema of events; those of Portcullis's own come last.
-pub(crate) const EVENTS: [&str; 31] = [
-    "session.status",
-    "auth.qr",
-    "auth.code",
-    "message",
-    "message.from_me",
-    "message.edited",
-    "message.revoked",
-    "message.reaction",
-    "message.status",
-    "poll.vote",
-    "poll.recap",
-    "presence.update",
-    "group.update",
-    "group.participant",
-    "chat.update",
-    "contact.update",
-    "call.incoming",
-    "newsletter.update",
-    "session.created",
-    "session.linked",
-    "session.unlinked",
-    "session.limited",
-    "session.settings",
-    "session.labels",
-    "session.delete-scheduled",
-    "session.restored",
-    "session.delete-cancelled",
-    "session.deleted",
-    "policy.denied",
-    "plugin.event",
-    "fact",
-];
+/// The formats of webhooks of this dialect.
+pub(crate) const FORMATS: [EventFormat; 2] = [EventFormat::Router, EventFormat::Standard];
 /// The most names of events that a webhook lists.
 const MAX_EVENTS: usize = 64;
 /// The longest first wait between two tries, in seconds.
 const MAX_DELAY: u32 = 3600;
 /// The most tries of one delivery.
 const MAX_ATTEMPTS: u32 = 30;
-/// The longest secret, in bytes.
-const MAX_SECRET: usize = 256;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct WebhookBody {
     #[schemars(required, length(max = MAX_URL), regex(pattern = URL))]
     url: Option<String>,
-    #[schemars(with = "Vec<EventOf>", required, length(min = 1, max = MAX_EVENTS))]
+    /// Names of events in the words of the format, or `*`.
+    #[schemars(with = "Vec<ToldOf>", required, length(min = 1, max = MAX_EVENTS))]
     events: Option<Vec<String>>,
+    /// In whose words events are told; `router` if it is left out.
+    #[schemars(with = "Option<FormatOf>")]
+    format: Option<String>,
     #[schemars(with = "Option<Id<SessionId>>")]
     session_id: Option<String>,
+    /// What deliveries are signed with. The format `standard` takes a key, and makes one if there is none.
     #[schemars(length(max = MAX_SECRET))]
     secret: Option<String>,
     #[schemars(with = "Option<HeadersOf>")]
@@ -85,7 +57,8 @@ pub(super) struct WebhookBody {
 pub(super) struct WebhookPatch {
     #[schemars(length(max = MAX_URL), regex(pattern = URL))]
     url: Option<String>,
-    #[schemars(with = "Option<Vec<EventOf>>", length(max = MAX_EVENTS))]
+    /// Names of events in the words of the webhook's format, or `*`.
+    #[schemars(with = "Option<Vec<ToldOf>>", length(max = MAX_EVENTS))]
     events: Option<Vec<String>>,
     /// Left out, the webhook hears of all sessions from then on.
     #[schemars(with = "Option<Id<SessionId>>")]
@@ -123,9 +96,9 @@ pub(super) fn create(incoming: &Incoming) -> Result<Asked, Problem> {
     common::webhook_url(&url).map_err(Problem::invalid)?;
     let events = body.events.filter(|events| !events.is_empty());
     let events = events.ok_or_else(|| Problem::invalid("events is required"))?;
-    check_events(&events)?;
+    check_count(&events)?;
     let webhook = WebhookSpec {
-        format: EventFormat::Router,
+        format: format(body.format.as_deref())?,
         url,
         events,
         headers: headers(body.custom_headers.unwrap_or_default())?,
@@ -135,6 +108,7 @@ pub(super) fn create(incoming: &Incoming) -> Result<Asked, Problem> {
         path_per_event: false,
         inline_media: false,
     };
+    check(&webhook)?;
     let session = session(body.session_id)?;
     operate(Operation::WebhookCreate { session, webhook })
 }
@@ -154,7 +128,7 @@ pub(super) fn update(incoming: &Incoming) -> Result<Asked, Problem> {
         common::webhook_url(url).map_err(Problem::invalid)?;
     }
     if let Some(events) = &body.events {
-        check_events(events)?;
+        check_count(events)?;
     }
     let change = WebhookChange {
         session: session(body.session_id)?,
@@ -184,14 +158,31 @@ fn session(text: Option<String>) -> Result<Option<SessionId>, Problem> {
     text.filter(|text| !text.is_empty()).map(|text| decode::id("sessionId", &text)).transpose()
 }
 
-fn check_events(events: &[String]) -> Result<(), Problem> {
-    if events.len() > MAX_EVENTS {
-        return Err(Problem::invalid(format!("events must list at most {MAX_EVENTS} names")));
+fn format(word: Option<&str>) -> Result<EventFormat, Problem> {
+    match word {
+        None => Ok(EventFormat::Router),
+        Some(word) => {
+            let known = FORMATS.into_iter().find(|format| format.name() == word);
+            known.ok_or_else(|| Problem::invalid("format must be router or standard"))
+        }
     }
-    match events.iter().find(|name| *name != "*" && !EVENTS.contains(&name.as_str())) {
-        Some(unknown) => Err(Problem::invalid(format!("unknown event {unknown:?}"))),
-        None => Ok(()),
+}
+
+/// Whether a new webhook can be told and signed. A secret that is to be made is good.
+fn check(webhook: &WebhookSpec) -> Result<(), Problem> {
+    match portcullis_webhook::check(webhook) {
+        Err(CheckError::Unsigned) | Ok(()) => Ok(()),
+        Err(CheckError::Event { name, .. }) => Err(Problem::invalid(format!("unknown event {name:?}"))),
+        Err(error) => Err(Problem::invalid(format!("{}: {}", error.field(), error.told()))),
     }
+}
+
+/// Which names there are depends on the webhook's format, which is known where a change meets its webhook.
+fn check_count(events: &[String]) -> Result<(), Problem> {
+    if events.len() <= MAX_EVENTS {
+        return Ok(());
+    }
+    Err(Problem::invalid(format!("events must list at most {MAX_EVENTS} names")))
 }
 
 fn headers(given: BTreeMap<String, String>) -> Result<BTreeMap<String, Secret>, Problem> {
@@ -199,11 +190,7 @@ fn headers(given: BTreeMap<String, String>) -> Result<BTreeMap<String, Secret>, 
 }
 
 fn secret(given: Option<String>) -> Result<Option<Secret>, Problem> {
-    let given = given.filter(|text| !text.is_empty());
-    if given.as_ref().is_some_and(|text| text.len() > MAX_SECRET) {
-        return Err(Problem::invalid(format!("secret must be at most {MAX_SECRET} bytes")));
-    }
-    Ok(given.map(Secret::new))
+    common::webhook_secret(given).map_err(Problem::invalid)
 }
 
 fn retry(given: Option<RetryBody>) -> Result<RetryPolicy, Problem> {
@@ -229,7 +216,8 @@ fn retry(given: Option<RetryBody>) -> Result<RetryPolicy, Problem> {
 
 #[expect(clippy::needless_pass_by_value, reason = "an encoder of the table takes its answer")]
 pub(super) fn created(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
-    changed(StatusCode::CREATED, &answer)
+    // The secret that was made is shown this once.
+    changed(StatusCode::CREATED, &answer).with("cache-control", "no-store")
 }
 
 pub(super) fn webhook(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
@@ -244,6 +232,7 @@ fn changed(status: StatusCode, answer: &Answer) -> Reply {
     match &done.outcome {
         Outcome::DryRun(verdict) => Reply::json(StatusCode::OK, &dry_run(verdict)),
         Outcome::Webhooks(webhooks) => match webhooks.first() {
+            Some(webhook) if status == StatusCode::CREATED => Reply::json(status, &WebhookView::made(webhook)),
             Some(webhook) => Reply::json(status, &WebhookView::of(webhook)),
             None => Reply::empty(StatusCode::NO_CONTENT),
         },
@@ -254,4 +243,66 @@ fn changed(status: StatusCode, answer: &Answer) -> Reply {
 pub(super) fn listed(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::Webhooks(webhooks) = answer else { return mismatch() };
     Reply::json(StatusCode::OK, &view::list(webhooks.iter().map(WebhookView::of), None))
+}
+
+#[cfg(test)]
+mod test {
+    use hyper::HeaderMap;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn asking(body: &Value) -> Incoming {
+        Incoming {
+            headers: HeaderMap::new(),
+            params: Vec::new(),
+            query: Vec::new(),
+            body: body.to_string().into(),
+            document: None,
+            session: None,
+        }
+    }
+
+    fn created_from(body: &Value) -> Result<WebhookSpec, String> {
+        let mut body = body.clone();
+        body["url"] = json!("https://example.com/hook");
+        match create(&asking(&body)) {
+            Ok(Asked::Operate { operation: Operation::WebhookCreate { webhook, .. }, .. }) => Ok(webhook),
+            Ok(asked) => panic!("{asked:?}"),
+            Err(problem) => Err(problem.message),
+        }
+    }
+
+    #[test]
+    fn every_event_of_a_format_can_be_asked_for() {
+        for format in FORMATS {
+            let names = portcullis_webhook::vocabulary(format);
+            let webhook = created_from(&json!({ "format": format.name(), "events": names })).unwrap();
+            assert_eq!((webhook.format, webhook.events.len()), (format, names.len()));
+        }
+    }
+
+    #[test]
+    fn a_webhook_is_of_one_format() {
+        let check = |body: Value, expected: &str| {
+            let why = created_from(&body).err().unwrap_or_default();
+            assert!(why.contains(expected) && why.is_empty() == expected.is_empty(), "{body}: {why}");
+        };
+        check(json!({ "events": ["message.from_me"] }), "");
+        check(json!({ "events": ["message.out"] }), "unknown event \"message.out\"");
+        check(json!({ "events": ["message.out"], "format": "standard" }), "");
+        check(json!({ "events": ["message.from_me"], "format": "standard" }), "unknown event");
+        check(json!({ "events": ["*"], "format": "wawp" }), "format must be router or standard");
+        check(json!({ "events": vec!["*"; MAX_EVENTS + 1] }), "at most 64");
+        let standard = |secret: &str| json!({ "events": ["*"], "format": "standard", "secret": secret });
+        check(standard(""), "");
+        check(standard("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), "");
+        check(standard("hunter2"), "secret: a key begins with whsec_");
+        check(standard("whsec_c2hvcnQ="), "secret: a shared key has 24 to 64 bytes");
+        check(json!({ "events": ["*"], "secret": "hunter2" }), "");
+        check(json!({ "events": ["*"], "secret": "x".repeat(MAX_SECRET + 1) }), "at most 256 bytes");
+        let retry = json!({ "attempts": 3 });
+        check(json!({ "events": ["*"], "format": "standard", "retryPolicy": retry }), "its own times of retry");
+        check(json!({ "events": ["*"], "customHeaders": { "Webhook-Id": "x" } }), "the gateway's to send");
+    }
 }

@@ -3,11 +3,11 @@
 use hyper::StatusCode;
 use portcullis_core::message::INTERRUPTED;
 use portcullis_core::operation::SendText;
-use portcullis_core::{Device, MessageState, OutgoingMessage, Timestamp};
+use portcullis_core::{MessageState, OutgoingMessage, Session, Timestamp};
 use portcullis_service::{Dispatched, Outcome};
 use serde_json::{Value, json};
 
-use super::{mismatch, params, problem, told, view};
+use super::{mismatch, params, problem, told};
 use crate::asked::{Answer, Asked};
 use crate::dialect::{Problem, common, dry_run};
 use crate::exchange::{Incoming, Reply};
@@ -116,25 +116,7 @@ fn failed(code: &str) -> Problem {
 }
 
 fn message(context: &EncodeContext<'_>, id: &str, at: Timestamp, to: &str, text: &str) -> Value {
-    let chat = view::user(to);
-    let serialized = format!("true_{chat}_{id}");
-    let own = context.found.and_then(|session| session.linked_device());
-    json!({
-        "id": serialized,
-        "timestamp": at.as_millis() / 1000,
-        "from": own.map(|device: &Device| view::user(&device.jid)),
-        "fromMe": true,
-        "source": "api",
-        "to": chat,
-        "participant": null,
-        "body": text,
-        "hasMedia": false,
-        "media": null,
-        "ack": 0,
-        "ackName": "PENDING",
-        "vCards": [],
-        "_data": { "id": { "fromMe": true, "remote": chat, "id": id, "_serialized": serialized } },
-    })
+    portcullis_webhook::wawp::sent(id, at, to, context.found.and_then(Session::linked_device), Some(text))
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ use super::{mismatch, operate, params, problem, told, view};
 use crate::asked::{Answer, Asked, WaitFor};
 use crate::dialect::{Problem, whole_seconds};
 use crate::exchange::{Incoming, Reply};
-use crate::qr as picture;
 use crate::routes::EncodeContext;
 
 /// How long a request for a code waits for the first one.
@@ -75,7 +74,7 @@ pub(super) fn qr_text(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
 
 pub(super) fn qr_picture(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     shown(answer, PairingMethod::Qr, |code| {
-        let picture = picture::data_url(code.text.reveal()).ok()?;
+        let picture = portcullis_qr::data_url(code.text.reveal()).ok()?;
         Some(json!({ "qr": picture }))
     })
 }

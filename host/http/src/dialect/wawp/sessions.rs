@@ -13,7 +13,6 @@ use super::{mismatch, operate, params, problem, told, view};
 use crate::asked::{Answer, Asked, WaitFor};
 use crate::dialect::{Problem, dry_run};
 use crate::exchange::{Incoming, Reply};
-use crate::qr;
 use crate::routes::EncodeContext;
 
 /// How long a delete waits for its receipt.
@@ -94,7 +93,7 @@ pub(super) fn info(context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let mut body = view::session(&session, context);
     if let Status::Pairing { method: PairingMethod::Qr, code: Some(code), .. } = &session.status
         && context.may_manage
-        && let Ok(picture) = qr::data_url(code.text.reveal())
+        && let Ok(picture) = portcullis_qr::data_url(code.text.reveal())
     {
         body.qr = Some(picture);
         // A code is a credential: no cache may keep it.

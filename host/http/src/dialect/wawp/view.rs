@@ -1,9 +1,10 @@
 //! Sessions as this dialect shows them: times are ISO 8601, users are `<digits>@c.us`, and what is unset is `null` where clients look for it.
 
 use portcullis_core::session::{LoggedOutBy, PairingMethod};
-use portcullis_core::{Device, Intent, Session, Status, Timestamp};
+use portcullis_core::{Intent, Session, Status, Timestamp};
+pub(super) use portcullis_webhook::wawp::me;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::routes::EncodeContext;
 
@@ -55,11 +56,6 @@ pub(super) fn session<'a>(session: &'a Session, context: &EncodeContext<'a>) -> 
     }
 }
 
-/// Who a session is linked as.
-pub(super) fn me(device: &Device) -> Value {
-    json!({ "id": user(&device.jid), "lid": device.lid, "pushName": device.push_name })
-}
-
 /// The dialect's word for a session's status. Whoever waits to be deleted is stopped; an engine that is unlinked by the API waits for a scan.
 pub(super) fn status(session: &Session) -> &'static str {
     if matches!(session.intent, Intent::Removed { .. }) {
@@ -71,14 +67,6 @@ pub(super) fn status(session: &Session) -> &'static str {
         Status::Pairing { .. } | Status::LoggedOut { by: LoggedOutBy::Api } => "SCAN_QR_CODE",
         Status::Online { .. } => "WORKING",
         Status::LoggedOut { by: LoggedOutBy::Phone } | Status::Failed { .. } => "FAILED",
-    }
-}
-
-/// A JID as this dialect writes it: users are on `c.us`, and their devices are not told apart.
-pub(super) fn user(jid: &str) -> String {
-    match jid.split_once('@') {
-        Some((user, "s.whatsapp.net")) => format!("{}@c.us", user.split(':').next().unwrap_or_default()),
-        _ => jid.to_owned(),
     }
 }
 
@@ -98,6 +86,7 @@ pub(super) mod test {
 
     use portcullis_core::session::{FailureCause, PairingCode, RemovalStep};
     use portcullis_core::{Attempt, Names, OrgId, Secret, SessionId};
+    use serde_json::json;
 
     use super::super::params::test::asking;
     use super::*;
@@ -137,7 +126,13 @@ pub(super) mod test {
 
     #[test]
     fn every_status_has_a_word() {
-        let check = |status: Status, expected: &str| assert_eq!(super::status(&session_with(status)), expected);
+        let check = |status: Status, expected: &str| {
+            // Events say the same, but for what is being removed: they tell of it when it is gone.
+            let by = if let Status::LoggedOut { by } = status { Some(by) } else { None };
+            let told = portcullis_webhook::wawp::status_word(status.name(), by);
+            assert_eq!(told.unwrap_or("STOPPED"), expected);
+            assert_eq!(super::status(&session_with(status)), expected);
+        };
         let (attempt, deadline) = (Attempt::default(), Timestamp::from_millis(1));
         check(Status::Stopped, "STOPPED");
         check(Status::Starting { attempt, deadline }, "STARTING");
@@ -169,15 +164,6 @@ pub(super) mod test {
         assert_eq!((&passkey["status"], &passkey["passkey"]), (&json!("SCAN_QR_CODE"), &json!(true)));
         let scanned = json!(session(&session_with(pairing(PairingMethod::Qr, None)), &context()));
         assert_eq!(scanned["passkey"], Value::Null);
-    }
-
-    #[test]
-    fn users_are_on_another_server_here() {
-        let check = |jid: &str, expected: &str| assert_eq!(user(jid), expected);
-        check("628123456789@s.whatsapp.net", "628123456789@c.us");
-        check("628123456789:7@s.whatsapp.net", "628123456789@c.us");
-        check("120363041234567890@g.us", "120363041234567890@g.us");
-        check("123@lid", "123@lid");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hyper::StatusCode;
-use portcullis_core::{EventFormat, Operation, RetryPolicy, Webhook, WebhookSpec};
+use portcullis_core::{EventFormat, Operation, RetryPolicy, Secret, Webhook, WebhookSpec};
 use portcullis_service::Outcome;
+use portcullis_webhook::wawp::EVENTS;
 use serde_json::{Value, json};
 
 use super::sessions::after;
@@ -19,35 +20,8 @@ const MAX_WEBHOOKS: usize = 20;
 /// The most events that a webhook lists.
 const MAX_EVENTS: usize = 64;
 
-/// The names of events; `*` stands for all but `engine.event`.
-const EVENTS: [&str; 26] = [
-    "*",
-    "session.status",
-    "message",
-    "message.any",
-    "message.reaction",
-    "message.ack",
-    "message.revoked",
-    "message.edited",
-    "group.v2.join",
-    "group.v2.leave",
-    "group.v2.update",
-    "group.v2.participants",
-    "presence.update",
-    "poll.vote",
-    "poll.vote.failed",
-    "chat.archive",
-    "call.received",
-    "call.accepted",
-    "call.rejected",
-    "label.upsert",
-    "label.deleted",
-    "label.chat.added",
-    "label.chat.deleted",
-    "event.response",
-    "event.response.failed",
-    "engine.event",
-];
+/// The name that stands for all events.
+const ALL: &str = "*";
 
 pub(super) fn list(incoming: &Incoming) -> Result<Asked, Problem> {
     Ok(Asked::Webhooks { of: Some((params::session(incoming)?, EventFormat::Wawp)) })
@@ -91,7 +65,7 @@ fn spec(entry: &Value) -> Result<WebhookSpec, String> {
         url: url.to_owned(),
         events: events.into_iter().map(str::to_owned).collect(),
         headers: BTreeMap::new(),
-        secret: None,
+        secret: secret(fields.get("secret"))?,
         retry: RetryPolicy::default(),
         active: active(fields.get("is_active"))?,
         path_per_event: false,
@@ -100,8 +74,18 @@ fn spec(entry: &Value) -> Result<WebhookSpec, String> {
 }
 
 fn event(name: &Value) -> Result<&'static str, String> {
-    let known = name.as_str().and_then(|name| EVENTS.into_iter().find(|known| *known == name));
-    known.ok_or_else(|| format!("there is no such event; known are {}", EVENTS.join(", ")))
+    let mut known = std::iter::once(ALL).chain(EVENTS);
+    let found = name.as_str().and_then(|name| known.find(|known| *known == name));
+    found.ok_or_else(|| format!("there is no such event; known are {ALL}, {}", EVENTS.join(", ")))
+}
+
+/// What deliveries are signed with. Upstream knows no such field here, so nobody misses it.
+fn secret(given: Option<&Value>) -> Result<Option<Secret>, String> {
+    match given {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => common::webhook_secret(Some(text.clone())),
+        Some(_) => Err("secret must be a text".to_owned()),
+    }
 }
 
 /// Whether a webhook is active, which it is unless somebody says otherwise; in any of the ways in which clients say it.
@@ -199,6 +183,15 @@ mod test {
     }
 
     #[test]
+    fn every_event_can_be_listed() {
+        let events: Vec<&str> = std::iter::once(ALL).chain(EVENTS).collect();
+        let webhooks = json!({ "webhooks": [{ "url": "https://example.com", "events": events, "secret": "hush" }] });
+        let [spec] = replaced("", &webhooks.to_string()).unwrap().try_into().unwrap();
+        assert_eq!(spec.events.len(), EVENTS.len() + 1);
+        assert_eq!(spec.secret, Some(Secret::new("hush")));
+    }
+
+    #[test]
     fn a_list_that_is_not_valid_says_which_entry_and_why() {
         let entry = json!({ "url": "https://example.com/", "events": [] });
         let many = vec![entry; MAX_WEBHOOKS + 1];
@@ -219,5 +212,8 @@ mod test {
         check(json!([{ "url": "https://example.com", "events": ["messages"] }]), "no such event");
         check(json!([{ "url": "https://example.com", "events": names }]), "at most 64");
         check(json!([{ "url": "https://example.com", "events": [], "is_active": "on" }]), "is_active");
+        check(json!([{ "url": "https://example.com", "events": [], "secret": 7 }]), "secret must be a text");
+        let long = "x".repeat(common::MAX_SECRET + 1);
+        check(json!([{ "url": "https://example.com", "events": [], "secret": long }]), "at most 256 bytes");
     }
 }

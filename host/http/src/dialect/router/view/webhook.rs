@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use portcullis_core::webhook::RetryGrowth;
-use portcullis_core::{OrgId, SessionId, Timestamp, Webhook, WebhookId};
+use portcullis_core::{EventFormat, OrgId, Secret, SessionId, Timestamp, Webhook, WebhookId};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::openapi::schema::{Id, Millis};
 
-/// A webhook. Secrets are never shown; of headers, which often are secrets, only the names.
+/// A webhook. Secrets are not shown, but for the one that was made with the webhook; of headers, which often are secrets, only the names.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Webhook")]
@@ -26,12 +26,27 @@ pub(in super::super) struct WebhookView<'a> {
     events: &'a [String],
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     custom_headers: BTreeMap<&'a str, &'static str>,
-    retry_policy: RetryView,
+    /// Left out where the format has its own times of retry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_policy: Option<RetryView>,
     active: bool,
+    /// Since when it is told nothing although it is active.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Millis>")]
+    disabled_at: Option<Timestamp>,
+    /// Why: `gone` if its receiver answered 410, `failing` if it has taken nothing for days.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disabled_reason: Option<&'static str>,
     /// In whose words events are told.
     format: &'static str,
     /// Whether deliveries are signed.
     signed: bool,
+    /// What deliveries of the format `standard` are signed with; shown once, when the webhook is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<&'a str>,
+    /// With what receivers verify, if the secret is a private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_key: Option<String>,
     #[schemars(with = "Millis")]
     created_at: Timestamp,
     #[schemars(with = "Millis")]
@@ -52,6 +67,7 @@ struct RetryView {
 impl<'a> WebhookView<'a> {
     pub(in super::super) fn of(webhook: &'a Webhook) -> Self {
         let spec = &webhook.spec;
+        let is_standard = spec.format == EventFormat::Standard;
         let growth = match spec.retry.growth {
             RetryGrowth::Constant => "constant",
             RetryGrowth::Linear => "linear",
@@ -64,17 +80,27 @@ impl<'a> WebhookView<'a> {
             url: &spec.url,
             events: &spec.events,
             custom_headers: spec.headers.keys().map(|name| (name.as_str(), portcullis_core::webhook::MASKED)).collect(),
-            retry_policy: RetryView {
+            retry_policy: (!is_standard).then_some(RetryView {
                 policy: growth,
                 delay_seconds: spec.retry.delay_seconds,
                 attempts: spec.retry.attempts,
-            },
+            }),
             active: spec.active,
+            disabled_at: webhook.disabled.map(|disabled| disabled.at),
+            disabled_reason: webhook.disabled.map(|disabled| disabled.why.name()),
             format: spec.format.name(),
             signed: spec.secret.is_some(),
+            secret: None,
+            public_key: spec.secret.as_ref().filter(|_| is_standard).and_then(portcullis_webhook::public_key),
             created_at: webhook.created_at,
             updated_at: webhook.updated_at,
         }
+    }
+
+    /// A webhook that was made just now, with the secret that its owner has to give to the receiver.
+    pub(in super::super) fn made(webhook: &'a Webhook) -> Self {
+        let secret = webhook.spec.secret.as_ref().filter(|_| webhook.spec.format == EventFormat::Standard);
+        Self { secret: secret.map(Secret::reveal), ..Self::of(webhook) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Pictures of a QR code.
+//! Pictures of a QR code, for whoever asks for one and for receivers of webhooks that expect one.
 //!
 //! The text of a code comes from the engine and is a credential while it lives; so is a picture of it, and no cache may keep one.
 //! Pictures are made to be scanned from a screen: the lowest error correction, because a screen has no scratches and fewer modules
@@ -16,7 +16,7 @@ const PNG_WIDTH: usize = 350;
 
 /// Why there is no picture.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum QrError {
+pub enum QrError {
     /// No QR code holds so much.
     #[error("a text of {bytes} bytes does not fit into a QR code")]
     TooLong {
@@ -31,8 +31,11 @@ pub(crate) enum QrError {
     Png(#[source] png::EncodingError),
 }
 
-/// A PNG of one bit per pixel, about [`PNG_WIDTH`] wide.
-pub(crate) fn png(text: &str) -> Result<Vec<u8>, QrError> {
+/// A PNG of one bit per pixel, about 350 wide.
+///
+/// # Errors
+/// If no QR code holds so long a text.
+pub fn png(text: &str) -> Result<Vec<u8>, QrError> {
     let matrix = Matrix::of(text)?;
     // The largest code is 185 modules wide with its quiet zone, so the scale is never zero.
     let scale = (PNG_WIDTH + matrix.size / 2) / matrix.size;
@@ -60,12 +63,18 @@ pub(crate) fn png(text: &str) -> Result<Vec<u8>, QrError> {
 }
 
 /// The PNG as a `data:` URL.
-pub(crate) fn data_url(text: &str) -> Result<String, QrError> {
+///
+/// # Errors
+/// If no QR code holds so long a text.
+pub fn data_url(text: &str) -> Result<String, QrError> {
     Ok(format!("data:image/png;base64,{}", STANDARD.encode(png(text)?)))
 }
 
 /// An SVG of one unit per module: a white ground, and one path with a rectangle for each run of dark modules.
-pub(crate) fn svg(text: &str) -> Result<String, QrError> {
+///
+/// # Errors
+/// If no QR code holds so long a text.
+pub fn svg(text: &str) -> Result<String, QrError> {
     let matrix = Matrix::of(text)?;
     let mut path = String::new();
     for y in 0..matrix.size {

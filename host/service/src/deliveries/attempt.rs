@@ -1,0 +1,193 @@
+//! One attempt at one delivery: what is told is put into words, signed and sent, and what came of it is put down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_core::delivery::{ANSWER_KEPT, AttemptOutcome, Farewell};
+use portcullis_core::{
+    Delivered, Delivery, DeliveryAttempt, DeliveryKey, EventFormat, EventId, Line, OrgId, SessionId, Timestamp, Webhook,
+};
+use portcullis_net::{HeaderName, HeaderValue, Limits, Method, OutboundRequest, Overlong};
+use portcullis_store::PlacedEvent;
+use portcullis_webhook::{self as webhook, About, Telling};
+
+use super::DeliveryConfig;
+use crate::{Service, ServiceError};
+
+/// What is to be tried.
+pub(super) struct Trial {
+    pub(super) org: OrgId,
+    pub(super) of: DeliveryKey,
+    pub(super) session: Option<SessionId>,
+    /// The receiver as it is now, if it is a webhook that is still there.
+    pub(super) webhook: Option<Arc<Webhook>>,
+    /// What is remembered of it, if anything is.
+    pub(super) known: Option<Box<Delivery>>,
+}
+
+/// What came of it.
+pub(super) enum Tried {
+    /// There is nothing to tell: it was erased, forgotten, or has no words in the receiver's format.
+    Nothing,
+    /// It was tried.
+    Done(Box<Done>),
+    /// The store failed, and nothing was tried.
+    Unread,
+}
+
+/// An attempt, and what it leads to.
+pub(super) struct Done {
+    /// The id of the event, or the request's own.
+    pub(super) id: EventId,
+    /// When what was delivered came about.
+    pub(super) at: Timestamp,
+    pub(super) attempt: DeliveryAttempt,
+    /// Whether the receiver has taken it; why not, otherwise.
+    pub(super) result: Result<(), webhook::Failure>,
+    /// In whose words it was told, and when that is to be tried again.
+    pub(super) format: EventFormat,
+}
+
+impl Trial {
+    /// Tries it.
+    pub(super) async fn run(&self, service: &Service) -> Tried {
+        let Some(config) = &service.deliveries.config else { return Tried::Unread };
+        let composed = match self.compose(service, config) {
+            Ok(Some(composed)) => composed,
+            Ok(None) => return Tried::Nothing,
+            Err(error) => {
+                tracing::error!(org = %self.org, error = &error as &dyn std::error::Error, "what is to be delivered could not be read");
+                return Tried::Unread;
+            }
+        };
+        let Composed { id, at, format, request, limits } = composed;
+        let began = service.now();
+        let (outcome, result) = match request {
+            Ok(request) => {
+                let _slot = service.deliveries.slots.take(self.org).await;
+                send(config, request, limits, service).await
+            }
+            Err(why) => (AttemptOutcome::Failed { error: why.to_owned() }, Err(webhook::Failure::NoAnswer)),
+        };
+        let took_ms = u64::try_from(service.now().since(began).as_millis()).unwrap_or(u64::MAX);
+        let attempt = DeliveryAttempt { at: began, took_ms, outcome };
+        Tried::Done(Box::new(Done { id, at, attempt, result, format }))
+    }
+
+    /// The request, if there is anything to tell.
+    fn compose(&self, service: &Service, config: &DeliveryConfig) -> Result<Option<Composed>, ServiceError> {
+        let what = self.known.as_ref().map(|known| &known.record.what);
+        if let (Some(Delivered::Request(request)), Some(known)) = (what, &self.known) {
+            return service.compose_request(self.org, self.of, known, request);
+        }
+        let snapshot = service.store.snapshot()?;
+        let Some(placed) = snapshot.event_at(self.org, self.session, self.of.place)? else { return Ok(None) };
+        match what {
+            Some(Delivered::Farewell(farewell)) => {
+                let Farewell { webhook, names } = &**farewell;
+                let about = About { names: names.clone(), device: None };
+                // A receiver that is still there is told as it wants to be by now.
+                let webhook = self.webhook.as_deref().unwrap_or(webhook);
+                Ok(compose(webhook, self.of.part, &placed, Some(&about), service, config))
+            }
+            Some(Delivered::Event | Delivered::Request(_)) | None => {
+                let Some(webhook) = self.webhook.as_deref() else { return Ok(None) };
+                let about = self.session.and_then(|session| service.views.get(self.org, session));
+                let about = about.as_deref().map(About::from);
+                Ok(compose(webhook, self.of.part, &placed, about.as_ref(), service, config))
+            }
+        }
+    }
+}
+
+/// A request that is ready to be sent.
+pub(super) struct Composed {
+    pub(super) id: EventId,
+    pub(super) at: Timestamp,
+    pub(super) format: EventFormat,
+    /// The request; or a stable word for why there can be none.
+    pub(super) request: Result<OutboundRequest, &'static str>,
+    pub(super) limits: Limits,
+}
+
+fn compose(
+    receiver: &Webhook,
+    part: u8,
+    placed: &PlacedEvent,
+    about: Option<&About>,
+    service: &Service,
+    config: &DeliveryConfig,
+) -> Option<Composed> {
+    let format = receiver.spec.format;
+    let telling = Telling {
+        event: &placed.event,
+        seq: placed.seq,
+        about,
+        server_url: config.server_url.as_deref(),
+        engine: service.engine_name(),
+    };
+    let message = webhook::message(&receiver.spec, part, &telling)?;
+    let request = webhook::request(receiver, &message, service.now());
+    let request = request.map_err(|_unsigned| "unsigned").and_then(outbound);
+    let webhook::Timeouts { connect, whole } = webhook::timeouts(format);
+    Some(Composed { id: placed.event.id, at: placed.event.at, format, request, limits: limits(connect, whole) })
+}
+
+/// What a request of this crate may take.
+pub(super) fn limits(connect: Duration, whole: Duration) -> Limits {
+    Limits { connect, head: whole, body_time: whole, whole, body: ANSWER_KEPT, overlong: Overlong::Cut }
+}
+
+fn outbound(request: webhook::Request) -> Result<OutboundRequest, &'static str> {
+    let mut headers = Vec::with_capacity(request.headers.len());
+    for (name, value) in &request.headers {
+        headers.push(header(name, value.reveal())?);
+    }
+    Ok(OutboundRequest { method: Method::POST, url: request.url, headers, body: request.body.into() })
+}
+
+/// A header, whose value may be a secret.
+pub(super) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
+    let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_no_name| "invalid_header")?;
+    let mut value = HeaderValue::from_str(value).map_err(|_no_value| "invalid_header")?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+async fn send(
+    config: &DeliveryConfig,
+    request: OutboundRequest,
+    limits: Limits,
+    service: &Service,
+) -> (AttemptOutcome, Result<(), webhook::Failure>) {
+    match config.outbound.send(request, limits).await {
+        Ok(answer) => {
+            let status = answer.status.as_u16();
+            let body = String::from_utf8_lossy(&answer.body).into_owned();
+            let result = if webhook::is_taken(status) {
+                Ok(())
+            } else {
+                let wished = answer.headers.get("retry-after").and_then(|wished| wished.to_str().ok());
+                let retry_after = wished.and_then(|wished| webhook::retry_after(wished, service.now()));
+                Err(webhook::Failure::Status { status, retry_after })
+            };
+            (AttemptOutcome::Answered { status, body }, result)
+        }
+        Err(error) => (AttemptOutcome::Failed { error: error.code().to_owned() }, Err(webhook::Failure::NoAnswer)),
+    }
+}
+
+impl Service {
+    /// A plugin's request, as it is sent.
+    #[expect(clippy::unnecessary_wraps, reason = "reading the secrets that it names can fail")]
+    fn compose_request(
+        &self,
+        _org: OrgId,
+        of: DeliveryKey,
+        _known: &Delivery,
+        _request: &portcullis_core::delivery::PluginRequest,
+    ) -> Result<Option<Composed>, ServiceError> {
+        debug_assert!(matches!(of.line, Line::Plugin(_)), "webhooks are told events");
+        Ok(None)
+    }
+}

@@ -1,0 +1,527 @@
+//! A line at work: what one receiver is told, for as long as there is something to tell it now.
+//!
+//! It ends when there is nothing more, when its receiver rests, or when others wait for its place; what it knows then
+//! stands in the store, but for how its receiver fares.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_core::{
+    Delivered, Delivery, DeliveryKey, DeliveryRecord, DeliveryState, DisabledBecause, EventKind, Line, OrgId,
+    OutboxPlace, Timestamp, Webhook,
+};
+use portcullis_store::{Commit, CommitError, DeliveryChange, Progress, ReadError, Snapshot};
+use portcullis_webhook::{Failure, Next, after_failure, keeps_order, wanted};
+use tokio::task::JoinSet;
+
+use super::attempt::{Done, Trial, Tried};
+use super::disabling::FAILING_FOR;
+use super::health::Health;
+use super::window::{Item, Window};
+use super::{REST, Turn, farewell};
+use crate::{Service, mint};
+
+/// How much of the outbox is read at once.
+const READ_AT_ONCE: usize = 256;
+/// How many deliveries end a turn while others wait for it.
+const TURN: usize = 1_024;
+/// How long a line stays at work while its receiver rests.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How far a line looks before that alone is kept.
+const FAR: u64 = 4_096;
+
+/// Works until there is nothing to do now. Answers when there will be.
+pub(super) async fn work(service: &Arc<Service>, turn: &Turn) -> Option<Timestamp> {
+    let again = Some(service.now().after(REST));
+    match Work::begin(service, turn) {
+        Ok(mut work) => match work.run(turn).await {
+            Ok(next) => next,
+            Err(Ended::Gone) => None,
+            Err(Ended::Failed) => again,
+        },
+        Err(error) => {
+            tracing::error!(org = %turn.org, error = &error as &dyn std::error::Error, "a line of deliveries could not be read");
+            again
+        }
+    }
+}
+
+/// Why a line cannot go on.
+enum Ended {
+    /// Its organisation is gone.
+    Gone,
+    /// The store failed it.
+    Failed,
+}
+
+impl From<ReadError> for Ended {
+    fn from(error: ReadError) -> Self {
+        tracing::error!(error = &error as &dyn std::error::Error, "a line of deliveries could not be read");
+        Self::Failed
+    }
+}
+
+/// What a task of the line comes back with.
+enum Came {
+    /// Something out of the outbox was tried.
+    Item(Item, Tried),
+    /// Something that is remembered was.
+    Row(DeliveryKey, Box<Delivery>, Tried),
+    /// What the ledger held is kept, or is not.
+    Kept(Vec<DeliveryChange>, Result<(), CommitError>),
+}
+
+struct Work<'a> {
+    service: &'a Arc<Service>,
+    org: OrgId,
+    line: Line,
+    /// The receiver, if it is a webhook that is there and is told.
+    webhook: Option<Arc<Webhook>>,
+    /// Whether what is remembered may be tried: not while the webhook is disabled.
+    rows_wait: bool,
+    window: Window,
+    /// Remembered deliveries that are being tried.
+    rows: HashSet<DeliveryKey>,
+    /// How many attempts are under way.
+    trying: usize,
+    tasks: JoinSet<Came>,
+    health: Health,
+    /// How far it has come, as it is kept.
+    kept: Progress,
+    /// Since when the receiver takes nothing.
+    failing_since: Option<Timestamp>,
+    /// What is to be kept.
+    ledger: Vec<DeliveryChange>,
+    is_keeping: bool,
+    /// How many deliveries came to an end in this turn.
+    settled: usize,
+    /// Whether something may have come since the outbox, the queue and the webhook were read.
+    is_stale: bool,
+}
+
+impl<'a> Work<'a> {
+    fn begin(service: &'a Arc<Service>, turn: &Turn) -> Result<Self, ReadError> {
+        let (org, line) = (turn.org, turn.line);
+        let health = service.health(org, line);
+        let mut kept = Progress::default();
+        if let Line::Webhook(id) = line {
+            kept = service.store.snapshot()?.progress(org, id)?.unwrap_or_default();
+        }
+        Ok(Self {
+            service,
+            org,
+            line,
+            webhook: None,
+            rows_wait: false,
+            window: Window::new(kept.through.max(health.looked_through), false),
+            rows: HashSet::new(),
+            trying: 0,
+            tasks: JoinSet::new(),
+            health,
+            kept,
+            failing_since: kept.failing_since,
+            ledger: Vec::new(),
+            is_keeping: false,
+            settled: 0,
+            is_stale: true,
+        })
+    }
+
+    async fn run(&mut self, turn: &Turn) -> Result<Option<Timestamp>, Ended> {
+        loop {
+            let now = self.service.now();
+            if std::mem::take(&mut self.is_stale) {
+                self.reload()?;
+            }
+            let is_over = self.settled >= TURN && self.service.deliveries.agenda.is_crowded();
+            let rests = self.health.rests_until > now;
+            let mut next = None;
+            if !is_over {
+                next = self.start(now, rests)?;
+            }
+            self.flush(false);
+            if self.tasks.is_empty() {
+                let patience = PATIENCE.mul_f64(self.scale().max(f64::MIN_POSITIVE));
+                let leaves = is_over || self.webhook.is_none() || (rests && self.health.rests_until.since(now) > patience);
+                if leaves || (self.window.is_empty() && next.is_none_or(|next| next.since(now) > patience)) {
+                    return self.leave(now, is_over, next).await;
+                }
+            }
+            let wake = [next, rests.then_some(self.health.rests_until), self.window.next_held()];
+            let wake = wake.into_iter().flatten().filter(|at| *at > now).min();
+            tokio::select! {
+                Some(came) = self.tasks.join_next() => self.take(came)?,
+                () = turn.stirred.notified() => self.is_stale = true,
+                () = self.service.clock.reach(wake.unwrap_or(Timestamp::MAX)), if wake.is_some() => {}
+            }
+            while let Some(came) = self.tasks.try_join_next() {
+                self.take(came)?;
+            }
+        }
+    }
+
+    /// Reads what the receiver is now.
+    fn reload(&mut self) -> Result<(), Ended> {
+        let Line::Webhook(id) = self.line else { return Ok(()) };
+        let found = self.service.store.snapshot()?.webhook(self.org, id)?;
+        self.rows_wait = found.as_ref().is_some_and(|webhook| !webhook.is_told());
+        let told = found.filter(Webhook::is_told).map(Arc::new);
+        let elsewhere = |webhook: &Arc<Webhook>| Some(webhook.session) != told.as_ref().map(|told| told.session);
+        if self.webhook.as_ref().is_none_or(elsewhere) {
+            // What was read for another session, or for nobody, is not for it.
+            let of_one = told.as_ref().is_some_and(|webhook| webhook.session.is_some());
+            self.window = Window::new(self.window.through(), of_one);
+        }
+        self.webhook = told;
+        Ok(())
+    }
+
+    /// Begins as many attempts as the receiver is given at once. Answers when something that is remembered is due next.
+    fn start(&mut self, now: Timestamp, rests: bool) -> Result<Option<Timestamp>, Ended> {
+        if self.rows_wait {
+            return Ok(None);
+        }
+        let snapshot = self.service.store.snapshot()?;
+        let next = self.start_rows(&snapshot, now, rests)?;
+        let Some(webhook) = self.webhook.clone() else { return Ok(next) };
+        if rests {
+            return Ok(next);
+        }
+        self.window.release(now);
+        self.fill(&snapshot, &webhook)?;
+        while self.trying < self.health.width
+            && let Some(item) = self.window.next()
+        {
+            let of = DeliveryKey { line: self.line, place: item.place, part: item.part };
+            let (session, webhook) = (item.about, Some(Arc::clone(&webhook)));
+            let trial = Trial { org: self.org, of, session, webhook, known: None };
+            let service = Arc::clone(self.service);
+            self.trying += 1;
+            self.tasks.spawn(async move {
+                let tried = trial.run(&service).await;
+                Came::Item(item, tried)
+            });
+        }
+        Ok(next)
+    }
+
+    /// Begins attempts of what is remembered and due. Farewells begin in any case.
+    fn start_rows(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Timestamp,
+        rests: bool,
+    ) -> Result<Option<Timestamp>, Ended> {
+        let due = snapshot.deliveries_due(self.org, self.line, now, self.rows.len() + self.health.width.max(4))?;
+        for of in due {
+            if self.rows.contains(&of) {
+                continue;
+            }
+            let Some(known) = snapshot.delivery(self.org, of)? else {
+                // It went with its session, and only its row is left.
+                self.ledger.push(DeliveryChange::Remove(of));
+                self.rows.insert(of);
+                continue;
+            };
+            let is_farewell = known.state == DeliveryState::Waiting { due: farewell::FIRST };
+            if !is_farewell && (rests || self.trying >= self.health.width) {
+                break;
+            }
+            if self.webhook.is_none() && matches!((self.line, &known.record.what), (Line::Webhook(_), Delivered::Event)) {
+                self.ledger.push(DeliveryChange::Remove(of));
+                self.rows.insert(of);
+                continue;
+            }
+            let known = Box::new(known);
+            let (session, webhook) = (known.session, self.webhook.clone());
+            let trial = Trial { org: self.org, of, session, webhook, known: Some(known.clone()) };
+            let service = Arc::clone(self.service);
+            self.rows.insert(of);
+            self.trying += 1;
+            self.tasks.spawn(async move {
+                let tried = trial.run(&service).await;
+                Came::Row(of, known, tried)
+            });
+        }
+        Ok(snapshot.next_delivery(self.org, self.line)?.filter(|at| *at > now))
+    }
+
+    /// Reads on in the outbox while there is room.
+    fn fill(&mut self, snapshot: &Snapshot, webhook: &Webhook) -> Result<(), Ended> {
+        for (about, after) in self.window.unread() {
+            let limit = self.window.at_once();
+            let entries = snapshot.outbox_about(self.org, about, after, limit)?;
+            let is_all = entries.len() < limit;
+            let mut parts = Vec::with_capacity(entries.len());
+            for entry in entries {
+                parts.push((entry.place, self.parts(snapshot, webhook, entry.place, entry.kind)?));
+            }
+            self.window.read_more(about, parts, is_all);
+        }
+        let mut room = self.window.room();
+        while room >= READ_AT_ONCE / 2 {
+            let after = self.window.read_through();
+            let entries = snapshot.outbox_after(self.org, webhook.session, after, READ_AT_ONCE)?;
+            let count = entries.len();
+            for entry in entries {
+                let parts = self.parts(snapshot, webhook, entry.place, entry.kind)?;
+                self.window.read(entry.place, entry.session, &parts);
+            }
+            if count < READ_AT_ONCE {
+                break;
+            }
+            room = self.window.room();
+        }
+        Ok(())
+    }
+
+    /// The parts of an event that are to be delivered. What is remembered already was read before a crash; the end of a
+    /// session has a delivery from the beginning.
+    fn parts(
+        &self,
+        snapshot: &Snapshot,
+        webhook: &Webhook,
+        place: OutboxPlace,
+        kind: EventKind,
+    ) -> Result<Vec<u8>, Ended> {
+        let mut parts = Vec::new();
+        if kind == EventKind::Deleted {
+            return Ok(parts);
+        }
+        for part in wanted(&webhook.spec, kind) {
+            if !snapshot.is_remembered(self.org, DeliveryKey { line: self.line, place, part })? {
+                parts.push(part);
+            }
+        }
+        Ok(parts)
+    }
+
+    fn take(&mut self, came: Result<Came, tokio::task::JoinError>) -> Result<(), Ended> {
+        match came {
+            Ok(Came::Item(item, tried)) => {
+                self.trying -= 1;
+                self.item_tried(item, tried)
+            }
+            Ok(Came::Row(of, known, tried)) => {
+                self.trying -= 1;
+                self.row_tried(of, &known, tried)
+            }
+            Ok(Came::Kept(_, Ok(()))) => {
+                self.is_keeping = false;
+                Ok(())
+            }
+            // A session went meanwhile. What is about it goes when the rest is prepared again.
+            Ok(Came::Kept(changes, Err(CommitError::Conflict))) => {
+                self.is_keeping = false;
+                let later = std::mem::replace(&mut self.ledger, changes);
+                self.ledger.extend(later);
+                Ok(())
+            }
+            Ok(Came::Kept(_, Err(CommitError::UnknownOrg(_)))) => Err(Ended::Gone),
+            Ok(Came::Kept(_, Err(error))) => {
+                tracing::error!(org = %self.org, error = &error as &dyn std::error::Error, "what came of deliveries was not kept");
+                Err(Ended::Failed)
+            }
+            Err(error) => {
+                tracing::error!(org = %self.org, %error, "an attempt at a delivery panicked");
+                Err(Ended::Failed)
+            }
+        }
+    }
+
+    fn item_tried(&mut self, mut item: Item, tried: Tried) -> Result<(), Ended> {
+        let done = match tried {
+            Tried::Unread => return Err(Ended::Failed),
+            Tried::Nothing => {
+                self.window.settle(&item);
+                return Ok(());
+            }
+            Tried::Done(done) => *done,
+        };
+        let next = self.judge(&done, u32::try_from(item.failed.len()).unwrap_or(u32::MAX));
+        let now = self.service.now();
+        if let Some(Next::Again { after }) = next
+            && keeps_order(item.held, after)
+        {
+            item.held += after;
+            item.failed.push(done.attempt);
+            self.window.hold(item, now.after(after.mul_f64(self.scale())));
+            return Ok(());
+        }
+        self.window.settle(&item);
+        let mut record = DeliveryRecord::new(Delivered::Event);
+        item.failed.into_iter().for_each(|attempt| record.fail(attempt));
+        let known = Delivery { id: done.id, session: item.about, state: DeliveryState::Dead, at: done.at, changed_at: now, record };
+        let of = DeliveryKey { line: self.line, place: item.place, part: item.part };
+        self.record(of, known, done, next);
+        Ok(())
+    }
+
+    fn row_tried(&mut self, of: DeliveryKey, known: &Delivery, tried: Tried) -> Result<(), Ended> {
+        if known.state == (DeliveryState::Waiting { due: farewell::FIRST })
+            && let Some(session) = known.session
+        {
+            self.service.farewell_tried(self.org, session);
+        }
+        match tried {
+            Tried::Unread => return Err(Ended::Failed),
+            Tried::Nothing => self.ledger.push(DeliveryChange::Remove(of)),
+            Tried::Done(done) => {
+                let next = self.judge(&done, known.record.failures);
+                self.record(of, known.clone(), *done, next);
+            }
+        }
+        Ok(())
+    }
+
+    /// How a delivery goes on after an attempt, of which so many had failed before; not at all if it was taken.
+    fn judge(&mut self, done: &Done, failed_before: u32) -> Option<Next> {
+        let now = self.service.now();
+        let failure = match &done.result {
+            Ok(()) => {
+                self.health.took(Duration::from_millis(done.attempt.took_ms));
+                self.failing_since = None;
+                return None;
+            }
+            Err(failure) => failure,
+        };
+        let wished = match failure {
+            Failure::Status { status: 429 | 503, retry_after } => *retry_after,
+            Failure::Status { .. } | Failure::NoAnswer => None,
+        };
+        self.health.failed(now, wished, self.scale());
+        let since = *self.failing_since.get_or_insert(now);
+        let retry = self.webhook.as_ref().map(|webhook| webhook.spec.retry).unwrap_or_default();
+        let next = after_failure(done.format, &retry, failed_before.saturating_add(1), failure, mint::seed());
+        if let Line::Webhook(id) = self.line {
+            let why = match next {
+                Next::Disable => Some(DisabledBecause::Gone),
+                _ if now.since(since) >= FAILING_FOR => Some(DisabledBecause::Failing),
+                _ => None,
+            };
+            if let Some(why) = why {
+                let (service, org) = (Arc::clone(self.service), self.org);
+                self.rows_wait = true;
+                tokio::spawn(async move { service.disable_webhook(org, id, why).await });
+            }
+        }
+        Some(next)
+    }
+
+    /// Puts down what came of a delivery.
+    fn record(&mut self, of: DeliveryKey, known: Delivery, done: Done, next: Option<Next>) {
+        let (now, mut record) = (self.service.now(), known.record);
+        let state = match next {
+            None => {
+                record.push(done.attempt);
+                // What was kept for the telling is not needed any more.
+                if matches!(record.what, Delivered::Farewell(_)) {
+                    record.what = Delivered::Event;
+                }
+                DeliveryState::Delivered
+            }
+            Some(next) => {
+                record.fail(done.attempt);
+                match next {
+                    Next::Again { after } => DeliveryState::Waiting { due: now.after(after.mul_f64(self.scale())) },
+                    Next::Dead | Next::Disable => DeliveryState::Dead,
+                }
+            }
+        };
+        self.settled += 1;
+        let kept = Delivery { state, changed_at: now, record, ..known };
+        self.ledger.push(DeliveryChange::Keep(of, Arc::new(kept)));
+    }
+
+    /// Keeps what is in the ledger, unless something is being kept; or how far the line has come, if that is to be kept alone.
+    fn flush(&mut self, with_progress: bool) {
+        let progress = Progress { through: self.window.through().max(self.kept.through), failing_since: self.failing_since };
+        let is_far = progress.through.0 - self.kept.through.0 >= FAR;
+        let is_news = progress.failing_since != self.kept.failing_since;
+        if self.is_keeping || (self.ledger.is_empty() && !is_far && !is_news && !with_progress) {
+            return;
+        }
+        let mut changes = std::mem::take(&mut self.ledger);
+        // What is kept as it is now may be tried again when it is due again.
+        for change in &changes {
+            if let DeliveryChange::Keep(of, _) | DeliveryChange::Remove(of) = change {
+                self.rows.remove(of);
+            }
+        }
+        if let Line::Webhook(webhook) = self.line
+            && progress != self.kept
+        {
+            changes.push(DeliveryChange::Progress { webhook, progress });
+            self.kept = progress;
+        }
+        let mut commit = Commit::new(self.org, self.service.now());
+        commit.deliveries.clone_from(&changes);
+        let store = self.service.store.clone();
+        self.is_keeping = true;
+        self.tasks.spawn(async move {
+            let kept = store.commit(commit).await.map(drop);
+            Came::Kept(changes, kept)
+        });
+    }
+
+    /// Ends the turn. Answers when the line is to be looked at again.
+    async fn leave(
+        &mut self,
+        now: Timestamp,
+        is_over: bool,
+        next: Option<Timestamp>,
+    ) -> Result<Option<Timestamp>, Ended> {
+        for (item, until) in self.window.take_held() {
+            self.put_aside(item, until)?;
+        }
+        while !self.ledger.is_empty() || !self.tasks.is_empty() {
+            self.flush(false);
+            if let Some(came) = self.tasks.join_next().await {
+                self.take(came)?;
+            }
+        }
+        self.health.looked_through = self.window.through();
+        self.service.keep_health(self.org, self.line, self.health, self.kept.through);
+        let is_told = self.webhook.is_some();
+        Ok(if is_over {
+            Some(now)
+        } else if is_told && self.health.rests_until > now && !self.is_done()? {
+            Some(self.health.rests_until)
+        } else {
+            next
+        })
+    }
+
+    /// Whether the line has nothing more but what is remembered and not due.
+    fn is_done(&self) -> Result<bool, Ended> {
+        let Some(webhook) = &self.webhook else { return Ok(true) };
+        let snapshot = self.service.store.snapshot()?;
+        let more = snapshot.outbox_has_after(self.org, webhook.session, self.window.through())?;
+        let due = snapshot.next_delivery(self.org, self.line)?.is_some();
+        Ok(!more && !due)
+    }
+
+    /// Remembers something that was held, so that it can be held no longer.
+    fn put_aside(&mut self, item: Item, due: Timestamp) -> Result<(), Ended> {
+        let found = self.service.store.snapshot()?.event_at(self.org, item.about, item.place)?;
+        let Some(placed) = found else { return Ok(()) };
+        let mut record = DeliveryRecord::new(Delivered::Event);
+        item.failed.into_iter().for_each(|attempt| record.fail(attempt));
+        let delivery = Delivery {
+            id: placed.event.id,
+            session: item.about,
+            state: DeliveryState::Waiting { due },
+            at: placed.event.at,
+            changed_at: self.service.now(),
+            record,
+        };
+        let of = DeliveryKey { line: self.line, place: item.place, part: item.part };
+        self.ledger.push(DeliveryChange::Keep(of, Arc::new(delivery)));
+        Ok(())
+    }
+
+    fn scale(&self) -> f64 {
+        self.service.deliveries.config.as_ref().map_or(1.0, |config| config.retry_scale)
+    }
+}
