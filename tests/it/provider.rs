@@ -67,12 +67,12 @@ impl Provider {
         Self { address, key, another: Ed25519KeyPair::generate().unwrap() }
     }
 
-    /// The configuration of a gateway that believes this provider.
+    /// The configuration of a gateway that reaches this provider, which is on the same machine, and believes it.
     pub(crate) fn config(&self) -> String {
         let Self { address, .. } = self;
-        format!(
-            "[jwt]\njwks_url = \"http://{address}/jwks.json\"\nissuer = \"{FRONTEND}\"\naudience = \"{FRONTEND}\"\n"
-        )
+        let people =
+            format!("jwks_url = \"http://{address}/jwks.json\"\nissuer = \"{FRONTEND}\"\naudience = \"{FRONTEND}\"\n");
+        format!("[outbound]\nallow = [\"127.0.0.0/8\"]\n\n[jwt]\n{people}")
     }
 
     /// A good token of somebody with a role in an organisation.

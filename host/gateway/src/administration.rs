@@ -168,7 +168,7 @@ impl Api {
             Some(org) => format!("{path}{}org={org}", if path.contains('?') { '&' } else { '?' }),
             None => path.to_owned(),
         };
-        let Response { status, body } = self.client.send(method, &target, body).await?;
+        let Response { status, body, .. } = self.client.send(method, &target, body).await?;
         let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         if status.is_success() {
             return Ok(body);

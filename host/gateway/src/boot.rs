@@ -9,7 +9,7 @@ use std::time::Duration;
 use portcullis_core::{Clock, DeviceStore};
 use portcullis_engine::{Engine, Simulated};
 use portcullis_http::{Front, HttpConfig};
-use portcullis_net::{Jwks, JwksConfig, Outbound};
+use portcullis_net::{GuardConfig, Jwks, JwksConfig, Outbound, OutboundConfig};
 use portcullis_policy::{CodeCache, Compiler, Runtime, RuntimeConfig};
 use portcullis_service::{NewKey, Service, ServiceConfig, SystemClock};
 use portcullis_store::{Store, StoreOptions};
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{EngineKind, OperatorKey, Serve};
-use crate::config::{Config, Jwt};
+use crate::config::{self, Config, Jwt};
 use crate::{Failure, catalogue, terminal};
 
 /// The name of the file that holds the operator's key, in the data directory.
@@ -121,11 +121,13 @@ impl Gateway {
             ..HttpConfig::default()
         };
         service.recover().await;
+        let outbound = way_out(&config.outbound)?;
         let users = match &config.jwt {
             Jwt { jwks_url, .. } if jwks_url.is_empty() => None,
             Jwt { jwks_url, issuer, audience } => {
                 let config = JwksConfig { url: jwks_url.clone(), issuer: issuer.clone(), audience: audience.clone() };
-                Some(Jwks::new(config, Outbound::new())?)
+                let users = Jwks::new(config, outbound);
+                Some(users.map_err(|error| format!("cannot use jwt.jwks_url: {error} (see outbound.allow)"))?)
             }
         };
         let front = Front::new(Arc::clone(&service), http, &catalogue::CATALOGUE, users);
@@ -159,6 +161,19 @@ impl Gateway {
         tracing::info!("drained");
         served.map_err(Failure::from)
     }
+}
+
+/// The one way out, with what the operator allows.
+fn way_out(config: &config::Outbound) -> Result<Outbound, Failure> {
+    let config::Outbound { allow, ports, dns, roots } = config;
+    let extra_roots = match roots {
+        none if none.as_os_str().is_empty() => None,
+        path => Some(
+            std::fs::read(path).map_err(|error| format!("cannot read outbound.roots, {}: {error}", path.display()))?,
+        ),
+    };
+    let guard = GuardConfig { allow: allow.clone(), ports: ports.clone() };
+    Ok(Outbound::new(OutboundConfig { guard: Some(guard), dns: dns.clone(), extra_roots })?)
 }
 
 /// Completes when the process is asked to end.

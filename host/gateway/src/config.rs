@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use portcullis_net::IpNet;
 use serde::Deserialize;
 use toml::Table;
 use toml::Value;
@@ -22,6 +23,7 @@ pub(crate) struct Config {
     pub(crate) public_url: String,
     pub(crate) cors_origins: Vec<String>,
     pub(crate) limits: Limits,
+    pub(crate) outbound: Outbound,
     pub(crate) jwt: Jwt,
     pub(crate) plugins: Plugins,
     pub(crate) retention: Retention,
@@ -41,6 +43,15 @@ pub(crate) struct Limits {
     pub(crate) json_bytes: usize,
     pub(crate) component_bytes: usize,
     pub(crate) send_patience_ms: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Outbound {
+    pub(crate) allow: Vec<IpNet>,
+    pub(crate) ports: Vec<u16>,
+    pub(crate) dns: Vec<SocketAddr>,
+    pub(crate) roots: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
@@ -105,6 +116,9 @@ impl Config {
         }
         if self.cors_origins.iter().any(|origin| !is_url(origin) || origin.matches('/').count() != 2) {
             return unfit("cors_origins", "origins such as https://app.example.com, without a path");
+        }
+        if self.outbound.ports.contains(&0) {
+            return unfit("outbound.ports", "ports from 1 to 65535");
         }
         // The answer has to come within the bound on answers, whatever a send waits for.
         if self.limits.send_patience_ms > 50_000 {
@@ -176,5 +190,15 @@ mod test {
         assert!(matches!(load("lisen = \"127.0.0.1:1\""), Err(ConfigError::Content(_))));
         assert!(matches!(load("[limits]\noperations = 0"), Err(ConfigError::Zero { setting: "limits.operations" })));
         assert!(matches!(load("= 3"), Err(ConfigError::Syntax { .. })));
+    }
+
+    #[test]
+    fn what_goes_out_is_widened_by_whole_networks_and_plain_ports() {
+        let config = load("[outbound]\nallow = [\"10.0.0.0/8\", \"fd12::/16\"]\nports = [9443]\n").unwrap();
+        assert_eq!((config.outbound.allow.len(), config.outbound.ports), (2, vec![9443]));
+        for bad in ["allow = [\"10.0.0.1\"]", "allow = [\"intranet\"]", "ports = [65536]", "dns = [\"127.0.0.1\"]"] {
+            assert!(matches!(load(&format!("[outbound]\n{bad}")), Err(ConfigError::Content(_))), "{bad}");
+        }
+        assert!(matches!(load("[outbound]\nports = [0]"), Err(ConfigError::Unfit { setting: "outbound.ports", .. })));
     }
 }

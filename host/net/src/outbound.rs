@@ -1,41 +1,104 @@
-//! One question to one server, with bounds on time and size.
+//! One request, one answer, with bounds on time and size.
 //!
-//! A call connects (and, for `https`, proves the server's name), sends one HTTP/1.1 request, and reads one answer.
-//! Everything happens in the caller's future: dropping it closes the connection, and nothing is left running.
-//! An answer of any status is an answer; redirects are answers too, because where they lead was not checked by anyone.
+//! A request goes over a kept connection if there is one, or else over a new one: looked up, judged, connected, and for
+//! `https` proved. The answer is read up to a bound. An answer of any status is an answer; redirects are answers too,
+//! because nobody judged where they lead. Nothing is read from the environment, so there are no proxies either.
+//!
+//! Dropping the future closes the connection.
 
-use std::io;
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::client::conn::http1;
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE, USER_AGENT,
+};
+use hyper::{Method, Request, StatusCode, Uri};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::RootError;
-use crate::address::Address;
+use crate::address::{Address, Host, Server};
+use crate::dial::Dialer;
+use crate::pool::{Connection, Pool};
+use crate::resolve::Resolver;
 use crate::tls;
+use crate::{Guard, GuardConfig, NetError, RootError};
 
-/// How the gateway calls itself.
-const USER_AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
+/// How the gateway calls itself, unless the caller says otherwise.
+const OWN_NAME: HeaderValue = HeaderValue::from_static(concat!("portcullis/", env!("CARGO_PKG_VERSION")));
+/// How long a connection may take after an answer to be ready for the next request. It takes that long only if the server
+/// answered without having read the request.
+const SETTLE: Duration = Duration::from_millis(50);
 
-/// What a call may take.
+/// Headers with which a request says where it ends, what it is sent over and to whom. On a connection that others use
+/// after it, a wrong one would make them read each other's answers.
+const RESERVED: [HeaderName; 8] = [CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+const ALSO_RESERVED: [&str; 3] = ["keep-alive", "proxy-connection", "http2-settings"];
+
+/// How the way out is made. The default guards it and asks the system for names.
+#[derive(Debug, Clone)]
+pub struct OutboundConfig {
+    /// What may be reached; without a guard, that is everything.
+    pub guard: Option<GuardConfig>,
+    /// Who is asked where names lead; if nobody is named, the system.
+    pub dns: Vec<SocketAddr>,
+    /// Certificates that are believed besides the machine's, as PEM.
+    pub extra_roots: Option<Vec<u8>>,
+}
+
+/// Why the way out cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The operator's own certificates cannot be used.
+    #[error("cannot use the additional root certificates")]
+    Roots(#[source] RootError),
+    /// The servers for names cannot be asked.
+    #[error("cannot set up the resolver of names")]
+    Resolver(#[source] Box<hickory_resolver::net::NetError>),
+}
+
+/// What is sent, and where. What is printed of it for debugging is neither the path nor a value.
+#[derive(Clone)]
+pub struct OutboundRequest {
+    /// The method.
+    pub method: Method,
+    /// Where it goes.
+    pub url: String,
+    /// Its headers, without those that a request has by itself (see [`check_header`]).
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// What a request may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How long the connection may take to come about, with the lookup of the name and the TLS handshake.
+    /// How long a new connection may take to come about, with the lookup of the name and the TLS handshake.
     pub connect: Duration,
+    /// How long sending the request and reading the head of the answer may take.
+    pub head: Duration,
+    /// How long reading the body may take.
+    pub body_time: Duration,
     /// How long all of it may take.
     pub whole: Duration,
-    /// The largest body that is read, in bytes.
+    /// How much of the body is read, in bytes.
     pub body: usize,
+    /// What becomes of a body that is longer.
+    pub overlong: Overlong,
+}
+
+/// What becomes of an answer whose body is longer than what is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlong {
+    /// It is none.
+    Refused,
+    /// Its beginning is handed over, and the connection is closed.
+    Cut,
 }
 
 /// An answer.
@@ -43,134 +106,220 @@ pub struct Limits {
 pub struct Response {
     /// Its status.
     pub status: StatusCode,
-    /// Its body.
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, or the beginning of it.
     pub body: Bytes,
+    /// Whether there was more of the body.
+    pub truncated: bool,
 }
 
-/// Why there is no answer. What is named is the server and never the path, which may hold a secret.
-#[derive(Debug, thiserror::Error)]
-pub enum NetError {
-    /// The address is none that can be used.
-    #[error("{0:?} is not an address of the form http://HOST:PORT or https://HOST:PORT")]
-    Address(String),
-    /// The server does not take connections.
-    #[error("cannot connect to {0}; is it running?")]
-    Connect(String, #[source] io::Error),
-    /// The server did not prove that it is who it should be.
-    #[error("cannot make a secure connection to {0}")]
-    Secure(String, #[source] io::Error),
-    /// The server took too long.
-    #[error("{0} did not answer in time")]
-    Timeout(String),
-    /// The answer is larger than the caller reads.
-    #[error("the answer of {0} is larger than {1} bytes")]
-    TooLarge(String, usize),
-    /// The exchange broke.
-    #[error("the exchange with {0} broke")]
-    Exchange(String, #[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
-/// The way out.
+/// The way out. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Outbound {
-    tls: Arc<ClientConfig>,
+    dialer: Arc<Dialer>,
+    pool: Arc<Pool>,
 }
 
-impl Outbound {
-    /// A way out that believes the certificates of the public web.
-    pub fn new() -> Self {
-        Self { tls: tls::config(tls::web_roots()) }
-    }
+// === impl Outbound ===
 
-    /// A way out that believes the certificates in `pem`, too.
+impl Outbound {
+    /// The way out that `config` describes. It reads the machine's root certificates, and is made once.
     ///
     /// # Errors
-    /// If `pem` has no certificate, or one that cannot be a root.
-    pub fn with_roots(pem: &[u8]) -> Result<Self, RootError> {
-        let mut roots = tls::web_roots();
-        tls::add_roots(&mut roots, pem)?;
-        Ok(Self { tls: tls::config(roots) })
+    /// If the certificates in `config` cannot be used.
+    pub fn new(config: OutboundConfig) -> Result<Self, SetupError> {
+        let mut roots = tls::roots();
+        if let Some(pem) = &config.extra_roots {
+            tls::add_roots(&mut roots, pem).map_err(SetupError::Roots)?;
+        }
+        let guard = config.guard.map(Guard::new);
+        let resolver = Resolver::new(&config.dns)?;
+        Ok(Self::from_dialer(Dialer { guard, resolver, tls: tls::config(roots) }))
     }
 
-    /// Gets what is at `url`.
+    /// A way out to everywhere, for whoever names the server and waits for the answer at the same machine.
+    pub fn unguarded() -> Self {
+        let tls = tls::config(tls::roots());
+        Self::from_dialer(Dialer { guard: None, resolver: Resolver::system(), tls })
+    }
+
+    fn from_dialer(dialer: Dialer) -> Self {
+        Self { dialer: Arc::new(dialer), pool: Arc::default() }
+    }
+
+    /// Tells whether `url` may be configured; see [`Guard::check_url`].
+    ///
+    /// # Errors
+    /// If it may not.
+    pub fn check_url(&self, url: &str) -> Result<(), NetError> {
+        self.dialer.check(&Address::parse(url)?.server)
+    }
+
+    /// Tells whether a proxy at `host` and `port` may be configured, without asking where a name leads.
+    ///
+    /// # Errors
+    /// If it may not.
+    pub fn check_host(&self, host: &str, port: u16) -> Result<(), NetError> {
+        self.dialer.check(&plain(host, port)?)
+    }
+
+    /// Connects to `port` of `host`, judged as everything that goes out.
+    ///
+    /// # Errors
+    /// If that is refused, or no connection comes about within `limit`.
+    pub async fn connect(&self, host: &str, port: u16, limit: Duration) -> Result<TcpStream, NetError> {
+        self.dialer.connect(&plain(host, port)?, Instant::now() + limit).await
+    }
+
+    /// Sends `request` and reads the answer.
     ///
     /// # Errors
     /// If no answer comes within `limits`; an answer of any status is an answer.
-    pub async fn get(&self, url: &str, limits: Limits) -> Result<Response, NetError> {
-        let address = Address::parse(url)?;
-        let request = Request::get(&address.target)
-            .header("host", address.host_header())
-            .header("user-agent", USER_AGENT)
-            .body(Full::default())
-            .map_err(|error| NetError::Exchange(address.endpoint(), error.into()))?;
-        self.send(&address, request, limits).await
+    pub async fn send(&self, request: OutboundRequest, limits: Limits) -> Result<Response, NetError> {
+        let address = Address::parse(&request.url)?;
+        let mut message = Request::new(Full::new(request.body));
+        *message.method_mut() = request.method;
+        let headers = message.headers_mut();
+        headers.reserve(request.headers.len() + 2);
+        for (name, value) in request.headers {
+            check_header(&name)?;
+            headers.append(name, value);
+        }
+        self.exchange(&address, message, limits).await
     }
 
-    /// Sends `request`, whose target and headers are complete, to `address`.
-    pub(crate) async fn send(
+    /// Sends `message`, whose target and host are those of `address`, and reads the answer.
+    pub(crate) async fn exchange(
         &self,
         address: &Address,
-        request: Request<Full<Bytes>>,
+        mut message: Request<Full<Bytes>>,
         limits: Limits,
     ) -> Result<Response, NetError> {
-        let late = |_| NetError::Timeout(address.endpoint());
-        let call = async {
-            if address.secure {
-                let stream = timeout(limits.connect, self.connect_secure(address)).await.map_err(late)??;
-                exchange(address, stream, request, limits.body).await
-            } else {
-                let stream = timeout(limits.connect, connect(address)).await.map_err(late)??;
-                exchange(address, stream, request, limits.body).await
+        let Address { server, target } = address;
+        *message.uri_mut() = Uri::from(target.clone());
+        let host = HeaderValue::try_from(server.host_header()).expect("hosts consist of visible ASCII characters");
+        message.headers_mut().insert(HOST, host);
+        message.headers_mut().entry(USER_AGENT).or_insert(OWN_NAME);
+
+        let end = Instant::now() + limits.whole;
+        let (mut connection, response) = self.ask(server, message, limits, end).await?;
+        let (head, mut body) = response.into_parts();
+        let late = |_| NetError::BodyTimeout(server.to_string());
+        let read = read(server, &mut body, limits);
+        let (body, truncated) = timeout_at(end.min(Instant::now() + limits.body_time), read).await.map_err(late)??;
+        let is_ready = connection.sender.is_ready();
+        if !truncated && (is_ready || matches!(timeout(SETTLE, connection.sender.ready()).await, Ok(Ok(())))) {
+            self.pool.put(connection, Instant::now());
+        }
+        Ok(Response { status: head.status, headers: head.headers, body, truncated })
+    }
+
+    /// Sends `message` over a kept connection or a new one, and returns it with the answer's head.
+    async fn ask(
+        &self,
+        server: &Server,
+        mut message: Request<Full<Bytes>>,
+        limits: Limits,
+        end: Instant,
+    ) -> Result<(Connection, hyper::Response<Incoming>), NetError> {
+        if let Some(mut connection) = self.pool.take(server, Instant::now()) {
+            // The server may be closing it at this very moment. If the message went nowhere it can go again; if that
+            // cannot be told, only if it does no harm twice.
+            let again = is_repeatable(&message).then(|| message.clone());
+            let answer = connection.sender.try_send_request(message);
+            let deadline = end.min(Instant::now() + limits.head);
+            match timeout_at(deadline, answer).await {
+                Ok(Ok(response)) => return Ok((connection, response)),
+                Ok(Err(mut error)) => match error.take_message().or(again) {
+                    Some(again) if !error.error().is_parse() => message = again,
+                    _ => return Err(broken(server, error.into_error())),
+                },
+                Err(_) => return Err(NetError::HeadTimeout(server.to_string())),
             }
+        }
+        let mut connection = self.open(server, end.min(Instant::now() + limits.connect)).await?;
+        let answer = connection.sender.send_request(message);
+        match timeout_at(end.min(Instant::now() + limits.head), answer).await {
+            Ok(Ok(response)) => Ok((connection, response)),
+            Ok(Err(error)) => Err(broken(server, error)),
+            Err(_) => Err(NetError::HeadTimeout(server.to_string())),
+        }
+    }
+
+    async fn open(&self, server: &Server, deadline: Instant) -> Result<Connection, NetError> {
+        let connection = if server.secure {
+            Connection::new(server, self.dialer.connect_tls(server, deadline).await?).await
+        } else {
+            Connection::new(server, self.dialer.connect(server, deadline).await?).await
         };
-        timeout(limits.whole, call).await.map_err(late)?
-    }
-
-    async fn connect_secure(&self, address: &Address) -> Result<impl AsyncRead + AsyncWrite + Unpin, NetError> {
-        let refused = |error| NetError::Secure(address.endpoint(), error);
-        let name = ServerName::try_from(address.certified_name().to_owned());
-        let name = name.map_err(|error| refused(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-        let stream = connect(address).await?;
-        TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await.map_err(refused)
+        connection.map_err(|error| broken(server, error))
     }
 }
 
-impl Default for Outbound {
+/// Reads `body` up to the limit, and tells whether there was more.
+async fn read(server: &Server, body: &mut Incoming, limits: Limits) -> Result<(Bytes, bool), NetError> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| broken(server, error))?;
+        let Some(data) = frame.data_ref() else { continue };
+        let room = limits.body - whole.len();
+        whole.extend_from_slice(&data[..data.len().min(room)]);
+        if data.len() > room {
+            return match limits.overlong {
+                Overlong::Cut => Ok((whole.freeze(), true)),
+                Overlong::Refused => Err(NetError::TooLarge(server.to_string())),
+            };
+        }
+    }
+    Ok((whole.freeze(), false))
+}
+
+/// What went wrong with an exchange.
+fn broken(server: &Server, error: hyper::Error) -> NetError {
+    let server = server.to_string();
+    match error {
+        error if error.is_parse_too_large() => NetError::TooLarge(server),
+        error if error.is_parse() => NetError::Malformed(server, error),
+        error => NetError::Broken(server, error),
+    }
+}
+
+/// Whether `message` may come twice: by its method, or because it has a key by which the second is known.
+fn is_repeatable(message: &Request<Full<Bytes>>) -> bool {
+    message.method().is_idempotent() || message.headers().contains_key("idempotency-key")
+}
+
+fn plain(host: &str, port: u16) -> Result<Server, NetError> {
+    Ok(Server { secure: false, host: Host::parse(host)?, port })
+}
+
+/// Tells whether a request may be given the header `name`.
+///
+/// # Errors
+/// If it is one of those that a request has by itself.
+pub fn check_header(name: &HeaderName) -> Result<(), NetError> {
+    if RESERVED.contains(name) || ALSO_RESERVED.contains(&name.as_str()) {
+        return Err(NetError::Header(name.clone()));
+    }
+    Ok(())
+}
+
+impl Default for OutboundConfig {
     fn default() -> Self {
-        Self::new()
+        Self { guard: Some(GuardConfig::default()), dns: Vec::new(), extra_roots: None }
     }
 }
 
-async fn connect(address: &Address) -> Result<TcpStream, NetError> {
-    let endpoint = address.endpoint();
-    TcpStream::connect(&endpoint).await.map_err(|error| NetError::Connect(endpoint, error))
-}
-
-async fn exchange(
-    address: &Address,
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: Request<Full<Bytes>>,
-    most: usize,
-) -> Result<Response, NetError> {
-    let broken = |error: hyper::Error| NetError::Exchange(address.endpoint(), error.into());
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let answer = async move {
-        let response = sender.send_request(request).await.map_err(broken)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), most).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                NetError::TooLarge(address.endpoint(), most)
-            } else {
-                NetError::Exchange(address.endpoint(), error)
-            }
-        })?;
-        Ok(Response { status, body: body.to_bytes() })
-    };
-    tokio::pin!(answer, connection);
-    tokio::select! {
-        answer = &mut answer => return answer,
-        // The connection may end while the last of the body waits to be read; if it broke, the answer tells why.
-        _ = connection => {}
+impl fmt::Debug for OutboundRequest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let server = Address::parse(&self.url).map(|address| address.server.to_string());
+        let names: Vec<_> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        out.debug_struct("OutboundRequest")
+            .field("method", &self.method)
+            .field("server", &server.as_deref().unwrap_or("none"))
+            .field("headers", &names)
+            .field("body_bytes", &self.body.len())
+            .finish()
     }
-    answer.await
 }

@@ -35,7 +35,7 @@ impl Service {
         let messages = tokio::spawn(Arc::clone(&self).run_queue());
         let deletes = tokio::spawn(Arc::clone(&self).drive_deletes());
         let backlogs = tokio::spawn(Arc::clone(&self).drive_backlogs());
-        let deliveries = tokio::spawn(Arc::clone(&self).drive_deliveries());
+        let deliveries = tokio::spawn(Arc::clone(&self).run_deliveries());
         tokio::spawn(async move { preloading.preload().await });
         let mut reconcile_at = self.now().after(RECONCILE_EVERY);
         let mut forget_at = self.now();

@@ -17,6 +17,7 @@ use portcullis_store::{
     Commit, CommitError, Committed, ErrandChange, Expectation, KvQuota, QuotaKind, Snapshot, TimerChange, Write,
 };
 
+use crate::deliveries::sessions_of;
 use crate::follow::{AGAIN, AWAY, Called, Ended};
 use crate::ruling::Question;
 use crate::{Service, ServiceError, mint};

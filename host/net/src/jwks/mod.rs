@@ -18,22 +18,28 @@ mod token;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use hyper::StatusCode;
+use bytes::Bytes;
+use hyper::{Method, StatusCode};
 use tokio::sync::Mutex;
 
 use self::keys::KeySet;
 pub use self::token::Claims;
 use self::token::Token;
-use crate::address::Address;
-use crate::{Limits, NetError, Outbound};
+use crate::{Limits, NetError, Outbound, OutboundRequest, Overlong};
 
 /// How long a set is fresh.
 const FRESH_MS: u64 = 60 * 60 * 1000;
 /// The least time between two fetches.
 const BETWEEN_FETCHES_MS: u64 = 60 * 1000;
 /// What a fetch may take.
-const LIMITS: Limits =
-    Limits { connect: Duration::from_secs(3), whole: Duration::from_secs(5), body: keys::MAX_SET_BYTES };
+const LIMITS: Limits = Limits {
+    connect: Duration::from_secs(3),
+    head: Duration::from_secs(5),
+    body_time: Duration::from_secs(5),
+    whole: Duration::from_secs(5),
+    body: keys::MAX_SET_BYTES,
+    overlong: Overlong::Refused,
+};
 
 /// Which tokens are believed.
 #[derive(Debug, Clone)]
@@ -144,9 +150,9 @@ impl Jwks {
     /// The keys that `config` names, none of which are fetched yet.
     ///
     /// # Errors
-    /// If the URL is none.
+    /// If the URL is none, or leads where `outbound` does not go.
     pub fn new(config: JwksConfig, outbound: Outbound) -> Result<Self, NetError> {
-        Address::parse(&config.url)?;
+        outbound.check_url(&config.url)?;
         let shared = Shared { config, outbound, current: RwLock::default(), fetching: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -214,7 +220,9 @@ impl Shared {
     }
 
     async fn fetch(&self) -> Result<KeySet, KeySetError> {
-        let response = self.outbound.get(&self.config.url, LIMITS).await.map_err(KeySetError::Fetch)?;
+        let url = self.config.url.clone();
+        let request = OutboundRequest { method: Method::GET, url, headers: Vec::new(), body: Bytes::new() };
+        let response = self.outbound.send(request, LIMITS).await.map_err(KeySetError::Fetch)?;
         if response.status != StatusCode::OK {
             return Err(KeySetError::Status(response.status));
         }

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
+use super::outbound::local;
 use super::server::Server;
 use super::signer::{Signer, encode, set, signed};
-use crate::{Claims, Jwks, JwksConfig, JwtError, KeySetError, NetError, Outbound};
+use crate::{Claims, Jwks, JwksConfig, JwtError, KeySetError, NetError, Outbound, OutboundConfig};
 
 /// Some time, in milliseconds.
 pub(super) const NOW: u64 = 1_790_000_000_000;
@@ -18,7 +19,7 @@ const FRONTEND: &str = "https://app.example";
 pub(super) async fn world(signers: &[&Signer]) -> (Server, Jwks) {
     let server = Server::plain().await;
     server.answer("200 OK", &set(signers));
-    let jwks = Jwks::new(config(&server.url("/jwks")), Outbound::new()).unwrap();
+    let jwks = Jwks::new(config(&server.url("/jwks")), local()).unwrap();
     (server, jwks)
 }
 
@@ -231,7 +232,7 @@ async fn a_set_that_is_none_or_too_large_is_not_used() {
         let found = match jwks.verify(&token, NOW).await {
             Ok(_) => "good",
             Err(JwtError::Keys(error)) => match &*error {
-                KeySetError::Fetch(NetError::TooLarge(..)) => "too large",
+                KeySetError::Fetch(NetError::TooLarge(_)) => "too large",
                 KeySetError::Fetch(_) => "fetch",
                 KeySetError::Status(_) => "status",
                 KeySetError::Parse(_) => "no set",
@@ -244,7 +245,14 @@ async fn a_set_that_is_none_or_too_large_is_not_used() {
 }
 
 #[test]
-fn a_url_that_is_none_is_found_at_once() {
-    let result = Jwks::new(config("app.example/jwks"), Outbound::new());
-    assert!(matches!(result, Err(NetError::Address(_))));
+fn a_url_that_cannot_be_fetched_is_found_at_once() {
+    let guarded = || Outbound::new(OutboundConfig::default()).unwrap();
+    for (url, code) in [
+        ("app.example/jwks", "invalid_url"),
+        ("https://127.0.0.1/jwks", "refused_address"),
+        ("https://app.example:22/jwks", "refused_port"),
+    ] {
+        assert_eq!(Jwks::new(config(url), guarded()).map(drop).map_err(|error| error.code()), Err(code), "{url}");
+    }
+    assert!(Jwks::new(config("https://app.example/jwks"), guarded()).is_ok());
 }

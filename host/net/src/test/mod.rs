@@ -1,6 +1,9 @@
-//! Tests of the way out against real servers on ports of their own: one that a test tells what to answer.
+//! The way out against real servers on this machine.
 
+mod exchange;
+mod inside;
 mod jwks;
+mod names;
 mod outbound;
 mod refresh;
 mod server;

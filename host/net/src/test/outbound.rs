@@ -1,33 +1,51 @@
-//! What the way out does with servers that are good, slow, large, untrusted or not there.
+//! What the way out does with servers that are good, untrusted or not there, and with requests that are not in order.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 
-use super::server::Server;
-use crate::{Client, Limits, NetError, Outbound, Response, RootError};
+use super::server::{After, Server};
+use crate::{
+    Bytes, Client, GuardConfig, Limits, NetError, Outbound, OutboundConfig, OutboundRequest, Overlong, Response,
+    RootError, SetupError, check_header,
+};
 
 /// More than enough for a server on the same machine, however busy that is.
-const AMPLE: Limits = Limits { connect: Duration::from_secs(60), whole: Duration::from_secs(60), body: 1000 };
+const LONG: Duration = Duration::from_secs(60);
+pub(super) const AMPLE: Limits =
+    Limits { connect: LONG, head: LONG, body_time: LONG, whole: LONG, body: 1000, overlong: Overlong::Refused };
 /// Less than a server needs that does not answer at all.
-const SHORT: Duration = Duration::from_millis(20);
+pub(super) const SHORT: Duration = Duration::from_millis(20);
 
-async fn get(url: &str, limits: Limits) -> Result<Response, NetError> {
-    Outbound::new().get(url, limits).await
+/// A way out that may reach this machine.
+pub(super) fn local() -> Outbound {
+    Outbound::new(local_config()).unwrap()
 }
 
-/// The error without what is particular to one run.
-fn name(result: &Result<Response, NetError>) -> &'static str {
-    match result {
-        Ok(_) => "ok",
-        Err(NetError::Address(_)) => "address",
-        Err(NetError::Connect(..)) => "connect",
-        Err(NetError::Secure(..)) => "secure",
-        Err(NetError::Timeout(_)) => "timeout",
-        Err(NetError::TooLarge(..)) => "too large",
-        Err(NetError::Exchange(..)) => "exchange",
-    }
+fn local_config() -> OutboundConfig {
+    let allow = ["127.0.0.0/8", "::1/128"].map(|network| network.parse().unwrap()).to_vec();
+    OutboundConfig { guard: Some(GuardConfig { allow, ports: Vec::new() }), ..OutboundConfig::default() }
+}
+
+/// A way out that may reach this machine and believes these certificates besides.
+fn believing(pem: &str) -> Result<Outbound, SetupError> {
+    Outbound::new(OutboundConfig { extra_roots: Some(pem.as_bytes().to_vec()), ..local_config() })
+}
+
+pub(super) fn request(url: &str) -> OutboundRequest {
+    OutboundRequest { method: Method::GET, url: url.to_owned(), headers: Vec::new(), body: Bytes::new() }
+}
+
+pub(super) async fn get(url: &str, limits: Limits) -> Result<Response, NetError> {
+    local().send(request(url), limits).await
+}
+
+/// The word for what became of a request.
+pub(super) fn code(result: &Result<Response, NetError>) -> &'static str {
+    result.as_ref().map_or_else(NetError::code, |_| "ok")
 }
 
 #[tokio::test]
@@ -52,47 +70,6 @@ async fn any_status_is_an_answer_and_no_redirect_is_followed() {
 }
 
 #[tokio::test]
-async fn a_body_is_read_up_to_the_limit() {
-    let server = Server::plain().await;
-    let chunked = |size: usize| {
-        let body = "x".repeat(size);
-        format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{size:x}\r\n{body}\r\n0\r\n\r\n")
-    };
-    let endless = |size: usize| format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(size));
-    for (size, result) in [(1000, "ok"), (1001, "too large")] {
-        server.answer("200 OK", &"x".repeat(size));
-        assert_eq!(name(&get(&server.url("/"), AMPLE).await), result, "{size} bytes that were announced");
-        server.answer_raw(chunked(size));
-        assert_eq!(name(&get(&server.url("/"), AMPLE).await), result, "{size} bytes in a chunk");
-        server.answer_raw(endless(size));
-        assert_eq!(name(&get(&server.url("/"), AMPLE).await), result, "{size} bytes until the end");
-    }
-}
-
-#[tokio::test]
-async fn half_an_answer_is_none() {
-    let server = Server::plain().await;
-    for half in ["", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", "no http at all\r\n\r\n"] {
-        server.answer_raw(half.to_owned());
-        assert_eq!(name(&get(&server.url("/"), AMPLE).await), "exchange", "{half:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_server_that_does_not_answer_is_given_up() {
-    let server = Server::plain().await;
-    server.hold();
-    assert_eq!(name(&get(&server.url("/"), Limits { whole: SHORT, ..AMPLE }).await), "timeout");
-}
-
-#[tokio::test]
-async fn a_server_that_does_not_speak_tls_is_given_up_as_one_that_does_not_connect() {
-    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://{}/", silent.local_addr().unwrap());
-    assert_eq!(name(&get(&url, Limits { connect: SHORT, ..AMPLE }).await), "timeout");
-}
-
-#[tokio::test]
 async fn a_server_that_is_not_there_is_said_to_be_so() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -105,7 +82,7 @@ async fn a_server_that_is_not_there_is_said_to_be_so() {
 async fn a_certificate_that_leads_to_no_root_is_refused() {
     let (server, _) = Server::secure("127.0.0.1").await;
     let url = format!("https://127.0.0.1:{}/", server.port());
-    assert_eq!(name(&get(&url, AMPLE).await), "secure");
+    assert_eq!(code(&get(&url, AMPLE).await), "tls_failed");
     assert_eq!(server.asked(), 0);
 }
 
@@ -113,12 +90,12 @@ async fn a_certificate_that_leads_to_no_root_is_refused() {
 async fn a_certificate_that_leads_to_a_root_of_the_operator_is_believed() {
     let (server, root) = Server::secure("127.0.0.1").await;
     server.answer("200 OK", "hello");
-    let outbound = Outbound::with_roots(root.as_bytes()).unwrap();
+    let outbound = believing(&root).unwrap();
     let url = format!("https://127.0.0.1:{}", server.port());
-    assert_eq!(outbound.get(&url, AMPLE).await.unwrap().body, "hello");
+    assert_eq!(outbound.send(request(&url), AMPLE).await.unwrap().body, "hello");
 
     let client = Client::new(&url, "wa_key").unwrap();
-    assert_eq!(name(&client.send(Method::GET, "/", Vec::new()).await), "secure");
+    assert_eq!(code(&client.send(Method::GET, "/", Vec::new()).await), "tls_failed");
     let client = client.through(outbound);
     assert_eq!(client.send(Method::POST, "/api/v1/orgs", Vec::new()).await.unwrap().body, "hello");
     let head = server.last();
@@ -128,18 +105,90 @@ async fn a_certificate_that_leads_to_a_root_of_the_operator_is_believed() {
 #[tokio::test]
 async fn a_certificate_of_another_server_is_refused() {
     let (server, root) = Server::secure("elsewhere.example").await;
-    let outbound = Outbound::with_roots(root.as_bytes()).unwrap();
+    let outbound = believing(&root).unwrap();
     let url = format!("https://127.0.0.1:{}/", server.port());
-    assert_eq!(name(&outbound.get(&url, AMPLE).await), "secure");
+    assert_eq!(code(&outbound.send(request(&url), AMPLE).await), "tls_failed");
     assert_eq!(server.asked(), 0);
 }
 
 #[test]
 fn a_root_that_is_none_is_refused() {
-    let wrong = |pem: &str| Outbound::with_roots(pem.as_bytes()).unwrap_err();
+    let wrong = |pem: &str| match believing(pem) {
+        Err(SetupError::Roots(error)) => error,
+        other => panic!("{other:?}"),
+    };
     assert!(matches!(wrong(""), RootError::Empty));
     assert!(matches!(wrong("hello"), RootError::Empty));
     let block = |text| format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
     assert!(matches!(wrong(&block("???")), RootError::Pem(_)));
     assert!(matches!(wrong(&block("aGVsbG8=")), RootError::Certificate(_)));
+}
+
+#[tokio::test]
+async fn a_request_goes_out_as_it_is_and_is_printed_without_secrets() {
+    let server = Server::plain().await;
+    server.answer_raw("HTTP/1.1 429 Slow Down\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n", After::Close);
+    let secret = (HeaderName::from_static("x-signature"), HeaderValue::from_static("s3cret"));
+    let request = OutboundRequest {
+        method: Method::POST,
+        headers: vec![secret, (HeaderName::from_static("user-agent"), HeaderValue::from_static("mine"))],
+        body: Bytes::from_static(b"{\"b0dy\":1}"),
+        ..request(&server.url("/h00k"))
+    };
+    let printed = format!("{request:?}");
+    assert!(printed.contains("x-signature") && printed.contains("127.0.0.1"), "{printed}");
+    for secret in ["s3cret", "b0dy", "h00k"] {
+        assert!(!printed.contains(secret), "{printed}");
+    }
+    let response = local().send(request, AMPLE).await.unwrap();
+    assert_eq!((response.status.as_u16(), &response.headers["retry-after"]), (429, &HeaderValue::from_static("7")));
+    let head = server.last();
+    for line in ["POST /h00k HTTP/1.1", "x-signature: s3cret", "user-agent: mine", "content-length: 10"] {
+        assert_eq!(head.matches(&format!("{line}\r\n")).count(), 1, "{line} in {head}");
+    }
+}
+
+/// A connection is shared by everybody who calls the same server. Whoever could say where a request ends could put half
+/// another one behind it, and so get the answer of somebody else, or give them his own.
+#[tokio::test]
+async fn nobody_says_where_a_request_ends() {
+    let server = Server::plain().await;
+    for name in [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+        "proxy-connection",
+        "http2-settings",
+    ] {
+        let name = HeaderName::from_static(name);
+        assert_eq!(check_header(&name).map_err(|error| error.code()), Err("invalid_header"), "{name}");
+        let headers = vec![(name, HeaderValue::from_static("1"))];
+        let result = local().send(OutboundRequest { headers, ..request(&server.url("/")) }, AMPLE).await;
+        assert_eq!(code(&result), "invalid_header");
+    }
+    assert_eq!(server.accepted(), 0);
+}
+
+#[tokio::test]
+async fn a_server_for_names_that_does_not_answer_is_given_up() {
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let dns: Vec<SocketAddr> = vec![silent.local_addr().unwrap()];
+    let outbound = Outbound::new(OutboundConfig { dns, ..OutboundConfig::default() }).unwrap();
+    let limits = Limits { connect: SHORT, ..AMPLE };
+    assert_eq!(code(&outbound.send(request("http://hooks.example/"), limits).await), "dns_timeout");
+}
+
+/// Errors are for whoever named the server. They say what it did, and never where its name led.
+#[tokio::test]
+async fn what_errors_say_is_nothing_about_the_inside() {
+    let result = Outbound::new(OutboundConfig::default()).unwrap().send(request("http://10.1.2.3/x?key"), AMPLE).await;
+    assert_eq!(result.unwrap_err().to_string(), "the address is not public");
+    let result = Outbound::new(OutboundConfig::default()).unwrap().send(request("http://u:p@10.1.2.3/"), AMPLE).await;
+    assert_eq!(result.unwrap_err().to_string(), "the URL must not have credentials");
 }

@@ -115,8 +115,8 @@ impl Drop for AtWork {
 }
 
 impl Service {
-    /// Delivers what there is to deliver, beside everything else.
-    pub(crate) async fn drive_deliveries(self: Arc<Self>) {
+    /// Delivers what there is to deliver, for as long as it is awaited. [`Service::run`] does so beside everything else.
+    pub async fn run_deliveries(self: Arc<Self>) {
         if self.deliveries.config.is_none() {
             return;
         }
@@ -139,6 +139,7 @@ impl Service {
                 tokio::spawn(async move {
                     let AtWork { service, turn, .. } = &at_work;
                     at_work.next = line::work(service, turn).await;
+                    drop(at_work);
                 });
             }
             let next = self.deliveries.agenda.next().map_or(look_at, |at| at.min(look_at));

@@ -10,9 +10,10 @@ use portcullis_core::{
     Session, SessionId, Target, Timestamp, Verdict,
 };
 use portcullis_engine::{Engine, Simulated};
+use portcullis_net::{GuardConfig, Outbound, OutboundConfig};
 use portcullis_policy::{Runtime, RuntimeConfig};
 use portcullis_service::{
-    BindingChange, BindingState, Call, DecisionQuery, Dispatched, Done, KeyRequest, NewBinding, NewFact, NewOrg,
+    BindingChange, BindingState, Call, DecisionQuery, DeliveryConfig, Dispatched, Done, KeyRequest, NewBinding, NewFact, NewOrg,
     OrgChange, Outcome, QuotaChange, SendCall, Service, ServiceConfig, ServiceError, SimulatorAct, Upload,
 };
 use portcullis_store::Store;
@@ -41,6 +42,8 @@ pub(crate) struct World {
     pub(crate) org: OrgId,
     pub(crate) owner: Principal,
     patience: Duration,
+    /// Whether events are delivered, to receivers on this machine.
+    delivers: bool,
 }
 
 impl World {
@@ -50,11 +53,20 @@ impl World {
     }
 
     pub(crate) async fn with_patience(patience: Duration) -> Self {
+        Self::found(patience, false).await
+    }
+
+    /// A world whose receivers may be on this machine.
+    pub(crate) async fn delivering() -> Self {
+        Self::found(Duration::ZERO, true).await
+    }
+
+    async fn found(patience: Duration, delivers: bool) -> Self {
         let clock = Arc::new(TestClock::new(START));
         let store = Store::in_memory().unwrap();
-        let service = start(&store, &clock, patience);
+        let service = start(&store, &clock, patience, delivers);
         let (org, owner) = found_org(&service, "acme").await;
-        Self { service, clock, store, org, owner, patience }
+        Self { service, clock, store, org, owner, patience, delivers }
     }
 
     /// The same gateway as another organisation sees it.
@@ -75,7 +87,7 @@ impl World {
 
     /// The process dies and starts again: all that is left is the store, and the time.
     pub(crate) async fn crash(&mut self) {
-        self.service = start(&self.store, &self.clock, self.patience);
+        self.service = start(&self.store, &self.clock, self.patience, self.delivers);
         self.service.recover().await;
     }
 
@@ -314,12 +326,18 @@ async fn found_org(service: &Arc<Service>, name: &str) -> (OrgId, Principal) {
     (org.id, service.authenticate(&key.text).unwrap())
 }
 
-fn start(store: &Store, clock: &Arc<TestClock>, send_patience: Duration) -> Arc<Service> {
+fn start(store: &Store, clock: &Arc<TestClock>, send_patience: Duration, delivers: bool) -> Arc<Service> {
     let runtime = Runtime::new(RuntimeConfig::default()).unwrap();
     let engine: Arc<dyn Engine> = Arc::new(Simulated::new(Arc::new(store.clone())));
     let clock: Arc<dyn Clock> = Arc::<TestClock>::clone(clock);
     let decisions_kept = Some(Duration::from_secs(30 * 24 * 60 * 60));
-    let config = ServiceConfig { send_patience, decisions_kept, ..ServiceConfig::default() };
+    let deliveries = delivers.then(|| {
+        let allow = vec!["127.0.0.0/8".parse().unwrap()];
+        let guard = Some(GuardConfig { allow, ports: Vec::new() });
+        let outbound = Outbound::new(OutboundConfig { guard, ..OutboundConfig::default() }).unwrap();
+        DeliveryConfig { outbound, server_url: None, retry_scale: 1.0 }
+    });
+    let config = ServiceConfig { send_patience, decisions_kept, deliveries, ..ServiceConfig::default() };
     Service::open(store.clone(), runtime, engine, clock, &config).unwrap()
 }
 
