@@ -11,6 +11,34 @@ use crate::world::text;
 const NONE: Value = Value::Null;
 
 #[tokio::test]
+async fn a_key_of_a_webhook_is_made_and_shown_once() {
+    let gateway = Gateway::start().await;
+    let acme = gateway.org("Acme").await.client;
+    let standard = json!({ "url": "https://example.com/hook", "events": ["session.deleted"], "format": "standard" });
+    let made = acme.post("/api/v1/webhooks", &standard).await.expect(201);
+    assert!(text(&made, "secret").starts_with("whsec_"), "{made}");
+    assert_eq!((&made["format"], &made["retryPolicy"]), (&json!("standard"), &NONE), "{made}");
+    let path = format!("/api/v1/webhooks/{}", text(&made, "id"));
+    let shown = acme.get(&path).await.expect(200);
+    assert_eq!((&shown["secret"], &shown["signed"]), (&NONE, &json!(true)), "{shown}");
+
+    for (change, expected) in [
+        (json!({ "secret": "" }), "needs a secret"),
+        (json!({ "secret": "hunter2" }), "a key begins with"),
+        (json!({ "events": ["message.from_me"] }), "no event"),
+        (json!({ "retryPolicy": { "attempts": 3 } }), "its own times of retry"),
+    ] {
+        let refused = acme.patch(&path, &change).await.expect(400);
+        assert!(text(&refused["error"], "message").contains(expected), "{refused}");
+    }
+    // The second test vector of RFC 8032.
+    let seed = "whsk_TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs=";
+    let changed = acme.patch(&path, &json!({ "secret": seed, "events": ["message.out"] })).await.expect(200);
+    assert_eq!(changed["secret"], NONE, "{changed}");
+    assert_eq!(text(&changed, "publicKey"), "whpk_PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=");
+}
+
+#[tokio::test]
 async fn webhooks() {
     let gateway = Gateway::start().await;
     let org = gateway.org("Acme").await;

@@ -95,14 +95,16 @@ pub(crate) fn replace(
     for spec in specs {
         let kept = old.iter().position(|webhook| webhook.spec.url == spec.url).map(|index| old.swap_remove(index));
         let next = match kept {
-            Some(kept) if kept.spec == *spec => {
+            Some(kept) if kept.spec == *spec && kept.disabled.is_none() => {
                 rows.expect.push(Expectation::Webhook(kept.id, Some(kept.generation)));
                 rows.shown.push(kept);
                 continue;
             }
             Some(kept) => {
                 rows.expect.push(Expectation::Webhook(kept.id, Some(kept.generation)));
-                Webhook { spec: spec.clone(), generation: kept.generation + 1, updated_at: now, ..kept }
+                // Whoever sets it again has mended what was wrong with its receiver.
+                let generation = kept.generation + 1;
+                Webhook { spec: spec.clone(), generation, updated_at: now, disabled: None, ..kept }
             }
             None => {
                 made += 1;

@@ -186,14 +186,14 @@ fn payload(name: &str, telling: &Telling<'_>) -> Option<Value> {
         | EventBody::Restored
         | EventBody::Deleting
         | EventBody::Deleted => json!({}),
-        EventBody::StatusChanged { from, to, cause, by: _ } => {
+        EventBody::StatusChanged { from, to, cause, by } => {
             let (before, after) = (status_word(from), status_word(to)?);
             if before == Some(after) {
                 return None;
             }
             set(
                 json!({ "status": after }),
-                [("previous", json!(before)), ("failure", json!(cause.map(|cause| cause.name())))],
+                [("previous", json!(before)), ("failure", json!(cause.map(|cause| cause.name()))), ("by", json!(by))],
             )
         }
         EventBody::PairingCodeIssued { method: _, code } => {

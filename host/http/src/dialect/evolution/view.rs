@@ -151,7 +151,7 @@ pub(super) fn webhook(webhook: &Webhook, instance_id: Option<&str>) -> Value {
         "id": webhook.id,
         "url": spec.url,
         "headers": if headers.is_empty() { Value::Null } else { Value::Object(headers) },
-        "enabled": spec.active,
+        "enabled": webhook.is_told(),
         "events": events,
         "webhookByEvents": spec.path_per_event,
         "webhookBase64": spec.inline_media,

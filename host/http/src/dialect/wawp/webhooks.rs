@@ -119,7 +119,7 @@ pub(super) fn listed(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
 fn shown(webhooks: &[Webhook]) -> Reply {
     let webhook = |webhook: &Webhook| {
         let spec = &webhook.spec;
-        json!({ "id": webhook.id, "url": spec.url, "events": spec.events, "is_active": spec.active })
+        json!({ "id": webhook.id, "url": spec.url, "events": spec.events, "is_active": webhook.is_told() })
     };
     let body = json!({
         "webhooks": webhooks.iter().map(webhook).collect::<Vec<_>>(),
