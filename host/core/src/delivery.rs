@@ -131,7 +131,8 @@ pub enum Delivered {
     /// The event at the delivery's place, to the webhook as it is then.
     Event,
     /// The event at the delivery's place, about a session that will be gone, to a webhook that may be gone with it.
-    Farewell(Box<Farewell>),
+    /// Once it is told, nothing is kept of what the telling needed.
+    Farewell(Option<Box<Farewell>>),
     /// A request of a plugin.
     Request(Box<PluginRequest>),
 }

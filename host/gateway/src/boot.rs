@@ -11,7 +11,7 @@ use portcullis_engine::{Engine, Simulated};
 use portcullis_http::{Front, HttpConfig};
 use portcullis_net::{GuardConfig, Jwks, JwksConfig, Outbound, OutboundConfig};
 use portcullis_policy::{CodeCache, Compiler, Runtime, RuntimeConfig};
-use portcullis_service::{NewKey, Service, ServiceConfig, SystemClock};
+use portcullis_service::{DeliveryConfig, NewKey, Service, ServiceConfig, SystemClock};
 use portcullis_store::{Store, StoreOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -103,17 +103,24 @@ impl Gateway {
         let engine: Arc<dyn Engine> = match config.engine {
             EngineKind::Simulated => Arc::new(Simulated::new(devices)),
         };
+        let outbound = way_out(&config.outbound)?;
+        let public_url = (!config.public_url.is_empty()).then(|| config.public_url.clone());
         let bounds = ServiceConfig {
             operations_in_all: config.limits.operations,
             send_patience: Duration::from_millis(config.limits.send_patience_ms),
-            decisions_kept: (config.retention.decisions_days > 0)
-                .then(|| Duration::from_secs(u64::from(config.retention.decisions_days) * 24 * 60 * 60)),
+            decisions_kept: (config.retention.decisions_days > 0).then(|| days(config.retention.decisions_days)),
             require_signature: config.plugins.require_signature,
+            events_kept: days(config.retention.events_days),
+            deliveries: Some(DeliveryConfig {
+                outbound: outbound.clone(),
+                server_url: public_url.clone(),
+                retry_scale: config.deliveries.retry_scale,
+            }),
         };
         let service = Service::open(store, runtime, engine, clock, &bounds)?;
         let http = HttpConfig {
             gateway_id: config.gateway_id.clone(),
-            public_url: (!config.public_url.is_empty()).then(|| config.public_url.clone()),
+            public_url,
             cors_origins: config.cors_origins.clone(),
             json_bytes: config.limits.json_bytes,
             component_bytes: largest,
@@ -121,7 +128,6 @@ impl Gateway {
             ..HttpConfig::default()
         };
         service.recover().await;
-        let outbound = way_out(&config.outbound)?;
         let users = match &config.jwt {
             Jwt { jwks_url, .. } if jwks_url.is_empty() => None,
             Jwt { jwks_url, issuer, audience } => {
@@ -164,6 +170,10 @@ impl Gateway {
 }
 
 /// The one way out, with what the operator allows.
+fn days(count: u32) -> Duration {
+    Duration::from_secs(u64::from(count) * 24 * 60 * 60)
+}
+
 fn way_out(config: &config::Outbound) -> Result<Outbound, Failure> {
     let config::Outbound { allow, ports, dns, roots } = config;
     let extra_roots = match roots {

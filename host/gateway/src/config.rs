@@ -24,6 +24,7 @@ pub(crate) struct Config {
     pub(crate) cors_origins: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) outbound: Outbound,
+    pub(crate) deliveries: Deliveries,
     pub(crate) jwt: Jwt,
     pub(crate) plugins: Plugins,
     pub(crate) retention: Retention,
@@ -33,6 +34,13 @@ pub(crate) struct Config {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Retention {
     pub(crate) decisions_days: u32,
+    pub(crate) events_days: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Deliveries {
+    pub(crate) retry_scale: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -116,6 +124,9 @@ impl Config {
         }
         if self.cors_origins.iter().any(|origin| !is_url(origin) || origin.matches('/').count() != 2) {
             return unfit("cors_origins", "origins such as https://app.example.com, without a path");
+        }
+        if !(0.000_1..=1_000.0).contains(&self.deliveries.retry_scale) {
+            return unfit("deliveries.retry_scale", "a number from 0.0001 to 1000");
         }
         if self.outbound.ports.contains(&0) {
             return unfit("outbound.ports", "ports from 1 to 65535");

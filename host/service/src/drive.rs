@@ -47,6 +47,7 @@ impl Service {
             }
             if self.now() >= forget_at {
                 self.forget_decisions().await;
+                self.forget_events().await;
                 forget_at = self.now().after(FORGET_EVERY);
             }
             // Work that failed is still due; a moment's rest keeps a broken disk from becoming a busy loop.

@@ -10,7 +10,8 @@ use std::time::Duration;
 use portcullis_core::errand::MAX_DEPTH;
 use portcullis_core::{
     AuditEntry, AuditId, AuditOutcome, BindingId, Capabilities, Capability, DomainEvent, Errand, ErrandBody, ErrandId,
-    Grant, KvChange, Labels, Operation, OperationKind, OrgId, Principal, PrincipalKind, SessionId, Target, Timestamp,
+    Grant, KvChange, Labels, Line, Operation, OperationKind, OrgId, Principal, PrincipalKind, SessionId, Target,
+    Timestamp, WebhookId,
 };
 use portcullis_policy::Link;
 use portcullis_store::{
@@ -40,12 +41,16 @@ impl Service {
             commit.kv_quota = KvQuota::from(&org.quotas);
         }
         let changes_what_is_kept = commit.kv.iter().any(|access| access.change != KvChange::Keep);
+        let hooks: Vec<_> = commit.writes.iter().filter_map(hook_of).collect();
         let (farewells, told) = (self.say_farewell(&mut commit), sessions_of(&commit.events));
         let committed = self.store.commit(commit).await;
         self.farewells_said(org, &farewells, committed.is_ok());
         let committed = committed?;
         if !told.is_empty() {
             self.deliveries.happened(org, told.into_iter());
+        }
+        for hook in hooks {
+            self.deliveries.stir(org, Line::Webhook(hook), self.now());
         }
         if changes_what_is_kept {
             self.paces.keep_changed(org);
@@ -233,6 +238,11 @@ pub(crate) fn undone(errand: &Errand, operation: &Operation, code: String, now: 
         outcome: AuditOutcome::Refused { code },
         ..untold(errand, "", now)
     }
+}
+
+/// The webhook that a write makes or changes.
+fn hook_of(write: &Write) -> Option<WebhookId> {
+    if let Write::PutWebhook(webhook) = write { Some(webhook.id) } else { None }
 }
 
 /// When the first of a commit's errands and timers is due.

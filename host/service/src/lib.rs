@@ -70,8 +70,8 @@ pub use auth::{KEY_PREFIX, NewKey, UserRoles};
 pub use bindings::{BindingChange, NewBinding};
 pub use clock::{SteppedClock, SystemClock};
 pub use confirming::GivenToken;
-pub use deliveries::DeliveryConfig;
 pub use decisions::{DecisionPage, DecisionQuery};
+pub use deliveries::DeliveryConfig;
 pub use error::{ServiceError, SignatureError, StoreFailure};
 pub use execute::{Call, Caller, Done, Novelty, Outcome};
 pub use facts::{Fact, NewFact};
@@ -106,6 +106,8 @@ pub struct ServiceConfig {
     pub send_patience: Duration,
     /// For how long policy decisions are kept; none keeps them for ever.
     pub decisions_kept: Option<Duration>,
+    /// For how long events are kept, and what is remembered of their deliveries.
+    pub events_kept: Duration,
     /// Whether the operator's own plugins have to be signed.
     pub require_signature: bool,
     /// How deliveries are made; without it, none are.
@@ -118,6 +120,7 @@ impl Default for ServiceConfig {
             operations_in_all: 1024,
             send_patience: Duration::from_secs(10),
             decisions_kept: None,
+            events_kept: Duration::from_secs(7 * 24 * 60 * 60),
             require_signature: false,
             deliveries: None,
         }
@@ -147,6 +150,8 @@ pub struct Service {
     send_patience: Duration,
     /// For how long policy decisions are kept.
     decisions_kept: Option<Duration>,
+    /// For how long events are kept.
+    events_kept: Duration,
     /// What pacing plugins last said.
     paces: pacing::Paces,
     /// Sends that wait for a rate limit, in the order of their coming.
@@ -216,6 +221,7 @@ impl Service {
             sending: Arc::default(),
             send_patience: config.send_patience,
             decisions_kept: config.decisions_kept,
+            events_kept: config.events_kept,
             paces: pacing::Paces::default(),
             turns: turns::Turns::default(),
             queue,

@@ -169,9 +169,15 @@ pub(crate) fn check(tables: &Tables<'_>, commit: &Prepared) -> Result<Option<Plu
     Ok(None)
 }
 
-/// Says how far a webhook has come, if it is still there.
+/// Says how far a webhook has come, if it is still there. It never goes back: one that was made active again meanwhile hears of
+/// what comes after that.
 pub(crate) fn progress(tables: &mut Tables<'_>, row: &[u8], value: &[u8]) -> Result<(), StoreFault> {
-    if tables.progress.get(row)?.is_some() {
+    let known = tables.progress.get(row)?.map(|known| known.value().to_vec());
+    let Some(known) = known else { return Ok(()) };
+    if known.get(..8) > value.get(..8) {
+        let value = key(&[&known[..8], value.get(8..).unwrap_or_default()]);
+        tables.progress.insert(row, &value)?;
+    } else {
         tables.progress.insert(row, value)?;
     }
     Ok(())

@@ -83,14 +83,14 @@ impl Trial {
         let snapshot = service.store.snapshot()?;
         let Some(placed) = snapshot.event_at(self.org, self.session, self.of.place)? else { return Ok(None) };
         match what {
-            Some(Delivered::Farewell(farewell)) => {
+            Some(Delivered::Farewell(Some(farewell))) => {
                 let Farewell { webhook, names } = &**farewell;
                 let about = About { names: names.clone(), device: None };
                 // A receiver that is still there is told as it wants to be by now.
                 let webhook = self.webhook.as_deref().unwrap_or(webhook);
                 Ok(compose(webhook, self.of.part, &placed, Some(&about), service, config))
             }
-            Some(Delivered::Event | Delivered::Request(_)) | None => {
+            Some(Delivered::Event | Delivered::Farewell(None) | Delivered::Request(_)) | None => {
                 let Some(webhook) = self.webhook.as_deref() else { return Ok(None) };
                 let about = self.session.and_then(|session| service.views.get(self.org, session));
                 let about = about.as_deref().map(About::from);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use portcullis_core::{
-    AuditEntry, AuditId, AuditOutcome, Disabled, DisabledBecause, DomainEvent, EventBody, EventId, OperationKind, OrgId,
-    PrincipalKind, WebhookId,
+    AuditEntry, AuditId, AuditOutcome, Disabled, DisabledBecause, DomainEvent, EventBody, EventId, OperationKind,
+    OrgId, PrincipalKind, WebhookId,
 };
 use portcullis_store::{Commit, CommitError, Expectation, Write};
 
@@ -19,7 +19,9 @@ impl Service {
     /// Tells a webhook nothing more. The audit and an event say so.
     pub(super) async fn disable_webhook(&self, org: OrgId, id: WebhookId, why: DisabledBecause) {
         for _ in 0..TRIES {
-            let Ok(Some(webhook)) = self.store.snapshot().and_then(|snapshot| snapshot.webhook(org, id)) else { return };
+            let Ok(Some(webhook)) = self.store.snapshot().and_then(|snapshot| snapshot.webhook(org, id)) else {
+                return;
+            };
             if !webhook.is_told() {
                 return;
             }

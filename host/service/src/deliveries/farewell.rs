@@ -81,7 +81,7 @@ impl Service {
                         state: DeliveryState::Waiting { due: FIRST },
                         at,
                         changed_at: commit.now,
-                        record: DeliveryRecord::new(Delivered::Farewell(Box::new(farewell))),
+                        record: DeliveryRecord::new(Delivered::Farewell(Some(Box::new(farewell)))),
                     };
                     let (at, delivery) = (DeliveryPlace::Event(index), Arc::new(delivery));
                     commit.deliveries.push(DeliveryChange::Queue { line, at, part, delivery });

@@ -105,7 +105,11 @@ mod test {
         health.took(SLOW * 2);
         assert_eq!(health.width, WIDEST / 2);
         (0..5).for_each(|_| health.failed(NOW, None, 1.0));
-        assert_eq!((health.width, health.rests_until), (1, Timestamp::default()), "a few failures are no reason to rest");
+        assert_eq!(
+            (health.width, health.rests_until),
+            (1, Timestamp::default()),
+            "a few failures are no reason to rest"
+        );
     }
 
     #[test]

@@ -143,7 +143,8 @@ impl<'a> Work<'a> {
             self.flush(false);
             if self.tasks.is_empty() {
                 let patience = PATIENCE.mul_f64(self.scale().max(f64::MIN_POSITIVE));
-                let leaves = is_over || self.webhook.is_none() || (rests && self.health.rests_until.since(now) > patience);
+                let leaves =
+                    is_over || self.webhook.is_none() || (rests && self.health.rests_until.since(now) > patience);
                 if leaves || (self.window.is_empty() && next.is_none_or(|next| next.since(now) > patience)) {
                     return self.leave(now, is_over, next).await;
                 }
@@ -164,7 +165,15 @@ impl<'a> Work<'a> {
     /// Reads what the receiver is now.
     fn reload(&mut self) -> Result<(), Ended> {
         let Line::Webhook(id) = self.line else { return Ok(()) };
-        let found = self.service.store.snapshot()?.webhook(self.org, id)?;
+        let snapshot = self.service.store.snapshot()?;
+        let stored = snapshot.progress(self.org, id)?.unwrap_or_default();
+        if stored.through > self.kept.through.max(self.window.read_through()) {
+            // It was made active again, and what happened before is not for it.
+            self.kept.through = stored.through;
+            self.window = Window::new(stored.through, false);
+            self.webhook = None;
+        }
+        let found = snapshot.webhook(self.org, id)?;
         self.rows_wait = found.as_ref().is_some_and(|webhook| !webhook.is_told());
         let told = found.filter(Webhook::is_told).map(Arc::new);
         let elsewhere = |webhook: &Arc<Webhook>| Some(webhook.session) != told.as_ref().map(|told| told.session);
@@ -207,12 +216,7 @@ impl<'a> Work<'a> {
     }
 
     /// Begins attempts of what is remembered and due. Farewells begin in any case.
-    fn start_rows(
-        &mut self,
-        snapshot: &Snapshot,
-        now: Timestamp,
-        rests: bool,
-    ) -> Result<Option<Timestamp>, Ended> {
+    fn start_rows(&mut self, snapshot: &Snapshot, now: Timestamp, rests: bool) -> Result<Option<Timestamp>, Ended> {
         let due = snapshot.deliveries_due(self.org, self.line, now, self.rows.len() + self.health.width.max(4))?;
         for of in due {
             if self.rows.contains(&of) {
@@ -228,7 +232,8 @@ impl<'a> Work<'a> {
             if !is_farewell && (rests || self.trying >= self.health.width) {
                 break;
             }
-            if self.webhook.is_none() && matches!((self.line, &known.record.what), (Line::Webhook(_), Delivered::Event)) {
+            if self.webhook.is_none() && matches!((self.line, &known.record.what), (Line::Webhook(_), Delivered::Event))
+            {
                 self.ledger.push(DeliveryChange::Remove(of));
                 self.rows.insert(of);
                 continue;
@@ -352,7 +357,14 @@ impl<'a> Work<'a> {
         self.window.settle(&item);
         let mut record = DeliveryRecord::new(Delivered::Event);
         item.failed.into_iter().for_each(|attempt| record.fail(attempt));
-        let known = Delivery { id: done.id, session: item.about, state: DeliveryState::Dead, at: done.at, changed_at: now, record };
+        let known = Delivery {
+            id: done.id,
+            session: item.about,
+            state: DeliveryState::Dead,
+            at: done.at,
+            changed_at: now,
+            record,
+        };
         let of = DeliveryKey { line: self.line, place: item.place, part: item.part };
         self.record(of, known, done, next);
         Ok(())
@@ -416,8 +428,8 @@ impl<'a> Work<'a> {
             None => {
                 record.push(done.attempt);
                 // What was kept for the telling is not needed any more.
-                if matches!(record.what, Delivered::Farewell(_)) {
-                    record.what = Delivered::Event;
+                if let Delivered::Farewell(needed) = &mut record.what {
+                    *needed = None;
                 }
                 DeliveryState::Delivered
             }
@@ -436,7 +448,8 @@ impl<'a> Work<'a> {
 
     /// Keeps what is in the ledger, unless something is being kept; or how far the line has come, if that is to be kept alone.
     fn flush(&mut self, with_progress: bool) {
-        let progress = Progress { through: self.window.through().max(self.kept.through), failing_since: self.failing_since };
+        let progress =
+            Progress { through: self.window.through().max(self.kept.through), failing_since: self.failing_since };
         let is_far = progress.through.0 - self.kept.through.0 >= FAR;
         let is_news = progress.failing_since != self.kept.failing_since;
         if self.is_keeping || (self.ledger.is_empty() && !is_far && !is_news && !with_progress) {

@@ -46,7 +46,12 @@ impl World {
     }
 
     /// What is remembered of a webhook's deliveries, oldest first, once it is so many.
-    async fn remembered(&self, webhook: &Webhook, filter: DeliveryFilter, count: usize) -> Vec<(DeliveryKey, Delivery)> {
+    async fn remembered(
+        &self,
+        webhook: &Webhook,
+        filter: DeliveryFilter,
+        count: usize,
+    ) -> Vec<(DeliveryKey, Delivery)> {
         let line = Line::Webhook(webhook.id);
         for _ in 0..1_000_000 {
             let snapshot = self.store.snapshot().unwrap();
@@ -203,7 +208,8 @@ async fn the_news_of_an_end_stands_before_everything_and_needs_nothing_that_goes
     let world = World::delivering().await;
     let session = world.create().await;
     let about = session.to_string();
-    let mut of_session = Receiver::answering(|told| if told.event().0 == "session.deleted" { (200, "") } else { (500, "") }).await;
+    let mut of_session =
+        Receiver::answering(|told| if told.event().0 == "session.deleted" { (200, "") } else { (500, "") }).await;
     let mut refused = 0;
     let mut of_all = Receiver::answering(move |_| {
         refused += 1;
@@ -234,6 +240,7 @@ async fn the_news_of_an_end_stands_before_everything_and_needs_nothing_that_goes
         world.pass_until_told(&mut of_all, MINUTE).await.unwrap(),
     ];
     assert!(again.iter().all(|told| told.id() == first.id()));
+    world.remembered(&all, DeliveryFilter::Waiting, 0).await;
     let told = world.remembered(&all, DeliveryFilter::All, 1).await;
     assert_eq!((told[0].1.state, told[0].1.record.attempts.len()), (DeliveryState::Delivered, 3));
     world.store.verify().map(|report| assert_eq!(report.findings, Vec::<String>::new())).unwrap();
@@ -273,7 +280,8 @@ async fn a_receiver_that_takes_nothing_for_five_days_is_told_nothing_more() {
     let mut receiver = Receiver::answering(|_| (500, "")).await;
     let webhook = world.listen(None, &receiver, &["session.labels"]).await;
     world.deliver();
-    let told = |world: &World| world.store.snapshot().unwrap().webhook(world.org, webhook.id).unwrap().unwrap().is_told();
+    let told =
+        |world: &World| world.store.snapshot().unwrap().webhook(world.org, webhook.id).unwrap().unwrap().is_told();
     world.label(session, &[("value", "a")]).await;
     world.pass_until_told(&mut receiver, MINUTE).await.unwrap();
     world.clock.advance(Duration::from_secs(5 * 24 * 60 * 60 - 60));

@@ -16,8 +16,6 @@ const HANGS: Duration = Duration::from_secs(60);
 /// What a receiver was told.
 #[derive(Debug, Clone)]
 pub(crate) struct Told {
-    pub(crate) path: String,
-    pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Value,
 }
 
@@ -92,7 +90,6 @@ async fn serve(stream: TcpStream, script: Arc<Mutex<Script>>, tell: UnboundedSen
     loop {
         let mut line = String::new();
         stream.read_line(&mut line).await.ok().filter(|read| *read > 0)?;
-        let path = line.split_whitespace().nth(1)?.to_owned();
         let mut headers = BTreeMap::new();
         loop {
             let mut line = String::new();
@@ -103,7 +100,7 @@ async fn serve(stream: TcpStream, script: Arc<Mutex<Script>>, tell: UnboundedSen
         let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await.ok()?;
-        let told = Told { path, headers, body: serde_json::from_slice(&body).unwrap_or_default() };
+        let told = Told { body: serde_json::from_slice(&body).unwrap_or_default() };
         let (status, extra) = (script.lock().unwrap())(&told);
         let answer = format!("HTTP/1.1 {status} -\r\n{extra}content-length: 6\r\n\r\nheard!");
         stream.get_mut().write_all(answer.as_bytes()).await.ok()?;

@@ -13,8 +13,9 @@ use portcullis_engine::{Engine, Simulated};
 use portcullis_net::{GuardConfig, Outbound, OutboundConfig};
 use portcullis_policy::{Runtime, RuntimeConfig};
 use portcullis_service::{
-    BindingChange, BindingState, Call, DecisionQuery, DeliveryConfig, Dispatched, Done, KeyRequest, NewBinding, NewFact, NewOrg,
-    OrgChange, Outcome, QuotaChange, SendCall, Service, ServiceConfig, ServiceError, SimulatorAct, Upload,
+    BindingChange, BindingState, Call, DecisionQuery, DeliveryConfig, Dispatched, Done, KeyRequest, NewBinding,
+    NewFact, NewOrg, OrgChange, Outcome, QuotaChange, SendCall, Service, ServiceConfig, ServiceError, SimulatorAct,
+    Upload,
 };
 use portcullis_store::Store;
 use serde_json::json;

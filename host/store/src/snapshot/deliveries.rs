@@ -189,6 +189,13 @@ impl Snapshot {
         Ok(found)
     }
 
+    /// The place of the oldest delivery of a line that is remembered.
+    pub fn first_delivery(&self, org: OrgId, line: Line) -> Result<Option<OutboxPlace>, ReadError> {
+        let own = Prefix::new(&[&org.to_bytes(), &line_part(line)]);
+        let first = self.table(tables::DELIVERIES)?.range::<&[u8]>(own.span())?.next().transpose()?;
+        Ok(first.and_then(|(row, _)| number(row.value(), 16 + LINE)).map(OutboxPlace))
+    }
+
     /// Every line of an organisation of which something is remembered: one look for each.
     pub fn remembered_lines(&self, org: OrgId) -> Result<Vec<Line>, ReadError> {
         let rows = self.table(tables::DELIVERIES)?;

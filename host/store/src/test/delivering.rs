@@ -147,7 +147,7 @@ fn a_farewell_outlives_its_session_and_other_deliveries_do_not() {
     keep(&store, creating(1, 5));
     let farewell = Farewell { webhook: webhook(1, Some(5), 1), names: session(1, 5).names };
     let mut last = delivery(9, Some(5), waiting(NOW));
-    last.record.what = Delivered::Farewell(Box::new(farewell));
+    last.record.what = Delivered::Farewell(Some(Box::new(farewell)));
     let line = delivery_key(1, 0).line;
     let deleted = portcullis_core::DomainEvent { body: EventBody::Deleted, ..event(1, Some(5), 9) };
     let queued = DeliveryChange::Queue { line, at: DeliveryPlace::Event(0), part: 0, delivery: Arc::new(last.clone()) };
