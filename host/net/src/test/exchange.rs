@@ -229,3 +229,23 @@ async fn a_caller_who_goes_away_takes_the_connection_along() {
     call.abort();
     server.departure().await;
 }
+
+/// The server has said all it has to say, and leaves most of the request unread for ever.
+#[tokio::test]
+async fn a_connection_whose_request_was_not_read_is_closed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        stream
+    });
+    let body = Bytes::from(vec![b'x'; 32 * 1024 * 1024]);
+    let large = OutboundRequest { method: Method::POST, body, ..request(&url) };
+    let outbound = local();
+    assert_eq!(outbound.send(large, AMPLE).await.unwrap().status, 413);
+    // What was on its way is there, and then the end: the rest is never sent.
+    let (mut stream, mut received) = (server.await.unwrap(), Vec::new());
+    let _ = stream.read_to_end(&mut received).await;
+    assert!(received.len() < 32 * 1024 * 1024, "all of it was sent");
+}

@@ -6,6 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use tokio::net::TcpListener;
+
 use super::names::Names;
 use super::outbound::{AMPLE, code, request};
 use super::server::{After, Server};
@@ -105,13 +107,20 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let outside = Server::at(OUTSIDE.into(), 0).await;
+        // Everybody has the same port, which another test may have on one of the addresses.
+        let (outside, inside) = loop {
+            let outside = TcpListener::bind((OUTSIDE, 0)).await.unwrap();
+            let port = outside.local_addr().unwrap().port();
+            let mut inside = vec![TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await];
+            // A machine without IPv6 has one way inside less.
+            if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.is_ok() {
+                inside.push(TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await);
+            }
+            if let Ok(inside) = inside.into_iter().collect::<Result<Vec<_>, _>>() {
+                break (Server::on(outside), inside.into_iter().map(Server::on).collect());
+            }
+        };
         let port = outside.port();
-        let mut inside = vec![Server::at(Ipv4Addr::LOCALHOST.into(), port).await];
-        // A machine without IPv6 has one way inside less.
-        if tokio::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.is_ok() {
-            inside.push(Server::at(Ipv6Addr::LOCALHOST.into(), port).await);
-        }
         let names = Names::start().await;
         // The port is allowed everywhere, so that it is nobody's reason to be refused.
         let guard = GuardConfig { allow: vec![IpAddr::from(OUTSIDE).into()], ports: vec![port] };
@@ -244,6 +253,22 @@ async fn of_a_name_that_leads_inside_and_outside_only_the_outside_is_reached() {
     let url = format!("http://mixed.example:{}/", lone.port());
     assert_eq!(code(&Outbound::new(config).unwrap().send(request(&url), AMPLE).await), "connect_failed");
     assert_eq!(lone.accepted(), 0);
+}
+
+#[tokio::test]
+async fn many_names_can_be_asked_for_at_once() {
+    let world = World::new().await;
+    let calls: Vec<_> = (0..500)
+        .map(|index| {
+            let name = format!("m{index}.example");
+            world.names.set(&name, &[&["10.0.0.1"]]);
+            let (outbound, url) = (world.outbound.clone(), format!("http://{name}:{}/", world.port));
+            tokio::spawn(async move { code(&outbound.send(request(&url), AMPLE).await) })
+        })
+        .collect();
+    for call in calls {
+        assert_eq!(call.await.unwrap(), "refused_address");
+    }
 }
 
 /// The attack is to answer the check with a public address and the connection, a moment later, with one inside.

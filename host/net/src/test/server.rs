@@ -1,6 +1,6 @@
 //! An HTTP server that counts what it is asked, answers what a test says, and can be held back from answering.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -44,12 +44,12 @@ struct Shared {
 impl Server {
     /// A server that answers 404 for now.
     pub(super) async fn plain() -> Self {
-        Self::at(Ipv4Addr::LOCALHOST.into(), 0).await
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap())
     }
 
-    /// A server at an address of this machine.
-    pub(super) async fn at(ip: IpAddr, port: u16) -> Self {
-        Self::start(TcpListener::bind((ip, port)).await.unwrap(), None)
+    /// A server for whoever comes here.
+    pub(super) fn on(listener: TcpListener) -> Self {
+        Self::start(listener, None)
     }
 
     /// A server that proves to be `name` to whoever believes the certificate, which comes as PEM.
