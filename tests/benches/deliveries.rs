@@ -41,6 +41,8 @@ const TURN: usize = 5_000;
 const TURNS: usize = 7;
 /// How many posts the bare client has under way; as many as the gateway gives a receiver that answers well.
 const AT_ONCE: usize = 32;
+/// How long whoever waits for a side sleeps between two looks.
+const LOOK: Duration = Duration::from_millis(1);
 /// How long the long backlog is delivered while its memory is watched.
 const WATCHED: Duration = Duration::from_secs(5);
 
@@ -79,7 +81,9 @@ async fn rate() {
     gateway.sort();
     let per_second = |times: &[Duration]| TURN as f64 / times[times.len() / 2].as_secs_f64();
     let (bare, gateway) = (per_second(&bare), per_second(&gateway));
-    println!("deliveries: bare {bare:.0}/s, gateway {gateway:.0}/s, {AT_ONCE} at once, {SESSIONS} sessions, one receiver");
+    println!(
+        "deliveries: bare {bare:.0}/s, gateway {gateway:.0}/s, {AT_ONCE} at once, {SESSIONS} sessions, one receiver"
+    );
     println!("ratio deliveries/bare = {:.2} (goal >= 0.5)", gateway / bare);
 }
 
@@ -121,7 +125,8 @@ impl House {
         let store = Store::open(directory.path(), options).unwrap();
         let guard = GuardConfig { allow: vec!["127.0.0.0/8".parse().unwrap()], ports: Vec::new() };
         let outbound = Outbound::new(OutboundConfig { guard: Some(guard), ..OutboundConfig::default() }).unwrap();
-        let deliveries = Some(DeliveryConfig { outbound, server_url: None, retry_scale: 1.0 });
+        let deliveries =
+            Some(DeliveryConfig { outbound, server_url: None, retry_scale: 1.0, timeout: Duration::from_secs(30) });
         let config = ServiceConfig { deliveries, ..ServiceConfig::default() };
         let devices: Arc<dyn DeviceStore> = Arc::new(store.clone());
         let engine = Arc::new(Simulated::new(devices));
@@ -175,7 +180,7 @@ impl House {
         let snapshot = || self.store.snapshot().unwrap();
         let end = snapshot().outbox_end(self.org).unwrap();
         while snapshot().progress(self.org, self.webhook).unwrap().unwrap_or_default().through < end {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(LOOK).await;
         }
     }
 }
@@ -196,7 +201,17 @@ fn receiving(id: WebhookId, org: OrgId, receiver: SocketAddr, now: Timestamp) ->
         path_per_event: false,
         inline_media: false,
     };
-    Webhook { id, org, session: None, spec, generation: 1, created_at: now, updated_at: now, retired: None, disabled: None }
+    Webhook {
+        id,
+        org,
+        session: None,
+        spec,
+        generation: 1,
+        created_at: now,
+        updated_at: now,
+        retired: None,
+        disabled: None,
+    }
 }
 
 /// A server that takes everything, and remembers one request to be made again.
@@ -228,7 +243,9 @@ impl Sink {
                         Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"ok"))))
                     }
                 });
-                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                );
             }
         });
         Self { address, taken, reached: AtomicUsize::new(0), example }
@@ -242,7 +259,7 @@ impl Sink {
     async fn reach(&self, count: usize) {
         let goal = self.reached.fetch_add(count, Ordering::Relaxed) + count;
         while self.taken() < goal {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(LOOK).await;
         }
     }
 

@@ -115,6 +115,7 @@ impl Gateway {
                 outbound: outbound.clone(),
                 server_url: public_url.clone(),
                 retry_scale: config.deliveries.retry_scale,
+                timeout: Duration::from_millis(config.deliveries.timeout_ms),
             }),
         };
         let service = Service::open(store, runtime, engine, clock, &bounds)?;

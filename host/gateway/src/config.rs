@@ -41,6 +41,7 @@ pub(crate) struct Retention {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Deliveries {
     pub(crate) retry_scale: f64,
+    pub(crate) timeout_ms: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -147,6 +148,7 @@ impl Config {
             ("limits.connections", self.limits.connections as u64),
             ("limits.json_bytes", self.limits.json_bytes as u64),
             ("limits.component_bytes", self.limits.component_bytes as u64),
+            ("deliveries.timeout_ms", self.deliveries.timeout_ms),
             ("plugins.gate_wall_ms", self.plugins.gate_wall_ms),
             ("plugins.chain_wall_ms", self.plugins.chain_wall_ms),
             ("plugins.memory_bytes", self.plugins.memory_bytes as u64),

@@ -8,7 +8,7 @@ use portcullis_core::{
     Delivered, Delivery, DeliveryAttempt, DeliveryKey, EventFormat, EventId, Line, OrgId, SessionId, Timestamp, Webhook,
 };
 use portcullis_net::{HeaderName, HeaderValue, Limits, Method, OutboundRequest, Overlong};
-use portcullis_store::PlacedEvent;
+use portcullis_store::{PlacedEvent, Snapshot};
 use portcullis_webhook::{self as webhook, About, Telling};
 
 use super::DeliveryConfig;
@@ -23,6 +23,8 @@ pub(super) struct Trial {
     pub(super) webhook: Option<Arc<Webhook>>,
     /// What is remembered of it, if anything is.
     pub(super) known: Option<Box<Delivery>>,
+    /// What the line has read it in.
+    pub(super) snapshot: Arc<Snapshot>,
 }
 
 /// What came of it.
@@ -80,8 +82,7 @@ impl Trial {
         if let (Some(Delivered::Request(request)), Some(known)) = (what, &self.known) {
             return service.compose_request(self.org, self.of, known, request);
         }
-        let snapshot = service.store.snapshot()?;
-        let Some(placed) = snapshot.event_at(self.org, self.session, self.of.place)? else { return Ok(None) };
+        let Some(placed) = self.snapshot.event_at(self.org, self.session, self.of.place)? else { return Ok(None) };
         match what {
             Some(Delivered::Farewell(Some(farewell))) => {
                 let Farewell { webhook, names } = &**farewell;
@@ -130,7 +131,8 @@ fn compose(
     let request = webhook::request(receiver, &message, service.now());
     let request = request.map_err(|_unsigned| "unsigned").and_then(outbound);
     let webhook::Timeouts { connect, whole } = webhook::timeouts(format);
-    Some(Composed { id: placed.event.id, at: placed.event.at, format, request, limits: limits(connect, whole) })
+    let limits = limits(connect, whole.min(config.timeout));
+    Some(Composed { id: placed.event.id, at: placed.event.at, format, request, limits })
 }
 
 /// What a request of this crate may take.

@@ -96,17 +96,22 @@ struct Work<'a> {
     is_keeping: bool,
     /// How many deliveries came to an end in this turn.
     settled: usize,
-    /// Whether something may have come since the outbox, the queue and the webhook were read.
+    /// Whether something may have come since the outbox and the webhook were read.
     is_stale: bool,
+    /// What is read of the store, until something may have come or was kept: an old one holds its space.
+    snapshot: Arc<Snapshot>,
+    /// When the queue of what is remembered is to be read again; never, if nothing waits.
+    rows_due: Option<Timestamp>,
 }
 
 impl<'a> Work<'a> {
     fn begin(service: &'a Arc<Service>, turn: &Turn) -> Result<Self, ReadError> {
         let (org, line) = (turn.org, turn.line);
         let health = service.health(org, line);
+        let snapshot = service.snapshot_read()?;
         let mut kept = Progress::default();
         if let Line::Webhook(id) = line {
-            kept = service.store.snapshot()?.progress(org, id)?.unwrap_or_default();
+            kept = snapshot.progress(org, id)?.unwrap_or_default();
         }
         Ok(Self {
             service,
@@ -125,6 +130,8 @@ impl<'a> Work<'a> {
             is_keeping: false,
             settled: 0,
             is_stale: true,
+            snapshot,
+            rows_due: None,
         })
     }
 
@@ -132,6 +139,8 @@ impl<'a> Work<'a> {
         loop {
             let now = self.service.now();
             if std::mem::take(&mut self.is_stale) {
+                self.snapshot = self.service.snapshot_read()?;
+                self.rows_due = Some(now);
                 self.reload()?;
             }
             let is_over = self.settled >= TURN && self.service.deliveries.agenda.is_crowded();
@@ -165,7 +174,7 @@ impl<'a> Work<'a> {
     /// Reads what the receiver is now.
     fn reload(&mut self) -> Result<(), Ended> {
         let Line::Webhook(id) = self.line else { return Ok(()) };
-        let snapshot = self.service.store.snapshot()?;
+        let snapshot = Arc::clone(&self.snapshot);
         let stored = snapshot.progress(self.org, id)?.unwrap_or_default();
         if stored.through > self.kept.through.max(self.window.read_through()) {
             // It was made active again, and what happened before is not for it.
@@ -191,20 +200,23 @@ impl<'a> Work<'a> {
         if self.rows_wait {
             return Ok(None);
         }
-        let snapshot = self.service.store.snapshot()?;
-        let next = self.start_rows(&snapshot, now, rests)?;
+        if self.rows_due.is_some_and(|due| due <= now) {
+            self.start_rows(now, rests)?;
+        }
+        let next = self.rows_due.filter(|due| *due > now);
         let Some(webhook) = self.webhook.clone() else { return Ok(next) };
         if rests {
             return Ok(next);
         }
         self.window.release(now);
-        self.fill(&snapshot, &webhook)?;
+        self.fill(&webhook)?;
         while self.trying < self.health.width
             && let Some(item) = self.window.next()
         {
             let of = DeliveryKey { line: self.line, place: item.place, part: item.part };
             let (session, webhook) = (item.about, Some(Arc::clone(&webhook)));
-            let trial = Trial { org: self.org, of, session, webhook, known: None };
+            let snapshot = Arc::clone(&self.snapshot);
+            let trial = Trial { org: self.org, of, session, webhook, known: None, snapshot };
             let service = Arc::clone(self.service);
             self.trying += 1;
             self.tasks.spawn(async move {
@@ -215,8 +227,10 @@ impl<'a> Work<'a> {
         Ok(next)
     }
 
-    /// Begins attempts of what is remembered and due. Farewells begin in any case.
-    fn start_rows(&mut self, snapshot: &Snapshot, now: Timestamp, rests: bool) -> Result<Option<Timestamp>, Ended> {
+    /// Begins attempts of what is remembered and due, and finds out when to look again. Farewells begin in any case.
+    fn start_rows(&mut self, now: Timestamp, rests: bool) -> Result<(), Ended> {
+        let snapshot = Arc::clone(&self.snapshot);
+        let mut is_all = true;
         let due = snapshot.deliveries_due(self.org, self.line, now, self.rows.len() + self.health.width.max(4))?;
         for of in due {
             if self.rows.contains(&of) {
@@ -230,6 +244,7 @@ impl<'a> Work<'a> {
             };
             let is_farewell = known.state == DeliveryState::Waiting { due: farewell::FIRST };
             if !is_farewell && (rests || self.trying >= self.health.width) {
+                is_all = false;
                 break;
             }
             if self.webhook.is_none() && matches!((self.line, &known.record.what), (Line::Webhook(_), Delivered::Event))
@@ -240,7 +255,8 @@ impl<'a> Work<'a> {
             }
             let known = Box::new(known);
             let (session, webhook) = (known.session, self.webhook.clone());
-            let trial = Trial { org: self.org, of, session, webhook, known: Some(known.clone()) };
+            let snapshot = Arc::clone(&snapshot);
+            let trial = Trial { org: self.org, of, session, webhook, known: Some(known.clone()), snapshot };
             let service = Arc::clone(self.service);
             self.rows.insert(of);
             self.trying += 1;
@@ -249,11 +265,15 @@ impl<'a> Work<'a> {
                 Came::Row(of, known, tried)
             });
         }
-        Ok(snapshot.next_delivery(self.org, self.line)?.filter(|at| *at > now))
+        // What is due and under way is looked at again when that is kept; what waits for room, at the next occasion.
+        let first = snapshot.next_delivery(self.org, self.line)?;
+        self.rows_due = first.filter(|first| *first > now || !is_all);
+        Ok(())
     }
 
     /// Reads on in the outbox while there is room.
-    fn fill(&mut self, snapshot: &Snapshot, webhook: &Webhook) -> Result<(), Ended> {
+    fn fill(&mut self, webhook: &Webhook) -> Result<(), Ended> {
+        let snapshot = &*Arc::clone(&self.snapshot);
         for (about, after) in self.window.unread() {
             let limit = self.window.at_once();
             let entries = snapshot.outbox_about(self.org, about, after, limit)?;
@@ -312,8 +332,16 @@ impl<'a> Work<'a> {
                 self.trying -= 1;
                 self.row_tried(of, &known, tried)
             }
-            Ok(Came::Kept(_, Ok(()))) => {
+            Ok(Came::Kept(changes, Ok(()))) => {
                 self.is_keeping = false;
+                // What is kept as it is now may be tried again when it is due again.
+                for change in &changes {
+                    if let DeliveryChange::Keep(of, _) | DeliveryChange::Remove(of) = change {
+                        self.rows.remove(of);
+                    }
+                }
+                self.snapshot = self.service.snapshot_read()?;
+                self.rows_due = Some(Timestamp::default());
                 Ok(())
             }
             // A session went meanwhile. What is about it goes when the rest is prepared again.
@@ -456,12 +484,6 @@ impl<'a> Work<'a> {
             return;
         }
         let mut changes = std::mem::take(&mut self.ledger);
-        // What is kept as it is now may be tried again when it is due again.
-        for change in &changes {
-            if let DeliveryChange::Keep(of, _) | DeliveryChange::Remove(of) = change {
-                self.rows.remove(of);
-            }
-        }
         if let Line::Webhook(webhook) = self.line
             && progress != self.kept
         {

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use portcullis_core::{DomainEvent, Line, OrgId, SessionId, Timestamp, WebhookId};
 use portcullis_net::Outbound;
-use portcullis_store::ReadError;
+use portcullis_store::{ReadError, Snapshot};
 
 use crate::Service;
 use agenda::{Agenda, Turn};
@@ -50,6 +50,8 @@ pub struct DeliveryConfig {
     pub server_url: Option<String>,
     /// By how much waits between attempts are shorter or longer than their formats say; 1 outside of tests.
     pub retry_scale: f64,
+    /// How long one attempt may take at most; formats that promise less take less.
+    pub timeout: Duration,
 }
 
 /// What is known of deliveries besides what is kept.
@@ -148,6 +150,11 @@ impl Service {
                 () = self.clock.reach(next) => {}
             }
         }
+    }
+
+    /// What the store holds now, for a line to read in for a while.
+    fn snapshot_read(&self) -> Result<Arc<Snapshot>, ReadError> {
+        self.store.snapshot().map(Arc::new)
     }
 
     /// Finds out who hears of what has happened.

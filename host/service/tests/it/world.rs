@@ -336,7 +336,7 @@ fn start(store: &Store, clock: &Arc<TestClock>, send_patience: Duration, deliver
         let allow = vec!["127.0.0.0/8".parse().unwrap()];
         let guard = Some(GuardConfig { allow, ports: Vec::new() });
         let outbound = Outbound::new(OutboundConfig { guard, ..OutboundConfig::default() }).unwrap();
-        DeliveryConfig { outbound, server_url: None, retry_scale: 1.0 }
+        DeliveryConfig { outbound, server_url: None, retry_scale: 1.0, timeout: Duration::from_secs(30) }
     });
     let config = ServiceConfig { send_patience, decisions_kept, deliveries, ..ServiceConfig::default() };
     Service::open(store.clone(), runtime, engine, clock, &config).unwrap()
