@@ -6,7 +6,7 @@ import { client, start, until } from "../clients/gateway.mjs";
 export async function gateway() {
   const { PORTCULLIS_URL: url, PORTCULLIS_KEY: key, PORTCULLIS: program } = process.env;
   if (!url) {
-    const started = await start(program, "browser", ["read", "manage"]);
+    const started = await start(program, "browser", ["read", "manage", "events"]);
     return { ...sessions(started), close: started.close };
   }
   const base = new URL(url).origin;

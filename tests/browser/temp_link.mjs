@@ -3,14 +3,14 @@
 // What is asserted is what a person can see or a browser complains about, never how the page is made.
 
 import assert from "node:assert/strict";
-import { accessSync, constants } from "node:fs";
-import { delimiter, join } from "node:path";
+import { join } from "node:path";
 
 import jsqr from "jsqr";
 import { chromium } from "playwright-core";
 import { PNG } from "pngjs";
 
 import { until } from "../clients/gateway.mjs";
+import { browserProgram } from "./chromium.mjs";
 import { gateway } from "./gateway.mjs";
 
 const LOOKS = [
@@ -233,21 +233,6 @@ async function seen(page) {
 async function silent(page, gateway, link) {
   const content = await page.page.content();
   for (const secret of [gateway.key, link.token]) assert(!content.includes(secret), "the page holds a credential");
-}
-
-function browserProgram() {
-  const names = ["chromium", "chromium-browser", "google-chrome"];
-  const places = (process.env.PATH ?? "").split(delimiter).flatMap((place) => names.map((name) => join(place, name)));
-  const found = places.find((place) => {
-    try {
-      accessSync(place, constants.X_OK);
-      return true;
-    } catch {
-      return false;
-    }
-  });
-  assert(found, "there is no Chromium on the path");
-  return found;
 }
 
 const looked = await gateway();

@@ -20,6 +20,7 @@ mod gateway;
 mod guest;
 mod hostile;
 mod languages;
+mod live;
 mod neighbour;
 mod neighbour_street;
 mod openapi;

@@ -258,7 +258,7 @@ async fn pages_of_known_origins_may_call() {
         ("access-control-allow-methods", "GET, POST, PUT, PATCH, DELETE, OPTIONS"),
         (
             "access-control-allow-headers",
-            "Authorization, Content-Type, X-Api-Key, Apikey, Access-Token, X-Instance-Id, Idempotency-Key, X-Request-Id",
+            "Authorization, Content-Type, X-Api-Key, Apikey, Access-Token, X-Instance-Id, Idempotency-Key, Last-Event-ID, X-Request-Id",
         ),
         ("access-control-max-age", "600"),
         ("vary", "Origin"),

@@ -56,6 +56,7 @@ pub(crate) const SAMPLES: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/webhooks", ""),
     ("GET", "/api/v1/webhooks/{id}", ""),
     ("PATCH", "/api/v1/webhooks/{id}", r#"{"active": false}"#),
+    ("GET", "/api/v1/events", ""),
     ("POST", "/api/v1/realtime/ticket", "{}"),
     ("GET", "/metrics", ""),
     ("POST", "/api/v1/orgs", r#"{"name": "another"}"#),

@@ -318,6 +318,7 @@ operation_table! {
     WebhookReplace     "webhook.replace"       Manage   true    true     true  "Replace a session's webhooks.";
     WebhookRead        "webhook.read"          Manage   false   false    true  "Read webhooks.";
     EventTell          "event.tell"            Events   true    false    true  "Tell plugins of something that happened.";
+    EventRead          "event.read"            Events   false   false    true  "Follow events as they happen.";
     RealtimeTicket     "realtime.ticket"       Events   true    false    false "Get a ticket for the stream of events.";
     OrgCreate          "org.create"            Operate  true    false    false "Create an organisation.";
     OrgRead            "org.read"              Operate  false   false    true  "Read organisations.";

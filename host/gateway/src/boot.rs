@@ -126,6 +126,7 @@ impl Gateway {
             json_bytes: config.limits.json_bytes,
             component_bytes: largest,
             connections: config.limits.connections,
+            unread_timeout: Duration::from_millis(config.limits.unread_ms),
             ..HttpConfig::default()
         };
         service.recover().await;

@@ -52,6 +52,7 @@ pub(crate) struct Limits {
     pub(crate) json_bytes: usize,
     pub(crate) component_bytes: usize,
     pub(crate) send_patience_ms: u64,
+    pub(crate) unread_ms: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -149,6 +150,7 @@ impl Config {
             ("limits.json_bytes", self.limits.json_bytes as u64),
             ("limits.component_bytes", self.limits.component_bytes as u64),
             ("deliveries.timeout_ms", self.deliveries.timeout_ms),
+            ("limits.unread_ms", self.limits.unread_ms),
             ("plugins.gate_wall_ms", self.plugins.gate_wall_ms),
             ("plugins.chain_wall_ms", self.plugins.chain_wall_ms),
             ("plugins.memory_bytes", self.plugins.memory_bytes as u64),

@@ -7,13 +7,16 @@ use portcullis_core::operation::SendText;
 use portcullis_core::{
     ApiKey, AuditEntry, AuditId, BindingId, DecisionId, DecisionRecord, DeliveryId, EventFormat, KeyId, Operation,
     OperationKind, Org, OrgId, OutgoingMessage, PluginClass, PluginId, PluginRules, PluginVersion, Publisher,
-    PublisherId, RatePolicy, Secret, Session, SessionId, Verdict, Webhook, WebhookId,
+    PublisherId, RatePolicy, Secret, Session, SessionId, Timestamp, Verdict, Webhook, WebhookId,
 };
 use portcullis_service::{
     BindingChange, BindingState, DecisionPage, DecisionQuery, Dispatched, Done, Fact, KeyRequest, NewBinding, NewFact,
     NewKey, NewOrg, NewPublisher, Novelty, OrgChange, Page, PluginLogLine, Replay, Replayed, Scan, Scanned, SecretName,
     Signature, SimulatorAct,
 };
+
+use crate::live::{Opened, Since};
+use crate::places::Full;
 
 /// What a request asks for.
 #[derive(Debug)]
@@ -70,7 +73,9 @@ pub(crate) enum Asked {
         webhook: WebhookId,
     },
     /// A ticket for the stream of events.
-    Ticket(TicketRequest),
+    Ticket(StreamRequest),
+    /// The stream of events itself.
+    Follow(StreamRequest),
     /// The gateway's metrics.
     Metrics,
     /// A session's rate policy and what is used of it.
@@ -212,15 +217,17 @@ pub(crate) enum SessionFilter {
 
 /// What a stream of events is to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TicketRequest {
+pub(crate) struct StreamRequest {
     /// The only session; all of the organisation otherwise.
     pub(crate) session: Option<SessionId>,
     /// Every organisation's, which is the operator's.
     pub(crate) firehose: bool,
     /// The names of events, `*` for all.
     pub(crate) events: Vec<String>,
-    /// The last event that the client knows.
-    pub(crate) since: Option<portcullis_core::EventId>,
+    /// What the client knows already.
+    pub(crate) since: Option<Since>,
+    /// When the caller's token ends, if it says so.
+    pub(crate) until: Option<Timestamp>,
 }
 
 /// Where a binding goes that is rolled out.
@@ -283,6 +290,8 @@ pub(crate) enum Answer {
     Webhooks(Vec<Webhook>),
     Webhook(Box<Webhook>),
     Ticket(String),
+    /// A stream of events, or that there is no place for another one.
+    Followed(Result<Box<Opened>, Full>),
     Metrics(String),
     Simulated,
     OrgCreated(Arc<Org>),

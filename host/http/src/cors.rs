@@ -6,8 +6,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use crate::exchange::Reply;
 
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE, OPTIONS";
-const HEADERS: &str =
-    "Authorization, Content-Type, X-Api-Key, Apikey, Access-Token, X-Instance-Id, Idempotency-Key, X-Request-Id";
+const HEADERS: &str = "Authorization, Content-Type, X-Api-Key, Apikey, Access-Token, X-Instance-Id, Idempotency-Key, Last-Event-ID, X-Request-Id";
 const EXPOSED: &str = "X-Request-Id, X-Decision-Id, Retry-After";
 
 /// The origins whose pages may call.

@@ -11,8 +11,10 @@ use portcullis_core::{
 };
 use portcullis_service::{BindingState, Call, Done, Outcome, Page, SendCall, ServiceError, Upload, Waited};
 
-use crate::Front;
 use crate::asked::{Answer, Asked, Component, Move, SessionFilter, WaitFor};
+use crate::live::Replay;
+use crate::places::Seat;
+use crate::{Front, live};
 
 /// More sessions than any organisation has; dialects without pages list them all.
 const ALL_SESSIONS: usize = 100_000;
@@ -88,7 +90,8 @@ async fn act(front: &Arc<Front>, asking: Asking, asked: Asked) -> Result<Answer,
             Answer::Webhooks(webhooks)
         }
         Asked::Webhook { webhook } => Answer::Webhook(Box::new(service.webhook(&permit, webhook)?)),
-        Asked::Ticket(wanted) => {
+        Asked::Ticket(mut wanted) => {
+            wanted.session = target.session;
             if wanted.session.is_some() {
                 // The stream of a session that is not there would stay silent for ever.
                 service.session(&permit)?;
@@ -97,6 +100,15 @@ async fn act(front: &Arc<Front>, asking: Asking, asked: Asked) -> Result<Answer,
                 return Err(ServiceError::DryRun);
             }
             Answer::Ticket(front.tickets.issue(&permit, wanted, service.now())?)
+        }
+        Asked::Follow(wanted) => {
+            if target.session.is_some() {
+                service.session(&permit)?;
+            }
+            Answer::Followed(match front.streams.enter(target.org, Seat::of(&permit.principal().kind)) {
+                Ok(place) => Ok(Box::new(live::open(front, permit, &wanted, Replay::All, place)?)),
+                Err(full) => Err(full),
+            })
         }
         Asked::Metrics => Answer::Metrics(front.meters.text(service)),
         Asked::RatePolicy { session } => {
@@ -247,7 +259,10 @@ fn target(asking: &Asking, asked: &Asked) -> Target {
         | Asked::Simulate { session, .. } => Target::session(asking.org, *session),
         Asked::Send { send, .. } => Target::session(asking.org, send.session),
         Asked::Webhooks { of } => Target { org: asking.org, session: of.map(|(session, _)| session) },
-        Asked::Ticket(wanted) => Target { org: asking.org, session: wanted.session },
+        // Who is bound to one session hears of that one.
+        Asked::Ticket(wanted) | Asked::Follow(wanted) => {
+            Target { org: asking.org, session: wanted.session.or(asking.principal.session_scope) }
+        }
         Asked::Tell(fact) => Target { org: asking.org, session: fact.session },
         Asked::FindSessions(_) => Target { org: asking.org, session: asking.principal.session_scope },
         Asked::Metrics | Asked::AllSessions { .. } => Target::org(OrgId::PLATFORM),

@@ -1,10 +1,15 @@
 //! Requests as they are decoded and replies as they are encoded, free of hyper's streams.
 
+use std::convert::Infallible;
+
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::header::HeaderValue;
 use hyper::{HeaderMap, StatusCode};
-use portcullis_core::SessionId;
+use portcullis_core::{SessionId, Timestamp};
 use serde_json::Value;
+
+use crate::tickets::Ticket;
 
 /// A request whose body has arrived.
 #[derive(Debug, Default)]
@@ -19,6 +24,10 @@ pub(crate) struct Incoming {
     pub(crate) document: Option<Value>,
     /// The session that the request means, in dialects that name sessions otherwise than by their id.
     pub(crate) session: Option<SessionId>,
+    /// The ticket that let the caller in, where one may.
+    pub(crate) ticket: Option<Ticket>,
+    /// When the token ends that let the caller in, if it says so.
+    pub(crate) until: Option<Timestamp>,
 }
 
 impl Incoming {
@@ -55,6 +64,8 @@ pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: Vec<(&'static str, HeaderValue)>,
     pub(crate) body: Bytes,
+    /// What follows bit by bit, in the place of the body.
+    pub(crate) stream: Option<UnsyncBoxBody<Bytes, Infallible>>,
 }
 
 impl Reply {
@@ -63,17 +74,23 @@ impl Reply {
         // Every type that gets here serialises: string keys, finite numbers.
         let body = serde_json::to_vec(body).unwrap_or_default();
         let headers = vec![("content-type", HeaderValue::from_static("application/json"))];
-        Self { status, headers, body: Bytes::from(body) }
+        Self { status, headers, body: Bytes::from(body), stream: None }
     }
 
     /// A text of some type.
     pub(crate) fn text(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Self {
-        Self { status, headers: vec![("content-type", HeaderValue::from_static(kind))], body: body.into() }
+        let headers = vec![("content-type", HeaderValue::from_static(kind))];
+        Self { status, headers, body: body.into(), stream: None }
     }
 
     /// No body.
     pub(crate) fn empty(status: StatusCode) -> Self {
-        Self { status, headers: Vec::new(), body: Bytes::new() }
+        Self { status, headers: Vec::new(), body: Bytes::new(), stream: None }
+    }
+
+    /// A body that comes bit by bit.
+    pub(crate) fn streaming(status: StatusCode, body: UnsyncBoxBody<Bytes, Infallible>) -> Self {
+        Self { stream: Some(body), ..Self::empty(status) }
     }
 
     /// The same reply with one more header; a value that is no header value is left out.

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming as HyperBody};
 use hyper::header::HeaderValue;
 use hyper::{HeaderMap, Request, Response, StatusCode};
-use portcullis_core::{Capability, Principal, PrincipalKind, RequestId, Secret, Session};
+use portcullis_core::{Capability, OperationKind, Principal, PrincipalKind, RequestId, Secret, Session, Timestamp};
 use portcullis_net::{Jwks, JwtError};
 use portcullis_service::{Call, Caller, GivenToken, KEY_PREFIX, ServiceError, SessionName, UserRoles};
 use tokio::sync::watch;
@@ -52,7 +52,10 @@ pub(crate) async fn answer(front: Arc<Front>, request: Request<HyperBody>) -> Re
 
 /// A reply as a response.
 pub(crate) fn complete(reply: Reply) -> Response<Body> {
-    let mut response = Response::new(Either::Left(Full::new(reply.body)));
+    let mut response = Response::new(match reply.stream {
+        Some(stream) => Either::Right(stream),
+        None => Either::Left(Full::new(reply.body)),
+    });
     *response.status_mut() = reply.status;
     for (name, value) in reply.headers {
         response.headers_mut().insert(name, value);
@@ -92,6 +95,8 @@ async fn route(front: &Arc<Front>, request: Request<HyperBody>, request_id: Requ
         body: Bytes::new(),
         document: None,
         session: None,
+        ticket: None,
+        until: None,
     };
     let (dialect, kind) = (front.routes.row(route).dialect, front.routes.row(route).operation);
     let started = std::time::Instant::now();
@@ -150,7 +155,7 @@ async fn admit(
         let said_before = route.dialect.credential(&incoming);
         let (known, max) = match &said_before {
             Credential::None => (None, STRANGERS_BODY.min(front.config.json_bytes)),
-            credential => (Some(authenticate(front, credential).await?), front.config.json_bytes),
+            credential => (Some(authenticate(front, credential).await?.principal), front.config.json_bytes),
         };
         incoming.body = read_body(body, &incoming.headers, max, front.config.body_timeout).await?;
         if !incoming.body.is_empty() {
@@ -161,14 +166,25 @@ async fn admit(
             // A body that names somebody else makes it nobody.
             Some(principal) if route.dialect.credential(&incoming) == said_before => principal,
             Some(_) => return Err(Fault::Unauthenticated),
-            None => authenticate(front, &route.dialect.credential(&incoming)).await?,
+            None => authenticate(front, &route.dialect.credential(&incoming)).await?.principal,
         };
         return Ok((principal, incoming));
     }
     let credential = route.dialect.credential(&incoming);
-    let principal = authenticate(front, &credential).await?;
+    let known = match incoming.query("ticket").filter(|_| route.operation == OperationKind::EventRead) {
+        // Whoever comes with two credentials is nobody.
+        Some(_) if credential != Credential::None => return Err(Fault::Unauthenticated),
+        Some(text) => {
+            let ticket = front.tickets.redeem(text, front.service.now()).ok_or(Fault::Unauthenticated)?;
+            let principal = front.service.as_of_now(&ticket.principal).map_err(|_| Fault::Unauthenticated)?;
+            incoming.ticket = Some(ticket);
+            Known { principal, until: None }
+        }
+        None => authenticate(front, &credential).await?,
+    };
+    incoming.until = known.until;
     take_body(front, route, &mut incoming, body).await?;
-    Ok((principal, incoming))
+    Ok((known.principal, incoming))
 }
 
 /// From a known caller's request to its reply.
@@ -184,7 +200,10 @@ async fn proceed(
     let mut named = Named::default();
     let answered = async {
         check_query(route, &incoming)?;
-        let org = dispatch::acting_org(&principal, incoming.query("org")).map_err(Wrong::Service)?;
+        let org = match &incoming.ticket {
+            Some(ticket) => ticket.org,
+            None => dispatch::acting_org(&principal, incoming.query("org")).map_err(Wrong::Service)?,
+        };
         locate(front, route, &principal, org, &mut incoming, &mut named)?;
         let asked = (route.decode)(&incoming).map_err(Wrong::Problem)?;
         let call = Call {
@@ -250,7 +269,19 @@ impl From<Fault> for Wrong {
     }
 }
 
-async fn authenticate(front: &Front, credential: &Credential) -> Result<Principal, Fault> {
+/// Who asks, and for how long they may be believed.
+struct Known {
+    principal: Principal,
+    until: Option<Timestamp>,
+}
+
+impl From<Principal> for Known {
+    fn from(principal: Principal) -> Self {
+        Self { principal, until: None }
+    }
+}
+
+async fn authenticate(front: &Front, credential: &Credential) -> Result<Known, Fault> {
     let known = match credential {
         Credential::None => None,
         Credential::Key(key) => front.service.authenticate(key).ok(),
@@ -262,16 +293,16 @@ async fn authenticate(front: &Front, credential: &Credential) -> Result<Principa
         // A token that fails is never tried as a key.
         Credential::Jwt(token) => match &front.users {
             // Keys may have to be fetched, for which all others would carry the room.
-            Some(users) => Some(Box::pin(user(front, users, token)).await?),
+            Some(users) => return Box::pin(user(front, users, token)).await,
             None => None,
         },
     };
-    known.ok_or(Fault::Unauthenticated)
+    known.map(Known::from).ok_or(Fault::Unauthenticated)
 }
 
 /// Who comes with a token that the identity provider has signed.
 /// Source of the claims' names and meanings: the router's documentation of its authentication.
-async fn user(front: &Front, users: &Jwks, token: &str) -> Result<Principal, Fault> {
+async fn user(front: &Front, users: &Jwks, token: &str) -> Result<Known, Fault> {
     let claims = match users.verify(token, front.service.now().as_millis()).await {
         Ok(claims) => claims,
         Err(JwtError::Keys(error)) => {
@@ -291,7 +322,8 @@ async fn user(front: &Front, users: &Jwks, token: &str) -> Result<Principal, Fau
         _ => UserRoles::None,
     };
     let found = front.service.user(claims.subject, claims.organization.as_deref(), roles);
-    found.map_err(|_nowhere| Fault::NoOrganisation)
+    let principal = found.map_err(|_nowhere| Fault::NoOrganisation)?;
+    Ok(Known { principal, until: Some(Timestamp::from_millis(claims.expires_at_ms)) })
 }
 
 /// The session that a request names otherwise than by its id.

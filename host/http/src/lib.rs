@@ -16,6 +16,7 @@ mod dialect;
 mod dispatch;
 mod exchange;
 mod handle;
+mod live;
 mod meters;
 mod open;
 mod openapi;
@@ -57,6 +58,8 @@ pub struct HttpConfig {
     pub head_timeout: Duration,
     /// How long the body of a request may take to arrive.
     pub body_timeout: Duration,
+    /// How long a client may take nothing of what it is told.
+    pub unread_timeout: Duration,
     /// How long an answer may take.
     pub answer_timeout: Duration,
     /// How long requests under way may take once the gateway is to end.
@@ -77,6 +80,7 @@ impl Default for HttpConfig {
             component_bytes: 2 * 1024 * 1024,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            unread_timeout: Duration::from_secs(30),
             answer_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
             connections: 4096,

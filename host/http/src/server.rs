@@ -51,7 +51,7 @@ pub async fn serve(
         .keep_alive_interval(Duration::from_secs(30));
     let builder = Arc::new(builder);
     let head_timeout = front.config.head_timeout;
-    let unread_timeout = u32::try_from(front.config.body_timeout.as_millis()).unwrap_or(u32::MAX);
+    let unread_timeout = u32::try_from(front.config.unread_timeout.as_millis()).unwrap_or(u32::MAX);
     let graceful = GracefulShutdown::new();
     // Dropping the sender is what tells the silent connections.
     let (ending, ended) = watch::channel(());

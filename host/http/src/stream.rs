@@ -1,6 +1,6 @@
-//! Answers that come bit by bit: the page behind a temporary link with its events, and the realtime socket.
+//! What is opened without a key, by a token that leads to one thing and for a short time: the page behind a temporary link with its
+//! events, and the realtime socket, which is [`crate::realtime`]'s.
 //!
-//! They are asked for without a key: what opens them is a token that was given to their caller, which leads to one thing and for a short time.
 //! Every stream ends when the gateway does.
 
 use std::convert::Infallible;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::unfold;
-use http_body_util::{BodyExt, Either, StreamBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming as HyperBody};
 use hyper::{Method, Request, Response, StatusCode};
 use portcullis_core::session::{PairingCode, PairingMethod};
@@ -17,12 +17,12 @@ use portcullis_core::{Intent, Session, Status};
 use portcullis_service::Followed;
 use tokio::sync::mpsc;
 
-use crate::dialect::{Dialect, Fault, Problem};
+use crate::dialect::{Dialect, Fault};
 use crate::exchange::Reply;
 use crate::handle::{Body, complete};
 use crate::page::{self, DeadReason, PageEvent};
-use crate::places::StreamPlace;
-use crate::{Front, realtime};
+use crate::places::{Seat, StreamPlace};
+use crate::{Front, live, realtime};
 
 /// How often a stream that says nothing is kept open by a comment.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -58,16 +58,10 @@ pub(crate) async fn answer(front: &Arc<Front>, request: Request<HyperBody>) -> R
     }
 }
 
-/// There is no place for another stream.
-pub(crate) fn full() -> Response<Body> {
-    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "too many streams are open");
-    complete(Dialect::Router.problem(&problem.after(5)))
-}
-
 fn shown(status: StatusCode, page: impl Fn(&str) -> String) -> Response<Body> {
     let nonce = format!("{:032x}", portcullis_service::random());
     let headers = page::headers(&nonce);
-    let mut reply = Reply { status, headers: Vec::new(), body: Bytes::from(page(&nonce)) };
+    let mut reply = Reply { body: Bytes::from(page(&nonce)), ..Reply::empty(status) };
     for (name, value) in headers {
         reply = reply.with(name, &value);
     }
@@ -76,7 +70,10 @@ fn shown(status: StatusCode, page: impl Fn(&str) -> String) -> Response<Body> {
 
 /// The events of a session, for as long as the link leads to it.
 fn stream(front: &Arc<Front>, token: &str, followed: Followed) -> Response<Body> {
-    let Some(place) = front.streams.enter(followed.org, Some(followed.session)) else { return full() };
+    let place = match front.streams.enter(followed.org, Seat::Link(followed.session)) {
+        Ok(place) => place,
+        Err(full) => return complete(Dialect::Router.problem(&full.problem())),
+    };
     let (send, receive) = mpsc::channel(UNREAD);
     let (front, token) = (Arc::clone(front), token.to_owned());
     tokio::spawn(async move { tell(&front, &token, followed, &send, place).await });
@@ -84,17 +81,7 @@ fn stream(front: &Arc<Front>, token: &str, followed: Followed) -> Response<Body>
         let bytes = receive.recv().await?;
         Some((Ok::<_, Infallible>(Frame::data(bytes)), receive))
     });
-    let mut response = Response::new(Either::Right(StreamBody::new(frames).boxed_unsync()));
-    for (name, value) in [
-        ("content-type", "text/event-stream"),
-        ("cache-control", "no-store"),
-        ("x-content-type-options", "nosniff"),
-        // Reverse proxies that collect answers before they pass them on are asked not to.
-        ("x-accel-buffering", "no"),
-    ] {
-        response.headers_mut().insert(name, hyper::header::HeaderValue::from_static(value));
-    }
-    response
+    complete(live::sse::of(StreamBody::new(frames).boxed_unsync()))
 }
 
 /// Tells what the session is, then what it becomes, until it is linked, the link is dead, or nobody reads any more.

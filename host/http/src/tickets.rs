@@ -9,7 +9,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use portcullis_core::{Capability, Denial, OrgId, Permit, Principal, Timestamp};
 use portcullis_service::ServiceError;
 
-use crate::asked::TicketRequest;
+use crate::asked::StreamRequest;
 
 /// How long a ticket can be used.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(30);
@@ -28,13 +28,13 @@ pub(crate) struct Ticket {
     pub(crate) org: OrgId,
     /// For whom it was made; the stream ends when they are no longer let in.
     pub(crate) principal: Principal,
-    pub(crate) wanted: TicketRequest,
+    pub(crate) wanted: StreamRequest,
     expires_at: Timestamp,
 }
 
 impl Tickets {
     /// A new ticket's text: `rt_` and 256 random bits.
-    pub(crate) fn issue(&self, permit: &Permit, wanted: TicketRequest, now: Timestamp) -> Result<String, ServiceError> {
+    pub(crate) fn issue(&self, permit: &Permit, wanted: StreamRequest, now: Timestamp) -> Result<String, ServiceError> {
         if wanted.firehose && !permit.principal().capabilities.allow(Capability::Operate) {
             return Err(Denial::Forbidden(Capability::Operate).into());
         }

@@ -263,6 +263,7 @@ impl Service {
         });
         self.store.commit(commit).await.map_err(|error| ServiceError::Store(StoreFailure::Commit(error)))?;
         keys.into_iter().for_each(|key| self.keyring.put(key));
+        self.news.doors_changed();
         Ok(())
     }
 }

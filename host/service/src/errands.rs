@@ -46,6 +46,7 @@ impl Service {
         let committed = self.store.commit(commit).await;
         self.farewells_said(org, &farewells, committed.is_ok());
         let committed = committed?;
+        self.news.tell(org, committed.last_event);
         if !told.is_empty() {
             self.deliveries.happened(org, told.into_iter());
         }

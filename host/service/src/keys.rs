@@ -108,6 +108,7 @@ impl Service {
         commit.audit.push(admin_audit(permit, org, OperationKind::KeyRevoke, id.to_string(), call.request, now));
         self.carry_out(call, commit).await?;
         self.keyring.put(key.clone());
+        self.news.doors_changed();
         Ok(Arc::new(key))
     }
 }

@@ -30,6 +30,7 @@ mod lines;
 mod links;
 mod messages;
 mod mint;
+mod news;
 mod observing;
 mod orgs;
 mod overdraft;
@@ -78,11 +79,14 @@ pub use facts::{Fact, NewFact};
 pub use keys::KeyRequest;
 pub use links::Followed;
 pub use mint::random;
+pub use news::{Everybody, Follower, Stretch};
 pub use orgs::{NewOrg, OrgChange, QuotaChange};
 pub use plugin_log::PluginLogLine;
 pub use plugins::Upload;
 /// Why a message was not sent, as the engine says it.
 pub use portcullis_engine::{NumberCheck, SendError};
+/// An event of an organisation with its place among the others.
+pub use portcullis_store::PlacedEvent;
 pub use publishers::{NewPublisher, Signature, signed_text};
 pub use queries::Page;
 pub use replay::{Change, MOST_REPLAYED, Replay, Replayed};
@@ -176,6 +180,8 @@ pub struct Service {
     agenda: backlog::Agenda,
     /// Rung when something was committed that the driver may have to wait for differently.
     stirred: Notify,
+    /// Who is told that there are new events, and that somebody may no longer be let in.
+    news: Arc<news::News>,
 }
 
 impl Service {
@@ -234,6 +240,7 @@ impl Service {
             deletes_stirred: Notify::new(),
             agenda: backlog::Agenda::default(),
             stirred: Notify::new(),
+            news: Arc::default(),
         }))
     }
 
@@ -278,14 +285,18 @@ impl Service {
     }
 
     fn put_org(&self, org: Org) {
-        let mut orgs = self.orgs.write().unwrap_or_else(PoisonError::into_inner);
-        match orgs.get(&org.id) {
-            Some(known) if known.generation >= org.generation => {}
-            _ => drop(orgs.insert(org.id, Arc::new(org))),
+        {
+            let mut orgs = self.orgs.write().unwrap_or_else(PoisonError::into_inner);
+            match orgs.get(&org.id) {
+                Some(known) if known.generation >= org.generation => {}
+                _ => drop(orgs.insert(org.id, Arc::new(org))),
+            }
         }
+        self.news.doors_changed();
     }
 
     fn forget_org(&self, id: OrgId) {
         self.orgs.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.news.doors_changed();
     }
 }

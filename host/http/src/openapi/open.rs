@@ -13,6 +13,7 @@ pub(super) const TAG: &str = "open";
 pub(super) fn paths() -> BTreeMap<String, Map<String, Value>> {
     let text = |description: &str, media_type: &str| json!({ "description": description, "headers": headers(), "content": { media_type: { "schema": { "type": "string" } } } });
     let unavailable = || json!({ "$ref": "#/components/responses/Router503" });
+    let limited = || json!({ "$ref": "#/components/responses/Router429" });
     let token = json!([{
         "in": "path",
         "name": "token",
@@ -81,6 +82,7 @@ pub(super) fn paths() -> BTreeMap<String, Map<String, Value>> {
                     "content": { "text/event-stream": { "schema": {} } },
                 },
                 "404": dead(),
+                "429": limited(),
                 "503": unavailable(),
             }),
         ),
@@ -105,6 +107,7 @@ pub(super) fn paths() -> BTreeMap<String, Map<String, Value>> {
             ]),
             json!({
                 "101": { "description": "The stream follows.", "headers": headers() },
+                "400": { "$ref": "#/components/responses/Router400" },
                 "401": { "$ref": "#/components/responses/Router401" },
                 "414": { "$ref": "#/components/responses/Router414" },
                 "426": {
@@ -112,6 +115,7 @@ pub(super) fn paths() -> BTreeMap<String, Map<String, Value>> {
                     "headers": headers(),
                     "content": { "application/json": { "schema": { "$ref": "#/components/schemas/RouterError" } } },
                 },
+                "429": limited(),
                 "503": unavailable(),
             }),
         ),

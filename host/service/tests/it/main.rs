@@ -14,6 +14,7 @@ mod follow;
 mod grants;
 mod guests;
 mod idempotency;
+mod news;
 mod observing;
 mod overdrafts;
 mod plans;

@@ -248,8 +248,7 @@ mod test {
             params: Vec::new(),
             query: Vec::new(),
             body: Bytes::from(body.to_string()),
-            document: None,
-            session: None,
+            ..Incoming::default()
         }
     }
 

@@ -121,6 +121,28 @@ fn of_resource(route: &Route, path: &str) -> Option<Doc> {
             .takes::<WebhookPatch>()
             .says("What is left out stays as it is, but for `sessionId`, which is taken away."),
         (_, "webhooks/{id}") => Doc::is_done(204, "It is gone."),
+        (&Method::GET, "events") => Doc::default()
+            .content(
+                200,
+                "Server-sent events: `connected`, then events under their names.",
+                "text/event-stream",
+                |_| json_schema(json!({})),
+            )
+            .query(
+                "events",
+                "The names of events, with commas between them; all if it is left out.",
+                json!({ "type": "string" }),
+            )
+            .query("session", "The only session.", json!({ "type": "string", "pattern": schema::id_pattern("sess_") }))
+            .query(
+                "since",
+                "The last event that the client knows: an `id` of the stream's, or an event's own.",
+                json!({ "type": "string" }),
+            )
+            .query("ticket", "A ticket that was not used yet, in the place of a key.", json!({ "type": "string" }))
+            .header("Last-Event-ID", "As `since`, and before it.", json!({ "type": "string" }))
+            .fails(&[429])
+            .says("The answer does not end. Whoever comes back goes on behind the last event that they know."),
         (_, "realtime/ticket") => {
             Doc::answers::<TicketView<'_>>(201, "The ticket, for one use.").may_take::<TicketBody>()
         }

@@ -118,6 +118,7 @@ pub(crate) fn routes() -> Vec<Route> {
         row(Method::GET, WEBHOOK, "", Op::WebhookRead, webhooks::get, webhooks::webhook),
         row(Method::PATCH, WEBHOOK, "", Op::WebhookUpdate, webhooks::update, webhooks::webhook),
         row(Method::DELETE, WEBHOOK, "", Op::WebhookDelete, webhooks::delete, webhooks::webhook),
+        row(Method::GET, "/api/v1/events", "", Op::EventRead, realtime::follow, realtime::followed),
         row(Method::POST, "/api/v1/realtime/ticket", "", Op::RealtimeTicket, realtime::ticket, realtime::ticketed),
         row(Method::GET, "/metrics", "", Op::MetricsRead, realtime::metrics, realtime::metered),
         row(Method::GET, "/api/v1/admin/sessions", "", Op::AllSessionsRead, sessions::list_all, sessions::listed),

@@ -1,4 +1,4 @@
-//! The ticket with which a browser opens the stream of events; the stream itself is in [`crate::realtime`].
+//! The stream of events, and the ticket with which a browser opens it. How a stream goes on is in [`crate::live`].
 
 use hyper::StatusCode;
 use portcullis_core::{EventId, SessionId};
@@ -8,12 +8,16 @@ use serde::Deserialize;
 
 use super::view::TicketView;
 use super::{decode, mismatch};
-use crate::asked::{Answer, Asked, TicketRequest};
-use crate::dialect::Problem;
+use crate::asked::{Answer, Asked, StreamRequest};
+use crate::dialect::{Dialect, Problem};
 use crate::exchange::{Incoming, Reply};
+use crate::live::{self, Since};
 use crate::openapi::schema::{EventOf, Id, ScopeOf};
 use crate::routes::EncodeContext;
 use crate::tickets;
+
+/// The most names of events that a request lists.
+const MAX_EVENTS: usize = 64;
 
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(deny_unknown_fields)]
@@ -40,12 +44,57 @@ pub(super) fn ticket(incoming: &Incoming) -> Result<Asked, Problem> {
         },
         Some(_) => return Err(Problem::invalid("scope must be one of session|organization|firehose")),
     };
-    let events = body.events.filter(|events| !events.is_empty()).unwrap_or_else(|| vec!["*".to_owned()]);
-    if let Some(unknown) = events.iter().find(|name| *name != "*" && !EVENTS.contains(&name.as_str())) {
-        return Err(Problem::invalid(format!("unknown event {unknown:?}")));
+    let events = events(body.events.unwrap_or_default())?;
+    let since = body.since.map(|text| decode::id::<EventId>("since", &text)).transpose()?.map(Since::Event);
+    Ok(Asked::Ticket(StreamRequest { session, firehose, events, since, until: incoming.until }))
+}
+
+/// The names under which a client wants to be told of events: all, unless it says which.
+fn events(names: Vec<String>) -> Result<Vec<String>, Problem> {
+    if names.is_empty() {
+        return Ok(vec!["*".to_owned()]);
     }
-    let since = body.since.map(|text| decode::id::<EventId>("since", &text)).transpose()?;
-    Ok(Asked::Ticket(TicketRequest { session, firehose, events, since }))
+    if names.len() > MAX_EVENTS {
+        return Err(Problem::invalid(format!("events must list at most {MAX_EVENTS} names")));
+    }
+    match names.iter().find(|name| *name != "*" && !EVENTS.contains(&name.as_str())) {
+        Some(unknown) => Err(Problem::invalid(format!("unknown event {unknown:?}"))),
+        None => Ok(names),
+    }
+}
+
+/// The stream, for who comes with a key, or with a ticket that says already what it is for.
+pub(super) fn follow(incoming: &Incoming) -> Result<Asked, Problem> {
+    let given = |name: &str| incoming.query(name).filter(|text| !text.is_empty());
+    // A browser that comes back asks for the same address as before and says in the header how far it has come meanwhile.
+    let since = match incoming.header("last-event-id").filter(|text| !text.is_empty()) {
+        Some(text) => Some(("Last-Event-ID", text)),
+        None => given("since").map(|text| ("since", text)),
+    };
+    let since =
+        since.map(|(name, text)| text.parse::<Since>().map_err(|error| Problem::invalid(format!("{name}: {error}"))));
+    let since = since.transpose()?;
+    let Some(ticket) = &incoming.ticket else {
+        let session = given("session").map(|text| decode::id::<SessionId>("session", text)).transpose()?;
+        let names = given("events").into_iter().flat_map(|list| list.split(','));
+        let events = events(names.map(|name| name.trim().to_owned()).collect())?;
+        return Ok(Asked::Follow(StreamRequest { session, firehose: false, events, since, until: incoming.until }));
+    };
+    if given("session").is_some() || given("events").is_some() {
+        return Err(Problem::invalid("the ticket says which events it is for"));
+    }
+    if ticket.wanted.firehose {
+        return Err(Problem::invalid("the firehose is told by the realtime socket only"));
+    }
+    Ok(Asked::Follow(StreamRequest { since: since.or(ticket.wanted.since), ..ticket.wanted.clone() }))
+}
+
+pub(super) fn followed(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    match answer {
+        Answer::Followed(Ok(opened)) => live::sse::reply(*opened),
+        Answer::Followed(Err(full)) => Dialect::Router.problem(&full.problem()),
+        _ => mismatch(),
+    }
 }
 
 pub(super) fn ticketed(context: &EncodeContext<'_>, answer: Answer) -> Reply {

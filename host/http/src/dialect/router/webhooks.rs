@@ -259,7 +259,7 @@ mod test {
             query: Vec::new(),
             body: body.to_string().into(),
             document: None,
-            session: None,
+            ..Incoming::default()
         }
     }
 

@@ -155,6 +155,7 @@ pub(super) mod test {
             body: Bytes::from(body.to_owned()),
             document: serde_json::from_str(body).ok(),
             session: Some(SessionId::from_bytes([5; 16])),
+            ..Incoming::default()
         }
     }
 
