@@ -40,7 +40,7 @@ const TURN: usize = 5_000;
 /// How many turns each side takes.
 const TURNS: usize = 7;
 /// How many posts the bare client has under way; as many as the gateway gives a receiver that answers well.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 64;
 /// How long whoever waits for a side sleeps between two looks.
 const LOOK: Duration = Duration::from_millis(1);
 /// How long the long backlog is delivered while its memory is watched.

@@ -186,7 +186,7 @@ fn label_all(
                     return;
                 }
                 // Whether a call that was not answered has had an effect is unknown; the next one is another label.
-                let answer = caller.call("PUT", &path, &json!({ "labels": { "attempt": attempt.to_string() } })).await;
+                let answer = caller.call("PUT", &path, &json!({ "attempt": attempt.to_string() })).await;
                 match answer {
                     Some(answer) if answer.status == 200 => {
                         done += 1;

@@ -11,7 +11,7 @@ use portcullis_core::{Line, OrgId, OutboxPlace, Timestamp};
 use crate::Service;
 
 /// How much a receiver is given at once, at most.
-const WIDEST: usize = 32;
+const WIDEST: usize = 64;
 /// How many failures on end make a receiver rest.
 const ENOUGH: u32 = 10;
 /// The first and the longest rest.
