@@ -82,6 +82,7 @@ pub(crate) const SAMPLES: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/plugins/rules", ""),
     ("PUT", "/api/v1/plugins/rules", r#"{"requireSignature": false}"#),
     ("GET", "/api/v1/plugins/{id}/log", ""),
+    ("GET", "/api/v1/plugins/{id}/requests", ""),
     ("GET", "/api/v1/plugins/{id}/secrets", ""),
     ("PUT", "/api/v1/plugins/{id}/secrets/{name}", r#"{"value": "hush"}"#),
     ("POST", "/api/v1/publishers", r#"{"name": "p", "publicKey": "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="}"#),

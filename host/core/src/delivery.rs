@@ -164,6 +164,14 @@ pub struct PluginRequest {
     pub body: Vec<u8>,
 }
 
+impl PluginRequest {
+    /// Forgets what only the sending needed.
+    pub fn forget_contents(&mut self) {
+        self.headers.iter_mut().for_each(|(_, value)| value.clear());
+        self.body.clear();
+    }
+}
+
 /// One attempt to deliver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {

@@ -12,6 +12,7 @@ pub mod decision;
 pub mod delivery;
 pub mod errand;
 pub mod event;
+mod host_rule;
 pub mod id;
 pub mod key;
 pub mod label;
@@ -36,9 +37,11 @@ pub use confirmation::Confirmation;
 pub use decision::{Answer, Decision, FollowUp, Patch, PluginFailure};
 pub use delivery::{
     Attempt as DeliveryAttempt, Delivered, Delivery, DeliveryKey, DeliveryRecord, DeliveryState, Line, OutboxPlace,
+    PluginRequest,
 };
 pub use errand::{Errand, ErrandBody};
 pub use event::{DomainEvent, EventBody, EventKind, MessageStage};
+pub use host_rule::{HOST_RULES_MAX, HostRule, NoHostRule};
 pub use id::{
     AuditId, BindingId, DecisionId, DeliveryId, ErrandId, EventId, IdError, KeyId, OrgId, PluginId, PublisherId,
     RequestId, SessionId, WebhookId,
@@ -55,6 +58,7 @@ pub use plugin::{
 };
 pub use port::{
     Clock, DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange, KvEntry, PolicyReadError, PolicyReads,
+    RequestFlaw,
 };
 pub use principal::{Capabilities, Capability, Principal, PrincipalKind};
 pub use rate::{LimitCheck, RateLimits, RatePolicy, Window};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BindingId, Capabilities, Labels, OperationKind, OrgId, PluginId, PublisherId, Timestamp};
+use crate::{BindingId, Capabilities, HostRule, Labels, OperationKind, OrgId, PluginId, PublisherId, Timestamp};
 
 /// One immutable version of a plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,6 +182,9 @@ pub struct Binding {
     pub order: i32,
     /// What the plugin may use, as far as the version that runs asks for it and the operator's ceiling allows it.
     pub grants: Vec<Grant>,
+    /// The hosts to which it may send requests, if it is granted to send any.
+    #[serde(default)]
+    pub http_hosts: Vec<HostRule>,
     /// For which sessions it works.
     pub selector: Selector,
     /// What whoever made the grants may do: operations that the plugin asks for can do no more.
@@ -224,6 +227,9 @@ pub struct Previous {
     pub settings: String,
     /// What it could use.
     pub grants: Vec<Grant>,
+    /// The hosts to which it could send requests.
+    #[serde(default)]
+    pub http_hosts: Vec<HostRule>,
     /// What whoever made those grants may do.
     pub authority: Capabilities,
 }
@@ -238,6 +244,7 @@ impl Binding {
                 version: self.version,
                 settings: settings_before,
                 grants: self.grants.clone(),
+                http_hosts: self.http_hosts.clone(),
                 authority: self.authority,
             });
             self.version = version;
@@ -248,9 +255,10 @@ impl Binding {
     /// Without anything before it stays as it is, and the answer is no.
     #[must_use]
     pub fn roll_back(&mut self) -> bool {
-        let Some(Previous { version, settings, grants, authority }) = self.previous.take() else { return false };
+        let Some(previous) = self.previous.take() else { return false };
+        let Previous { version, settings, grants, http_hosts, authority } = previous;
         self.rebind(version, settings);
-        (self.grants, self.authority) = (grants, authority);
+        (self.grants, self.http_hosts, self.authority) = (grants, http_hosts, authority);
         true
     }
 

@@ -4,7 +4,7 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{OperationKind, OrgId, PluginId, Secret, Session, SessionId, Timestamp, Window};
+use crate::{OperationKind, OrgId, PluginId, PluginRequest, Secret, Session, SessionId, Timestamp, Window};
 
 /// Where an engine keeps the credentials of a linked device.
 ///
@@ -100,6 +100,25 @@ pub trait PolicyReads: Send + Sync {
     /// # Errors
     /// If the store fails.
     fn usage(&self, operation: OperationKind, window: Window) -> Result<u64, PolicyReadError>;
+
+    /// The host to which a request would go, if the gateway's way out takes it. Nothing is looked up, and nothing sent.
+    ///
+    /// # Errors
+    /// If there is no way out, or not for this request.
+    fn check_request(&self, _request: &PluginRequest) -> Result<String, RequestFlaw> {
+        Err(RequestFlaw::NoWayOut)
+    }
+}
+
+/// Why a request of a plugin's is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestFlaw {
+    /// The gateway delivers nothing.
+    #[error("there is no way out")]
+    NoWayOut,
+    /// It is not written as it must be, or the operator lets nothing go there; the text is for the plugin.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// The store failed under a plugin's read; the text is for the log.

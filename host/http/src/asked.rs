@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use portcullis_core::operation::SendText;
 use portcullis_core::{
-    ApiKey, AuditEntry, AuditId, BindingId, DecisionId, DecisionRecord, DeliveryId, EventFormat, KeyId, Operation,
-    OperationKind, Org, OrgId, OutgoingMessage, PluginClass, PluginId, PluginRules, PluginVersion, Publisher,
-    PublisherId, RatePolicy, Secret, Session, SessionId, Timestamp, Verdict, Webhook, WebhookId,
+    ApiKey, AuditEntry, AuditId, BindingId, DecisionId, DecisionRecord, Delivery, DeliveryId, EventFormat, KeyId,
+    Operation, OperationKind, Org, OrgId, OutboxPlace, OutgoingMessage, PluginClass, PluginId, PluginRules,
+    PluginVersion, Publisher, PublisherId, RatePolicy, Secret, Session, SessionId, Timestamp, Verdict, Webhook,
+    WebhookId,
 };
 use portcullis_service::{
     BindingChange, BindingState, DecisionPage, DecisionQuery, Dispatched, Done, Fact, KeyRequest, NewBinding, NewFact,
-    NewKey, NewOrg, NewPublisher, Novelty, OrgChange, Page, PluginLogLine, Replay, Replayed, Scan, Scanned, SecretName,
-    Signature, SimulatorAct,
+    NewKey, NewOrg, NewPublisher, Novelty, OrgChange, Page, PluginLogLine, Replay, Replayed, RequestQuery, Scan,
+    Scanned, SecretName, Signature, SimulatorAct,
 };
 
 use crate::live::{Opened, Since};
@@ -121,6 +122,10 @@ pub(crate) enum Asked {
     },
     PluginLog {
         plugin: PluginId,
+    },
+    PluginRequests {
+        plugin: PluginId,
+        query: RequestQuery,
     },
     Secrets {
         plugin: PluginId,
@@ -308,6 +313,7 @@ pub(crate) enum Answer {
     PluginVersions(Vec<PluginVersion>),
     PluginDeleted,
     PluginLog(Vec<PluginLogLine>),
+    PluginRequests(Page<(OutboxPlace, Delivery)>),
     Secrets(Vec<SecretName>),
     SecretPut,
     SecretDeleted,

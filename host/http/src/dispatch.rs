@@ -144,6 +144,9 @@ async fn act(front: &Arc<Front>, asking: Asking, asked: Asked) -> Result<Answer,
             Box::pin(take(front, permit, upload, wait, call)).await?
         }
         Asked::PluginLog { plugin } => Answer::PluginLog(service.plugin_log(&permit, plugin)?),
+        Asked::PluginRequests { plugin, query } => {
+            Answer::PluginRequests(service.plugin_requests(&permit, plugin, query)?)
+        }
         Asked::Secrets { plugin } => Answer::Secrets(service.secrets(&permit, plugin)?),
         Asked::PutSecret { plugin, name, value } => {
             Box::pin(service.put_secret(&permit, plugin, name, value, &call)).await?;
@@ -283,6 +286,7 @@ fn target(asking: &Asking, asked: &Asked) -> Target {
         | Asked::PluginVersions { .. }
         | Asked::DeletePlugin { .. }
         | Asked::PluginLog { .. }
+        | Asked::PluginRequests { .. }
         | Asked::Secrets { .. }
         | Asked::PutSecret { .. }
         | Asked::DeleteSecret { .. }

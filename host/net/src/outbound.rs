@@ -156,6 +156,16 @@ impl Outbound {
         self.dialer.check(&Address::parse(url)?.server)
     }
 
+    /// The host of `url` if that may be configured: a name in small letters or an address, IPv6 in brackets.
+    ///
+    /// # Errors
+    /// If it may not.
+    pub fn host_of(&self, url: &str) -> Result<String, NetError> {
+        let server = Address::parse(url)?.server;
+        self.dialer.check(&server)?;
+        Ok(server.host.to_string())
+    }
+
     /// Tells whether a proxy at `host` and `port` may be configured, without asking where a name leads.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use portcullis_core::{Grant, OrgId, PluginFailure, PluginId, Timestamp};
+use portcullis_core::{BindingId, Grant, HostRule, OrgId, PluginFailure, PluginId, Timestamp};
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower, TypedFunc};
 use wasmtime::{ResourceLimiter, Store};
 
@@ -20,6 +20,7 @@ use crate::bindings::portcullis::policy::settings::Problem;
 use crate::bindings::portcullis::policy::types;
 use crate::convert::context::Context;
 use crate::failure::{Unrecorded, classify};
+use crate::imports::http::QueuedRequest;
 use crate::imports::kv::KvBuffer;
 use crate::imports::log::Log;
 use crate::imports::reads::{Reads, Source};
@@ -33,6 +34,8 @@ use crate::{ClassBounds, Runtime, machine};
 const LONGEST_GATE: Duration = Duration::from_secs(2);
 /// How many bytes a guest can hand to the host at a time, in an answer or in a call.
 const OUTPUT_BYTES: usize = 64 << 10;
+/// How many more if it may send requests: what a request has besides its body, and enough to be told that it is too large.
+const REQUEST_BYTES: usize = 64 << 10;
 
 /// What is asked of a guest. The context is a record of the contract's, in whichever of its forms.
 #[derive(Clone, Copy)]
@@ -105,6 +108,8 @@ pub(crate) struct CallState {
     pub(crate) kv: KvBuffer,
     pub(crate) log: Log,
     pub(crate) reads: Reads,
+    /// The requests that the call has queued; none where nothing may be sent.
+    pub(crate) outbox: Option<Vec<QueuedRequest>>,
     /// Made when the guest first calls anything of WASI.
     pub(crate) wasi: Option<Box<Wasi>>,
     memory: Memory,
@@ -126,7 +131,10 @@ pub(crate) struct Bound {
     /// Whose plugin it is: its secrets are theirs.
     pub(crate) owner: OrgId,
     pub(crate) plugin: PluginId,
+    pub(crate) binding: BindingId,
     pub(crate) grants: Vec<Grant>,
+    /// To which hosts it may send requests.
+    pub(crate) hosts: Vec<HostRule>,
     pub(crate) reads: Source,
 }
 
@@ -139,10 +147,23 @@ impl CallState {
             kv: KvBuffer::default(),
             log: Log::default(),
             reads: Reads::default(),
+            outbox: None,
             wasi: None,
             work: HOST_WORK,
             memory: Memory { most: bounds.memory_bytes, held: 0, peak: 0, denied: false },
         }
+    }
+
+    /// The same for a call off the path of an operation, from which requests may be sent.
+    pub(crate) fn that_may_send(mut self) -> Self {
+        self.outbox = Some(Vec::new());
+        self
+    }
+
+    /// How many bytes the guest can hand to the host at a time. A request is larger than anything else that it can say.
+    fn output_bytes(&self) -> usize {
+        let sends = self.outbox.is_some() && self.granted(Grant::Http).is_ok();
+        if sends { OUTPUT_BYTES + REQUEST_BYTES } else { OUTPUT_BYTES }
     }
 
     /// Takes units of host work.
@@ -169,9 +190,10 @@ impl Runtime {
     ) -> Called {
         let turns = Turns::new(self.slices(), permit.org(), budget.wall);
         let _calling = self.ticker().tick();
+        let output_bytes = state.output_bytes();
         let mut store = Store::new(self.engine(), state);
         store.limiter(|state| &mut state.memory);
-        store.set_hostcall_fuel(OUTPUT_BYTES);
+        store.set_hostcall_fuel(output_bytes);
         // Both bounds are set before the instantiation, which may run code of the guest's.
         store.set_epoch_deadline(1);
         let at_tick = Arc::clone(&turns);

@@ -16,6 +16,7 @@ use crate::call::{Asked, Bound, Budget, CallState, Called, Reply};
 use crate::convert::answer::{Broken, Teller};
 use crate::convert::context::Context;
 use crate::convert::{answer, ask};
+use crate::imports::http::QueuedRequest;
 use crate::imports::reads::{RECORD_BYTES, Read, Source};
 use crate::loaded::Plugin;
 use crate::{Ask, CONTRACT, ClassBounds, Event, Link, Outcome, PaceUsage, Pacing, Runtime, words};
@@ -83,6 +84,8 @@ pub struct Observed {
     pub result: Result<Vec<FollowUp>, PluginFailure>,
     /// What it has read and written; empty if it failed or its answers do not count.
     pub kv: Vec<KvAccess>,
+    /// The requests that it has queued; none if it failed or its answers do not count.
+    pub requests: Vec<QueuedRequest>,
     /// What it logged.
     pub logs: Vec<LogLine>,
     /// Units of fuel used.
@@ -314,8 +317,8 @@ impl Runtime {
             return Some(unobserved(link, PluginFailure::Overloaded));
         };
         let bounds = self.config().bounds(link.version.class);
-        let called =
-            self.call(&permit, &plugin, state(&bounds, link, ask, reads), Budget::background(&bounds), question).await;
+        let sending = state(&bounds, link, ask, reads).that_may_send();
+        let called = self.call(&permit, &plugin, sending, Budget::background(&bounds), question).await;
         let Called { result, fuel, micros, mut state, .. } = called;
         let converted = result.and_then(|reply| match reply {
             Reply::FollowUps(follow_ups) => {
@@ -331,6 +334,7 @@ impl Runtime {
             // What a monitoring plugin or a shadow wants to follow is not done.
             result: converted.map(|follow_ups| if enforced { follow_ups } else { Vec::new() }),
             kv: if counts { state.kv.into_accesses(link.binding.plugin) } else { Vec::new() },
+            requests: state.outbox.filter(|_| counts).unwrap_or_default(),
             logs: if link.shadow { Vec::new() } else { lines(link, state.log) },
             fuel,
             micros,
@@ -373,7 +377,9 @@ fn state(bounds: &ClassBounds, link: &Link, ask: &Ask, reads: &Arc<dyn PolicyRea
     let bound = Bound {
         owner: link.binding.org,
         plugin: link.binding.plugin,
+        binding: link.binding.id,
         grants: link.binding.grants.clone(),
+        hosts: link.binding.http_hosts.clone(),
         reads: Source::Live(Arc::clone(reads)),
     };
     CallState::new(bounds, ask.now, ask.seed, Some(bound))
@@ -424,6 +430,7 @@ fn unobserved(link: &Link, failure: PluginFailure) -> Observed {
         plugin: link.binding.plugin,
         result: Err(failure),
         kv: Vec::new(),
+        requests: Vec::new(),
         logs: Vec::new(),
         fuel: 0,
         micros: 0,

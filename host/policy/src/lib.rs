@@ -57,6 +57,7 @@ pub use code_cache::{CodeCache, CodeStats};
 pub use compile::CompileError;
 pub use compile_child::{COMPILE_SUBCOMMAND, compile_child};
 pub use config::{ClassBounds, Compiler, RuntimeConfig};
+pub use imports::http::QueuedRequest;
 pub use load::LoadError;
 pub use portcullis_core::errand::Outcome;
 pub use rehearse::{ReadsFrom, RecordedInput, RecordedLink, Rehearsal, RehearsalError, Rehearsed, Said, Script};
@@ -64,8 +65,14 @@ pub use runtime::{Runtime, RuntimeError};
 pub use settings::{SettingsError, SettingsProblem};
 pub use walls::{Walls, WallsError};
 
-/// The version of the policy contract that is served; uploads for others are refused.
+/// The version of the policy contract in whose words documents are.
 pub const CONTRACT: &str = "0.1.0";
+
+/// What was added to it compatibly.
+const ADDITION: &str = "0.1.1";
+
+/// The versions of the contract that are served; uploads for others are refused.
+const SERVED: &str = "0.1.0 to 0.1.1";
 
 /// Bytes in hexadecimal, for messages and records.
 fn hex(bytes: &[u8]) -> String {

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use portcullis_core::{
-    BindingId, Decision, FollowUp, Grant, KvAccess, OrgId, PluginClass, PluginFailure, PluginId, PolicyReads, Timestamp,
+    BindingId, Decision, FollowUp, Grant, HostRule, KvAccess, OrgId, PluginClass, PluginFailure, PluginId, PolicyReads,
+    Timestamp,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -17,6 +18,7 @@ use crate::bindings::portcullis::policy::{describe, types};
 use crate::call::{Bound, Budget, CallState, Called, Question, Reply};
 use crate::chain::bad_output;
 use crate::convert::answer::{self, Teller};
+use crate::imports::http::QueuedRequest;
 use crate::imports::reads::{Recorded, Source};
 use crate::loaded::Plugin;
 use crate::{LogLevel, Pacing, Runtime, SettingsProblem, words};
@@ -36,6 +38,8 @@ pub struct Rehearsal<'a> {
     pub plugin: PluginId,
     /// What it may use.
     pub grants: &'a [Grant],
+    /// To which hosts it may send requests. Nothing is sent.
+    pub http_hosts: &'a [HostRule],
     /// What is asked.
     pub question: Script,
     /// Where its reads come from.
@@ -113,6 +117,8 @@ pub struct Rehearsed {
     pub unrecorded: Option<String>,
     /// What it has read of its keys, and would have written.
     pub kv: Vec<KvAccess>,
+    /// The requests that it would have sent.
+    pub requests: Vec<QueuedRequest>,
     /// What it logged.
     pub logs: Vec<(LogLevel, String)>,
     /// Units of fuel used.
@@ -246,7 +252,7 @@ impl Runtime {
     /// # Errors
     /// If the question cannot be put at all. How the plugin fails over it is part of what comes back.
     pub async fn rehearse(&self, rehearsal: Rehearsal<'_>) -> Result<Rehearsed, RehearsalError> {
-        let Rehearsal { digest, class, org, owner, plugin, grants, question, reads } = rehearsal;
+        let Rehearsal { digest, class, org, owner, plugin, grants, http_hosts, question, reads } = rehearsal;
         let code = self.at_hand(&digest).ok_or(RehearsalError::NotAtHand)?;
         let inputs = hear(question)?;
         if !inputs.exported(&code) {
@@ -260,8 +266,13 @@ impl Runtime {
             ReadsFrom::Recorded(list) => Source::Recorded(Arc::new(Recorded(list))),
         };
         // As in live calls, what a plugin says of itself and of settings rests on nothing else.
-        let bound = Bound { owner, plugin, grants: grants.to_vec(), reads };
-        let state = CallState::new(&bounds, now, seed, inputs.context().map(|_| bound));
+        let named = inputs.context().and_then(|context| context.binding_id.parse().ok());
+        let binding = named.unwrap_or(BindingId::from_bytes([0; 16]));
+        let bound = Bound { owner, plugin, binding, grants: grants.to_vec(), hosts: http_hosts.to_vec(), reads };
+        let mut state = CallState::new(&bounds, now, seed, inputs.context().map(|_| bound));
+        if matches!(inputs, Inputs::After(..) | Inputs::OnEvent(..) | Inputs::Fired(..)) {
+            state = state.that_may_send();
+        }
         let budget = match inputs {
             Inputs::Before(..) | Inputs::Limits(..) => Budget::again(&bounds),
             _ => Budget::background(&bounds),
@@ -282,6 +293,7 @@ impl Runtime {
             answer,
             unrecorded,
             kv: state.kv.into_accesses(plugin),
+            requests: state.outbox.unwrap_or_default(),
             logs: state.log.into_lines(),
             fuel,
             micros,

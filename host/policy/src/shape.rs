@@ -4,13 +4,20 @@
 
 use wasmparser::{ComponentExternalKind, Encoding, Parser, Payload};
 
-use crate::{AdmissionError, CONTRACT};
+use crate::{ADDITION, AdmissionError, CONTRACT, SERVED};
 
 /// The namespace of the contract's interfaces.
 const PACKAGE: &str = "portcullis:policy/";
 
-/// What a plugin may import from the contract; `types` are only types.
-const IMPORTS: [&str; 5] = ["types", "log", "kv", "sessions", "secrets"];
+/// What a plugin may import from the contract, and the version that it came in; `types` are only types.
+const IMPORTS: [(&str, &str); 6] = [
+    ("types", CONTRACT),
+    ("log", CONTRACT),
+    ("kv", CONTRACT),
+    ("sessions", CONTRACT),
+    ("secrets", CONTRACT),
+    ("http", ADDITION),
+];
 
 /// What a plugin may export of the contract.
 const EXPORTS: [&str; 6] = ["describe", "settings", "gate", "observer", "timer", "pace"];
@@ -73,7 +80,8 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Shape, AdmissionError> {
     if !exports.iter().any(|export| export == "describe") {
         return Err(AdmissionError::NoDescribe);
     }
-    Ok(Shape { contract: CONTRACT.to_owned(), exports })
+    let contract = if found.needs_addition { ADDITION } else { CONTRACT };
+    Ok(Shape { contract: contract.to_owned(), exports })
 }
 
 /// The names that the outermost component imports and exports.
@@ -113,13 +121,16 @@ fn names(bytes: &[u8]) -> Result<(Vec<String>, Vec<String>), AdmissionError> {
 #[derive(Default)]
 struct Found<'a> {
     exports: Vec<&'a str>,
+    /// Whether it imports what came later than the rest.
+    needs_addition: bool,
 }
 
 impl<'a> Found<'a> {
-    fn import(&self, name: &'a str) -> Result<(), AdmissionError> {
+    fn import(&mut self, name: &'a str) -> Result<(), AdmissionError> {
         let unknown = || AdmissionError::UnknownImport { name: shown(name) };
-        if let Some(interface) = of_contract(name)? {
-            return if IMPORTS.contains(&interface) { Ok(()) } else { Err(unknown()) };
+        if let Some(named) = of_contract(name)? {
+            self.needs_addition |= named.1 == ADDITION;
+            return if IMPORTS.contains(&named) { Ok(()) } else { Err(unknown()) };
         }
         let wasi = name.strip_prefix("wasi:").and_then(|name| name.split_once("@0.2."));
         match wasi {
@@ -130,7 +141,7 @@ impl<'a> Found<'a> {
 
     fn export(&mut self, name: &'a str) -> Result<(), AdmissionError> {
         // Exports that the contract does not know are nobody's business; only the version has to be right.
-        if let Some(interface) = of_contract(name)?
+        if let Some((interface, CONTRACT)) = of_contract(name)?
             && EXPORTS.contains(&interface)
         {
             self.exports.push(interface);
@@ -139,14 +150,14 @@ impl<'a> Found<'a> {
     }
 }
 
-/// The interface of the contract that `name` names, if it names one, in the version that is served.
-fn of_contract(name: &str) -> Result<Option<&str>, AdmissionError> {
+/// The interface of the contract that `name` names, if it names one, and its version, which is one that is served.
+fn of_contract(name: &str) -> Result<Option<(&str, &str)>, AdmissionError> {
     let Some(interface) = name.strip_prefix(PACKAGE) else { return Ok(None) };
     let (interface, version) = interface.split_once('@').unwrap_or((interface, ""));
-    if version != CONTRACT {
-        return Err(AdmissionError::UnknownContract { found: shown(version), served: CONTRACT });
+    if version != CONTRACT && version != ADDITION {
+        return Err(AdmissionError::UnknownContract { found: shown(version), served: SERVED });
     }
-    Ok(Some(interface))
+    Ok(Some((interface, version)))
 }
 
 /// A name of the guest's choosing, cut to what fits a message.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use portcullis_core::{
-    Binding, BindingId, Candidate, FailureFold, Grant, Mode, Operation, OperationKind, OrgId, Permit, PluginFailure,
-    PluginId, PluginVersion, Selector,
+    Binding, BindingId, Candidate, FailureFold, Grant, HOST_RULES_MAX, HostRule, Mode, Operation, OperationKind, OrgId,
+    Permit, PluginFailure, PluginId, PluginVersion, Selector,
 };
 use portcullis_policy::SettingsError;
 
@@ -36,6 +36,8 @@ pub struct NewBinding {
     pub order: i32,
     /// What it may use; all that the plugin wants if nothing is said.
     pub grants: Option<Vec<Grant>>,
+    /// The hosts to which it may send requests.
+    pub http_hosts: Vec<HostRule>,
     /// For which sessions it works.
     pub selector: Selector,
     /// Wall time of one call, in milliseconds; the gateway's usual bound if there is none.
@@ -59,6 +61,8 @@ pub struct BindingChange {
     pub order: Option<i32>,
     /// Other grants.
     pub grants: Option<Vec<Grant>>,
+    /// Other hosts to which it may send requests.
+    pub http_hosts: Option<Vec<HostRule>>,
     /// Another selector.
     pub selector: Option<Selector>,
     /// Another bound on the wall time of one call; none within is the gateway's usual one.
@@ -78,6 +82,7 @@ impl BindingChange {
         binding.on_failure = self.on_failure.unwrap_or(binding.on_failure);
         binding.order = self.order.unwrap_or(binding.order);
         binding.grants = self.grants.unwrap_or(binding.grants);
+        binding.http_hosts = self.http_hosts.unwrap_or(binding.http_hosts);
         binding.selector = self.selector.unwrap_or(binding.selector);
         binding.wall_millis = self.wall_millis.unwrap_or(binding.wall_millis);
         binding.candidate = self.candidate.unwrap_or(binding.candidate);
@@ -117,6 +122,7 @@ impl Service {
             on_failure: new.on_failure,
             order: new.order,
             grants: new.grants.unwrap_or_else(|| self.usual_grants(&version)),
+            http_hosts: new.http_hosts,
             selector: new.selector,
             authority: permit.principal().capabilities,
             candidate: None,
@@ -210,6 +216,9 @@ impl Service {
             return invalid("hooks", format!("{} is there twice", twice.1.name()));
         }
         check_labels(&binding.selector.0)?;
+        if binding.http_hosts.len() > HOST_RULES_MAX {
+            return invalid("httpHosts", format!("httpHosts must be {HOST_RULES_MAX} at most"));
+        }
         let most = if binding.org == OrgId::PLATFORM { MAX_WALL_OF_PLATFORM } else { MAX_WALL };
         if binding.wall_millis.is_some_and(|millis| millis == 0 || millis > most) {
             return invalid("wallMillis", format!("wallMillis must be 1 to {most}"));

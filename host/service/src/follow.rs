@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use portcullis_core::verdict::Extension;
 use portcullis_core::{
-    BindingId, DecisionId, Errand, ErrandBody, Hook, OrgId, PluginFailure, Principal, Session, SessionId, Timestamp,
+    BindingId, DecisionId, Errand, ErrandBody, Hook, Line, OrgId, PluginFailure, Principal, Session, SessionId,
+    Timestamp,
 };
 use portcullis_policy::{Ask, Event, Link, Observed};
 use portcullis_store::{
@@ -18,7 +19,7 @@ use portcullis_store::{
 
 use crate::errands::{not_told, undone, untold};
 use crate::reads::OrgReads;
-use crate::{Service, ServiceError, chain, mint, plan};
+use crate::{Service, ServiceError, chain, mint, plan, requests};
 
 /// How often a plugin is asked again at once because what it read has changed.
 const TRIES: usize = 4;
@@ -260,7 +261,12 @@ impl Service {
         let CallCase { snapshot, link, ask } = case;
         let links = [link.clone()];
         self.load(&links, snapshot).await;
-        let reads = Arc::new(OrgReads { snapshot: Arc::clone(snapshot), org: work.org(), now: ask.now });
+        let reads = Arc::new(OrgReads {
+            snapshot: Arc::clone(snapshot),
+            org: work.org(),
+            now: ask.now,
+            outbound: self.deliveries.outbound(),
+        });
         let told = match work {
             Work::Timer(timer) => {
                 return Some(self.runtime.fire_timer(link, ask, &timer.key, &timer.payload, reads).await);
@@ -349,12 +355,17 @@ impl Service {
         extras.join(&mut commit, moved.as_ref().or(current.as_deref()));
         work.settle(&mut commit);
         commit.kv = observed.kv;
+        let sends = !observed.requests.is_empty();
+        requests::queue(&mut commit, &link, current.as_ref().map(|session| session.id), observed.requests);
         if let (Some(current), Some(next)) = (&current, &moved) {
             commit.expect.push(Expectation::Session(current.id, Some(current.generation)));
             commit.writes.push(Write::PutSession(next.clone()));
         }
         match self.write(commit, work.depth() + 1).await {
             Ok(_) => {
+                if sends {
+                    self.deliveries.stir(org, Line::Plugin(link.binding.plugin), now);
+                }
                 if let Some(next) = moved {
                     self.publish(&Arc::new(next));
                 }

@@ -42,6 +42,7 @@ mod publishers;
 mod queries;
 mod reads;
 mod replay;
+mod requests;
 mod retention;
 mod rollout;
 mod ruling;
@@ -85,11 +86,14 @@ pub use plugin_log::PluginLogLine;
 pub use plugins::Upload;
 /// Why a message was not sent, as the engine says it.
 pub use portcullis_engine::{NumberCheck, SendError};
+/// Which requests of a plugin are listed.
+pub use portcullis_store::DeliveryFilter as RequestFilter;
 /// An event of an organisation with its place among the others.
 pub use portcullis_store::PlacedEvent;
 pub use publishers::{NewPublisher, Signature, signed_text};
 pub use queries::Page;
 pub use replay::{Change, MOST_REPLAYED, Replay, Replayed};
+pub use requests::{RequestQuery, check_request};
 pub use rollout::BindingState;
 pub use scan::{MOST_SCANNED, Scan, ScanRow, Scanned, is_scannable};
 pub use secrets::SecretName;

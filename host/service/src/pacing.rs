@@ -67,8 +67,12 @@ impl Service {
         // An answer holds as long as every plugin's does; a failure is not an answer, and is not kept.
         let mut valid_until = Some(question.now.after(LONGEST_PACE));
         for link in &links {
-            let reads =
-                Arc::new(OrgReads { snapshot: Arc::clone(&case.snapshot), org: question.org, now: question.now });
+            let reads = Arc::new(OrgReads {
+                snapshot: Arc::clone(&case.snapshot),
+                org: question.org,
+                now: question.now,
+                outbound: None,
+            });
             match self.runtime.pace(link, &ask, usage, reads).await {
                 Ok(Some(pacing)) if link.binding.mode == Mode::Enforce => {
                     let limits = match link.binding.org {

@@ -19,7 +19,7 @@ pub struct Page<T> {
 
 impl<T> Page<T> {
     /// A page of at most `limit` of the `limit + 1` entries that were asked for.
-    fn cut(mut entries: Vec<T>, limit: usize) -> Self {
+    pub(crate) fn cut(mut entries: Vec<T>, limit: usize) -> Self {
         let more = entries.len() > limit;
         entries.truncate(limit);
         Self { entries, more }

@@ -3,16 +3,21 @@
 use std::sync::Arc;
 
 use portcullis_core::{
-    KvEntry, OperationKind, OrgId, PluginId, PolicyReadError, PolicyReads, Secret, Session, SessionId, Timestamp,
-    Window,
+    KvEntry, OperationKind, OrgId, PluginId, PluginRequest, PolicyReadError, PolicyReads, RequestFlaw, Secret, Session,
+    SessionId, Timestamp, Window,
 };
+use portcullis_net::Outbound;
 use portcullis_store::{ReadError, Snapshot};
+
+use crate::requests::check_request;
 
 /// A snapshot through one organisation's eyes.
 pub(crate) struct OrgReads {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) org: OrgId,
     pub(crate) now: Timestamp,
+    /// Where requests go, if any may be sent.
+    pub(crate) outbound: Option<Outbound>,
 }
 
 impl PolicyReads for OrgReads {
@@ -44,6 +49,10 @@ impl PolicyReads for OrgReads {
 
     fn usage(&self, operation: OperationKind, window: Window) -> Result<u64, PolicyReadError> {
         self.snapshot.usage(self.org, operation, window, self.now).map_err(|error| failed(&error))
+    }
+
+    fn check_request(&self, request: &PluginRequest) -> Result<String, RequestFlaw> {
+        check_request(self.outbound.as_ref().ok_or(RequestFlaw::NoWayOut)?, request)
     }
 }
 

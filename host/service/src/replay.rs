@@ -233,6 +233,8 @@ impl Service {
             owner: version.org,
             plugin: version.plugin,
             grants: &grants,
+            // Only gates are replayed, and they send nothing.
+            http_hosts: &[],
             question: input.before(link, settings),
             reads: ReadsFrom::Recorded(link.reads.clone()),
         };

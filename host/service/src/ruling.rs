@@ -261,7 +261,12 @@ impl Service {
         let confirmed = given.map(|given| Confirmed { at: given.at, answer: given.answer.clone() });
         let ask = Ask { confirmed, ..question.ask(case) };
         self.load_for_request(links, &case.snapshot).await;
-        let reads = Arc::new(OrgReads { snapshot: Arc::clone(&case.snapshot), org: question.org, now: question.now });
+        let reads = Arc::new(OrgReads {
+            snapshot: Arc::clone(&case.snapshot),
+            org: question.org,
+            now: question.now,
+            outbound: None,
+        });
         let run = self.runtime.gate(links, &ask, &operation, reads).await;
         self.log(question.org, &run.logs);
         Round { operation, run }

@@ -108,7 +108,7 @@ impl Service {
             };
             for kind in &kinds {
                 let Some(operation) = bare(*kind, session.id) else { continue };
-                let reads = Arc::new(OrgReads { snapshot: Arc::clone(&snapshot), org, now });
+                let reads = Arc::new(OrgReads { snapshot: Arc::clone(&snapshot), org, now, outbound: None });
                 let run = self.runtime.gate(&link, &ask, &operation, reads).await;
                 let Some(Answer { result, .. }) = run.answers.into_iter().next() else { continue };
                 if result == Err(PluginFailure::Overloaded) {
@@ -206,6 +206,7 @@ fn link(tried: &Tried, settings: Option<String>) -> Link {
         on_failure: FailureFold::Deny,
         order: 0,
         grants: tried.grants.clone(),
+        http_hosts: Vec::new(),
         selector: Selector::default(),
         authority: portcullis_core::Capabilities::default(),
         candidate: None,

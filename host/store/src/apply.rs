@@ -200,7 +200,7 @@ fn apply_step(
         Step::ForgetEvents { through, at_most } => {
             outbox::forget(tables, &mut batch.ends, commit.org, through, at_most)?;
         }
-        Step::KeepDelivery { key, value } => deliveries::put(tables, &key, &value)?,
+        Step::KeepDelivery { key, value } => deliveries::keep(tables, &key, &value)?,
         Step::RemoveDelivery { key } => deliveries::remove(tables, &key)?,
         Step::Progress { key, value } => deliveries::progress(tables, &key, &value)?,
         Step::ForgetDeliveries { line, through, at_most } => {

@@ -117,6 +117,32 @@ pub(crate) fn put(tables: &mut Tables<'_>, row: &[u8], value: &[u8]) -> Result<(
     Ok(())
 }
 
+/// Keeps a delivery as it is now. A request of a plugin that has gone meanwhile is not kept anew.
+pub(crate) fn keep(tables: &mut Tables<'_>, row: &[u8], value: &[u8]) -> Result<(), StoreFault> {
+    let is_request = matches!(row.get(16..).and_then(line_of), Some(Line::Plugin(_)));
+    if is_request && tables.deliveries.get(row)?.is_none() {
+        return Ok(());
+    }
+    put(tables, row, value)
+}
+
+/// Forgets what waits of a plugin, which is no more than may wait. The rest is forgotten with its age.
+pub(crate) fn remove_waiting(tables: &mut Tables<'_>, org: OrgId, plugin: PluginId) -> Result<(), StoreFault> {
+    let own = key(&[&org.to_bytes(), &line_part(Line::Plugin(plugin))]);
+    let mut rows = Vec::new();
+    for due in tables.deliveries_due.range(Prefix::new(&[&own]).span())? {
+        let (due, _) = due?;
+        // The time stands between the line and the place.
+        if let Some(place) = due.value().get(16 + LINE + 8..) {
+            rows.push(key(&[&own, place]));
+        }
+    }
+    for row in rows {
+        remove(tables, &row)?;
+    }
+    Ok(())
+}
+
 /// Forgets a delivery, if it is there.
 pub(crate) fn remove(tables: &mut Tables<'_>, row: &[u8]) -> Result<(), StoreFault> {
     let old = tables.deliveries.remove(row)?.map(|old| Listed::of(row, old.value()));

@@ -10,7 +10,7 @@ use crate::counts::Counts;
 use crate::error::{CommitError, StoreFault};
 use crate::step::{Prepared, Step};
 use crate::tables::{Prefix, Tables, heads, key, part, remove_prefix};
-use crate::{counters, errands, kv, timers};
+use crate::{counters, deliveries, errands, kv, timers};
 
 /// How many secrets a plugin may have.
 pub const SECRETS_MAX: u32 = 32;
@@ -73,6 +73,7 @@ pub(crate) fn remove(tables: &mut Tables<'_>, counts: &mut Counts, org: OrgId, i
         timers::remove_of_plugin(tables, org, id)?;
         kv::remove_of_plugin(tables, org, id)?;
         counters::remove_of(tables, org, id.to_bytes())?;
+        deliveries::remove_waiting(tables, org, id)?;
         errands::remove_all(tables, counts, org, errands::Of::Plugin(id))
     })
 }

@@ -29,6 +29,9 @@ pub const SHIPPED: [&str; 7] =
 /// The version of the contract that the shipped plugins are built against.
 pub const CONTRACT: &str = "0.1.0";
 
+/// What was added to the contract compatibly, which the SDK has as well.
+pub(crate) const ADDITION: &str = "0.1.1";
+
 /// The compiler flags of a build, with placeholders for directories.
 ///
 /// The remapped prefixes keep the name of every directory out of the bytes.

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
 use crate::lock::Lock;
-use crate::{CONTRACT, FLAGS, ManifestError, read};
+use crate::{ADDITION, CONTRACT, FLAGS, ManifestError, read};
 
 /// SHA-256, in hex, of everything under `root` that goes into the build of `plugin`.
 ///
@@ -33,7 +33,9 @@ pub fn source_hash(root: &Path, plugin: &str) -> Result<String, ManifestError> {
         hash.part(&format!("{package}/Cargo.toml"), &read(&folder.join("Cargo.toml"))?);
         hash.folder(&format!("{package}/src"), &folder.join("src"))?;
     }
-    hash.folder("wit", &root.join("wit").join(CONTRACT))?;
+    for version in [CONTRACT, ADDITION] {
+        hash.folder("wit", &root.join("wit").join(version))?;
+    }
 
     let lock = parse::<Lock>(&root.join("Cargo.lock"))?;
     let closure = lock.closure(&format!("portcullis-{plugin}"))?;

@@ -22,6 +22,7 @@ fn a_change_of_any_source_is_seen() {
         ("plugins/rate-ladder/Cargo.toml", &["rate-ladder"]),
         ("plugins/sdk/src/lib.rs", &SHIPPED),
         ("wit/0.1.0/types.wit", &SHIPPED),
+        ("wit/0.1.1/http.wit", &SHIPPED),
     ] {
         let checkout = checkout();
         write(checkout.path(), path, "changed");
@@ -109,6 +110,7 @@ fn checkout() -> TempDir {
         write(root, &format!("plugins/dist/{plugin}.wasm"), "the component");
     }
     write(root, "wit/0.1.0/types.wit", "the contract");
+    write(root, "wit/0.1.1/http.wit", "more of it");
     write(root, "Cargo.lock", &lock());
     write(root, "Cargo.toml", WORKSPACE);
     let dist = dist_folder(root);

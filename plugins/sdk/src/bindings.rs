@@ -1,4 +1,4 @@
-//! What wit-bindgen makes of `wit/0.1.0`: the only generated code in the SDK.
+//! What wit-bindgen makes of `wit`: the only generated code in the SDK.
 //!
 //! The types and the imports are generated once, in [`imports`].
 //! Each exported interface has a small world and a module of its own, which borrows the types from there.
@@ -53,6 +53,16 @@ world!(
     /// The export `pace`.
     pacing, "pacing"
 );
+
+/// The import `http`, which came in a later version of the contract and takes its types from the first.
+pub mod requesting {
+    wit_bindgen::generate!({
+        path: ["../../wit/0.1.0", "../../wit/0.1.1"],
+        world: "portcullis:policy/requesting@0.1.1",
+        additional_derives: [PartialEq, Eq],
+        with: { "portcullis:policy/types@0.1.0": crate::bindings::imports::portcullis::policy::types },
+    });
+}
 
 /// The export `describe`, which needs none of the shared types.
 pub mod described {

@@ -162,12 +162,87 @@ pub mod secrets {
     }
 }
 
+/// Requests to hosts that the binding allows; needs the grant `http`.
+///
+/// A request is queued with the commit of what the plugin was called for, and sent after it: at least once, and again if it is not taken.
+/// Nobody is told of the answer. Only observers and timers can send.
+///
+/// ```
+/// # use portcullis_sdk::http::Request;
+/// let request = Request::post("https://crm.example.org/deleted")
+///     .header("content-type", "application/json")
+///     .secret_header("authorization", "crm-token")
+///     .body("{}");
+/// # let _ =
+/// request.send();
+/// ```
+pub mod http {
+    use super::{HostError, Result};
+    use crate::bindings::requesting::portcullis::policy0_1_1::http;
+
+    /// A request in the making.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[must_use = "a request does nothing until it is sent"]
+    pub struct Request(http::Request);
+
+    impl Request {
+        /// A request with this method: `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
+        pub fn new(method: &str, url: impl Into<String>) -> Self {
+            Self(http::Request {
+                method: method.to_owned(),
+                url: url.into(),
+                headers: Vec::new(),
+                secret_headers: Vec::new(),
+                body: Vec::new(),
+            })
+        }
+
+        /// A `GET`.
+        pub fn get(url: impl Into<String>) -> Self {
+            Self::new("GET", url)
+        }
+
+        /// A `POST`.
+        pub fn post(url: impl Into<String>) -> Self {
+            Self::new("POST", url)
+        }
+
+        /// The same with a header.
+        pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
+            self.0.headers.push((name.to_owned(), value.into()));
+            self
+        }
+
+        /// The same with a header whose value is a secret of the plugin; needs the grant `secrets`, too.
+        pub fn secret_header(mut self, name: &str, secret: &str) -> Self {
+            self.0.secret_headers.push((name.to_owned(), secret.to_owned()));
+            self
+        }
+
+        /// The same with a body of at most 64 KiB.
+        pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+            self.0.body = body.into();
+            self
+        }
+
+        /// Queues it, and answers the id that it carries as `idempotency-key`.
+        ///
+        /// # Errors
+        ///
+        /// [`HostError::NotGranted`] if the binding allows neither requests nor this host, [`HostError::Invalid`] if the request breaks a bound,
+        /// [`HostError::Unavailable`] in a gate, or another refusal of the host's.
+        pub fn send(&self) -> Result<String> {
+            call!(http::send(&self.0))
+        }
+    }
+}
+
 /// What a call of the host answers.
 type Result<T> = core::result::Result<T, HostError>;
 
 #[cfg(test)]
 mod test {
-    use super::{HostError, kv, log, secrets, sessions};
+    use super::{HostError, http, kv, log, secrets, sessions};
 
     #[test]
     fn without_a_host_calls_answer_that_they_are_unavailable() {
@@ -175,5 +250,6 @@ mod test {
         assert_eq!(kv::get("key"), Err(HostError::Unavailable));
         assert_eq!(sessions::count(None), Err(HostError::Unavailable));
         assert_eq!(secrets::hmac_sha256("name", b"data"), Err(HostError::Unavailable));
+        assert_eq!(http::Request::get("https://example.org/").send(), Err(HostError::Unavailable));
     }
 }

@@ -55,5 +55,5 @@ pub use bindings::imports::portcullis::policy::types::{
 pub use bindings::pacing::exports::portcullis::policy::pace::Pacing;
 pub use duration::Duration;
 pub use form::Form;
-pub use host::{kv, log, secrets, sessions};
+pub use host::{http, kv, log, secrets, sessions};
 pub use traits::{Describe, Gate, Observer, Pace, Settings, Timer};

@@ -196,14 +196,18 @@ pub enum Strings {
 /// The contract's WIT has no such interface.
 pub fn wrap(mut module: Vec<u8>, exports: &[&str], strings: Strings) -> Result<Vec<u8>, String> {
     let mut resolve = Resolve::default();
-    let contract = concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit/0.1.0");
-    resolve.push_dir(contract).expect("the contract is valid WIT");
+    // What was added to the contract is only imported by guests that call it.
+    for version in ["0.1.0", "0.1.1"] {
+        let contract = format!("{}/../../wit/{version}", env!("CARGO_MANIFEST_DIR"));
+        resolve.push_dir(contract).expect("the contract is valid WIT");
+    }
     let exports: String = exports.iter().map(|name| format!("export portcullis:policy/{name}@0.1.0;")).collect();
     let imports: String = WASI_IMPORTS.iter().map(|name| format!("import {name}@0.2.6;")).collect();
     let world = format!(
         "package test:guest;
         world guest {{
             include portcullis:policy/imports@0.1.0;
+            include portcullis:policy/requesting@0.1.1;
             {imports}
             {exports}
         }}

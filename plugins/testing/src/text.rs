@@ -23,6 +23,8 @@ pub const SESSIONS: &str = "
 /// Imports `secrets` as `$hmac`.
 pub const SECRETS: &str =
     "(import \"portcullis:policy/secrets@0.1.0\" \"hmac-sha256\" (func $hmac (param i32 i32 i32 i32 i32)))";
+/// Imports `http` as `$send`: method, URL, headers, secret headers and body, each with its length, and where the answer goes.
+pub const HTTP: &str = "(import \"portcullis:policy/http@0.1.1\" \"send\" (func $send (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))";
 /// Imports WASI's monotonic clock as `$ticks`, `$after` and `$at`, and waiting as `$block` and `$poll`.
 pub const CLOCK: &str = "
     (import \"wasi:clocks/monotonic-clock@0.2.6\" \"now\" (func $ticks (result i64)))
@@ -40,6 +42,59 @@ pub const STDOUT: &str = "
 #[must_use]
 pub fn zero() -> String {
     format!("i32.const {ANSWER}")
+}
+
+/// Where a [`Request`] begins that is sent from a guest, and everything that it names.
+const REQUEST: u32 = 16_384;
+
+/// A request as a guest in text sends it.
+#[derive(Debug, Clone, Default)]
+pub struct Request<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The address.
+    pub url: &'a str,
+    /// Names and values.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// Names, and names of secrets.
+    pub secret_headers: &'a [(&'a str, &'a str)],
+    /// The body.
+    pub body: &'a str,
+}
+
+impl Request<'_> {
+    /// The data that it needs, and a call that sends it with the answer at [`RESULT`].
+    ///
+    /// # Panics
+    ///
+    /// It is longer than memory can be.
+    #[must_use]
+    pub fn sent(&self) -> (String, String) {
+        let mut memory = Vec::new();
+        let mut keep = |bytes: &[u8]| {
+            // Lists of pairs want their addresses aligned.
+            memory.resize(memory.len().next_multiple_of(4), 0);
+            let at = REQUEST + u32::try_from(memory.len()).expect("it fits into memory");
+            memory.extend_from_slice(bytes);
+            at
+        };
+        let length = |text: &str| u32::try_from(text.len()).expect("it fits into memory");
+        let (method, url) = (keep(self.method.as_bytes()), keep(self.url.as_bytes()));
+        let lists = [self.headers, self.secret_headers].map(|list| {
+            let mut pairs = Vec::new();
+            for text in list.iter().flat_map(|(name, value)| [name, value]) {
+                pairs.extend([keep(text.as_bytes()), length(text)]);
+            }
+            let count = u32::try_from(list.len()).expect("it fits into memory");
+            [keep(&bytes(&pairs)), count]
+        });
+        let body = keep(self.body.as_bytes());
+        let words = [method, length(self.method), url, length(self.url)];
+        let words: Vec<u32> =
+            words.into_iter().chain(lists.concat()).chain([body, length(self.body), RESULT]).collect();
+        let words: String = words.iter().map(|word| format!(" (i32.const {word})")).collect();
+        (data(REQUEST, &memory), format!("(call $send{words})"))
+    }
 }
 
 /// Does this for ever.

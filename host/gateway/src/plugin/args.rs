@@ -175,9 +175,12 @@ pub(crate) struct Binding {
     /// Its settings, a file with a JSON document.
     #[arg(long, value_name = "FILE", requires = "bind")]
     pub(crate) settings: Option<PathBuf>,
-    /// What it may use of what it wants: kv, sessions, secrets, lifecycle.
+    /// What it may use of what it wants: kv, sessions, secrets, http, lifecycle.
     #[arg(long, value_delimiter = ',', requires = "bind")]
     pub(crate) grant: Option<Vec<String>>,
+    /// To which hosts it may send requests, with the grant http: api.example.org, or *.example.org for all below one.
+    #[arg(long, value_name = "HOST", value_delimiter = ',', requires = "bind")]
+    pub(crate) http_host: Option<Vec<String>>,
     /// What stands for an answer that did not come.
     #[arg(long, value_enum, requires = "bind")]
     pub(crate) on_failure: Option<OnFailure>,

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use portcullis_core::{BindingId, DecisionId, EventId, Grant, KeyId, OperationKind, OrgId, SessionId, Timestamp};
+use portcullis_core::{
+    BindingId, DecisionId, EventId, Grant, HostRule, KeyId, OperationKind, OrgId, SessionId, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -29,6 +31,9 @@ pub(super) struct Fixture {
     /// What the binding grants; everything that the plugin wants unless told otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) grants: Option<Vec<Grant>>,
+    /// The hosts to which the binding lets it send requests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) http_hosts: Vec<HostRule>,
     /// What differs from the sample's context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) context: Option<Value>,
@@ -108,6 +113,9 @@ pub(super) struct Expect {
     /// What it writes: texts, `{"base64": …}`, or null for a key that it removes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) writes: Option<BTreeMap<String, Value>>,
+    /// The requests that it sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) requests: Option<Vec<Value>>,
     /// Its log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) log: Option<Vec<String>>,
@@ -183,6 +191,7 @@ impl Fixture {
             call,
             settings: None,
             grants: None,
+            http_hosts: Vec::new(),
             context: None,
             operation: None,
             outcome: None,
@@ -455,6 +464,7 @@ pub(super) fn of_decision(file: &Path) -> Result<Vec<Asked>, FixtureError> {
         let fixture = Fixture {
             about: Some(format!("what {plugin} was asked in the decision {id}")),
             settings,
+            http_hosts: Vec::new(),
             grants: serde_json::from_value(link["grants"].clone()).map_err(malformed)?,
             context: Some(context),
             operation: Some(input["operation"].clone()),

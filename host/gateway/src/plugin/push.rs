@@ -151,6 +151,7 @@ async fn bind(
     set("settings", settings);
     set("mode", wanted.mode.map(|mode| json!(mode.name())));
     set("grants", wanted.grant.as_ref().map(|grants| json!(grants)));
+    set("httpHosts", wanted.http_host.as_ref().map(|hosts| json!(hosts)));
     set("onFailure", wanted.on_failure.map(|fold| json!(fold.name())));
 
     let binding = match at_work(gateway, org, plugin, wanted.binding.as_deref()).await? {

@@ -24,6 +24,9 @@ const SHARED: &[File] = files!("templates":
 
 const CONTRACT: &[File] = files!("../../wit/0.1.0": "host.wit", "plugin.wit", "types.wit", "worlds.wit");
 
+/// What was added to it, which the SDK has a function for.
+const ADDED: &[File] = files!("../../wit/0.1.1": "http.wit");
+
 const SDK: &[File] = files!("../../plugins/sdk/src":
     "bindings.rs", "context.rs", "decision.rs", "duration.rs", "export.rs", "form.rs", "host.rs", "lib.rs", "sample.rs", "traits.rs",
 );
@@ -89,6 +92,7 @@ pub(super) fn files(language: Language, name: &str) -> Vec<(String, Vec<u8>)> {
         // The SDK finds the contract where it lies in the repository, too.
         Language::Rust => {
             all.extend(brought(&format!("portcullis/wit/{}", portcullis_policy::CONTRACT), CONTRACT));
+            all.extend(brought("portcullis/wit/0.1.1", ADDED));
             all.extend(brought("portcullis/plugins/sdk/src", SDK));
             all.push(("portcullis/plugins/sdk/Cargo.toml".to_owned(), SDK_MANIFEST.to_vec()));
         }

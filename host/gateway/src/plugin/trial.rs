@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use portcullis_core::{Grant, KvChange, OrgId, PluginId};
+use portcullis_core::{Grant, KvChange, OrgId, PluginId, PluginRequest};
 use portcullis_policy::{ReadsFrom, Rehearsal, Rehearsed, Said, Script};
 use serde_json::{Value, json};
 
@@ -178,6 +178,7 @@ struct Found {
     failure: Option<&'static str>,
     unrecorded: Option<String>,
     writes: BTreeMap<String, Value>,
+    requests: Vec<Value>,
     log: Vec<String>,
     fuel: u64,
     micros: u64,
@@ -214,10 +215,11 @@ async fn ask(offline: &Offline, fixture: &Fixture) -> Result<Found, Failure> {
         owner: OrgId::PLATFORM,
         plugin: PluginId::from_bytes([0; 16]),
         grants: &grants,
+        http_hosts: &fixture.http_hosts,
         question,
         reads,
     };
-    let Rehearsed { result, answer, unrecorded, kv, logs, fuel, micros, memory } =
+    let Rehearsed { result, answer, unrecorded, kv, requests, logs, fuel, micros, memory } =
         offline.runtime.rehearse(rehearsal).await?;
     let writes = kv.into_iter().filter_map(|access| match access.change {
         KvChange::Keep => None,
@@ -242,11 +244,24 @@ async fn ask(offline: &Offline, fixture: &Fixture) -> Result<Found, Failure> {
         failure: result.err().map(portcullis_core::PluginFailure::code),
         unrecorded,
         writes: writes.collect(),
+        requests: requests.iter().map(|queued| request(&queued.request)).collect(),
         log: logs.into_iter().map(|(_, line)| line).collect(),
         fuel,
         micros,
         memory,
     })
+}
+
+/// A request as a fixture has it: what it does not have is left out.
+fn request(request: &PluginRequest) -> Value {
+    let pairs = |pairs: &[(String, String)]| if pairs.is_empty() { Value::Null } else { json!(pairs) };
+    without_nulls(&json!({
+        "method": request.method,
+        "url": request.url,
+        "headers": pairs(&request.headers),
+        "secret-headers": pairs(&request.secret_headers),
+        "body": if request.body.is_empty() { Value::Null } else { world::told(&request.body) },
+    }))
 }
 
 /// What differs from what is expected; none if nothing does.
@@ -283,6 +298,9 @@ fn wrong(expect: &Expect, found: &Found) -> Option<String> {
         };
         compare("writes", &shown(writes), &shown(&found.writes));
     }
+    if let Some(requests) = &expect.requests {
+        compare("requests", &json!(requests), &json!(found.requests));
+    }
     if let Some(log) = &expect.log {
         compare("log", &json!(log), &json!(found.log));
     }
@@ -308,11 +326,13 @@ fn differs_from_then(then: &Value, found: &Found) -> Option<String> {
 /// What is to be expected from now on.
 fn bless(expect: Option<&Expect>, found: &Found) -> Expect {
     let wants_writes = expect.is_some_and(|expect| expect.writes.is_some());
+    let wants_requests = expect.is_some_and(|expect| expect.requests.is_some());
     let wants_log = expect.is_some_and(|expect| expect.log.is_some());
     Expect {
         answer: if found.failure.is_none() { found.answer.as_ref().map(without_nulls) } else { None },
         failure: found.failure.map(str::to_owned),
         writes: (wants_writes || !found.writes.is_empty()).then(|| found.writes.clone()),
+        requests: (wants_requests || !found.requests.is_empty()).then(|| found.requests.clone()),
         log: wants_log.then(|| found.log.clone()),
         fuel_at_most: expect.and_then(|expect| expect.fuel_at_most).map(|most| most.max(found.fuel)),
     }

@@ -6,9 +6,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use portcullis_core::session::{AccountLimit, FailureCause, LoggedOutBy, PairingMethod, RemovalStep};
 use portcullis_core::{
-    Attempt, Device, Intent, KvEntry, Names, OperationKind, OrgId, PluginId, PolicyReadError, PolicyReads, Secret,
-    Session, SessionId, Status, Timestamp, Window,
+    Attempt, Device, Intent, KvEntry, Names, OperationKind, OrgId, PluginId, PluginRequest, PolicyReadError,
+    PolicyReads, RequestFlaw, Secret, Session, SessionId, Status, Timestamp, Window,
 };
+use portcullis_net::{Outbound, OutboundConfig};
+use portcullis_service::check_request;
 use serde_json::Value;
 
 use super::fixture::{Fixture, FixtureError};
@@ -19,6 +21,8 @@ pub(super) struct World {
     sessions: BTreeMap<SessionId, Session>,
     done: BTreeMap<String, Value>,
     secrets: BTreeMap<String, String>,
+    /// The way out with the guard that a gateway usually has; nothing is sent.
+    outbound: Option<Outbound>,
 }
 
 impl World {
@@ -46,7 +50,9 @@ impl World {
                 });
             }
         }
-        Ok(Self { kv, sessions, done: fixture.done.clone(), secrets: fixture.secrets.clone() })
+        // Making it takes a while, and few plugins send anything.
+        let outbound = if fixture.http_hosts.is_empty() { None } else { Outbound::new(OutboundConfig::default()).ok() };
+        Ok(Self { kv, sessions, done: fixture.done.clone(), secrets: fixture.secrets.clone(), outbound })
     }
 }
 
@@ -87,6 +93,10 @@ impl PolicyReads for World {
         let done = self.done.get(operation.name());
         let count = done.and_then(|done| done.as_u64().or_else(|| done.get(&window).and_then(Value::as_u64)));
         Ok(count.unwrap_or(0))
+    }
+
+    fn check_request(&self, request: &PluginRequest) -> Result<String, RequestFlaw> {
+        check_request(self.outbound.as_ref().ok_or(RequestFlaw::NoWayOut)?, request)
     }
 }
 

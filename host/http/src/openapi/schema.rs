@@ -314,6 +314,12 @@ markers! {
         "description": "An ed25519 public key: 32 bytes in base64.",
         "pattern": "^[A-Za-z0-9+/]{43}=$",
     });
+    /// A host, or all below one; of those that there can be, the plain ones.
+    HostRuleOf "HostRule" json!({
+        "type": "string",
+        "description": "A host such as `api.example.org`, or `*.example.org` for all hosts below one.",
+        "pattern": "^(\\*\\.)?[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?\\.[a-z]{2,20}$",
+    });
     /// How much a plugin may use.
     ClassOf "PluginClass" json!({ "type": "string", "enum": [PluginClass::Standard, PluginClass::Large] });
     /// A SHA-256 digest.

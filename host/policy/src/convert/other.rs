@@ -75,6 +75,7 @@ fn binding_of(binding: &Binding) -> Value {
         "onFailure": binding.on_failure,
         "order": binding.order,
         "grants": binding.grants,
+        "httpHosts": binding.http_hosts,
         "selector": binding.selector,
         "candidate": binding.candidate.as_ref().map(|candidate| candidate.version),
     })

@@ -1,7 +1,8 @@
-//! What a guest may call: the contract's four interfaces, and WASI 0.2 leading nowhere.
+//! What a guest may call: the contract's five interfaces, and WASI 0.2 leading nowhere.
 //!
 //! One linker serves all plugins. What a binding did not grant answers `not-granted`; it is not missing.
 
+pub(crate) mod http;
 pub(crate) mod kv;
 pub(crate) mod log;
 pub(crate) mod reads;
@@ -24,6 +25,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<CallState>> {
     contract::kv::add_to_linker::<_, Own>(&mut linker, own)?;
     contract::sessions::add_to_linker::<_, Own>(&mut linker, own)?;
     contract::secrets::add_to_linker::<_, Own>(&mut linker, own)?;
+    contract::http::add_to_linker::<_, Own>(&mut linker, own)?;
     wasi::add_to_linker(&mut linker)?;
     Ok(linker)
 }

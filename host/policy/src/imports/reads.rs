@@ -284,6 +284,6 @@ impl Recorded {
     }
 }
 
-fn unrecorded(read: &str, wanted: &Value) -> NotRead {
+pub(super) fn unrecorded(read: &str, wanted: &Value) -> NotRead {
     NotRead::Unrecorded(Unrecorded(format!("{read} {wanted}")))
 }

@@ -64,10 +64,18 @@ async fn what_is_too_large_is_not_even_looked_at() {
 async fn other_versions_and_unknown_imports_are_refused_by_name() {
     let newer = exporting("portcullis:policy/gate@0.2.0");
     assert_eq!(refused(text(&format!("(component {newer})"))).await, "unknown_contract_version");
-    let patched = "(import \"portcullis:policy/log@0.1.1\" (instance))";
+    let patched = "(import \"portcullis:policy/log@0.1.2\" (instance))";
     assert_eq!(refused(text(&format!("(component {patched})"))).await, "unknown_contract_version");
     for import in
-        ["wasi:http/outgoing-handler@0.2.0", "foo:bar/baz", "portcullis:policy/gate@0.1.0", "wasi:io/poll@0.3.0"]
+        // What each version has is what it has: the import `http` came later than the rest.
+        [
+            "wasi:http/outgoing-handler@0.2.0",
+            "foo:bar/baz",
+            "portcullis:policy/gate@0.1.0",
+            "portcullis:policy/http@0.1.0",
+            "portcullis:policy/log@0.1.1",
+            "wasi:io/poll@0.3.0",
+        ]
     {
         let component = format!("(component (import \"{import}\" (instance)))");
         assert_eq!(refused(text(&component)).await, "unknown_import", "{import}");
@@ -132,4 +140,14 @@ async fn loading_needs_the_very_bytes() {
     assert!(matches!(*missing.unwrap_err(), LoadError::Missing { .. }));
     let damaged = runtime.load([0; 32], STANDARD, || Some(Guest::allowing().build())).await;
     assert!(matches!(*damaged.unwrap_err(), LoadError::Damaged { .. }));
+}
+
+#[tokio::test]
+async fn a_plugin_is_of_the_version_that_has_all_that_it_imports() {
+    let (data, call) = portcullis_testing::text::Request { method: "GET", ..Default::default() }.sent();
+    let sending = Guest::gate(&format!("{call} i32.const 512")).importing(portcullis_testing::text::HTTP).with(&data);
+    for (guest, contract) in [(Guest::allowing(), "0.1.0"), (sending, "0.1.1")] {
+        let admitted = runtime().admit(org_id(), guest.build(), STANDARD).await.unwrap();
+        assert_eq!(admitted.contract, contract);
+    }
 }

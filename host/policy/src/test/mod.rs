@@ -4,6 +4,7 @@ mod admission;
 mod classes;
 mod codes;
 mod gates;
+mod http;
 mod imports;
 mod others;
 mod rehearsals;
@@ -15,8 +16,8 @@ use std::time::Duration;
 
 use portcullis_core::{
     Answer, Binding, BindingId, Capabilities, DecisionId, FailureFold, Grant, KvEntry, Mode, Operation, OperationKind,
-    Org, OrgId, PluginClass, PluginId, PluginRules, PluginVersion, PolicyReadError, PolicyReads, Principal, Quotas,
-    Secret, Selector, Session, SessionId, Timestamp, Window,
+    Org, OrgId, PluginClass, PluginId, PluginRequest, PluginRules, PluginVersion, PolicyReadError, PolicyReads,
+    Principal, Quotas, RequestFlaw, Secret, Selector, Session, SessionId, Timestamp, Window,
 };
 use portcullis_testing::Guest;
 
@@ -119,6 +120,7 @@ async fn bind_with(runtime: &Runtime, guest: &Guest, mode: Mode, grants: &[Grant
         on_failure: FailureFold::Deny,
         order: 0,
         grants: grants.to_vec(),
+        http_hosts: Vec::new(),
         selector: Selector::default(),
         authority: Capabilities::all(),
         candidate: None,
@@ -146,6 +148,8 @@ struct Snapshot {
     sessions: Vec<Session>,
     secrets: BTreeMap<String, Secret>,
     fails: bool,
+    /// Whether there is a way out.
+    sends: bool,
 }
 
 impl Snapshot {
@@ -188,5 +192,9 @@ impl PolicyReads for Snapshot {
 
     fn usage(&self, _operation: OperationKind, _window: Window) -> Result<u64, PolicyReadError> {
         Ok(3)
+    }
+
+    fn check_request(&self, request: &PluginRequest) -> Result<String, RequestFlaw> {
+        self.host(request)
     }
 }

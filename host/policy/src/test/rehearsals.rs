@@ -81,6 +81,7 @@ fn snapshot() -> Snapshot {
     session.labels.insert("team".to_owned(), "red".to_owned());
     let entry = |value: &str| KvEntry { value: value.as_bytes().to_vec(), version: 4, expires: None };
     Snapshot {
+        sends: false,
         kv: [("k".to_owned(), entry("told by the store")), ("k2".to_owned(), entry("x"))].into(),
         sessions: vec![session],
         secrets: [("k".to_owned(), Secret::new("hush"))].into(),
@@ -96,6 +97,7 @@ async fn rehearse(runtime: &Runtime, link: &Link, question: Script, reads: Reads
         owner: org_id(),
         plugin: plugin_id(),
         grants: &link.binding.grants,
+        http_hosts: &[],
         question,
         reads,
     };
@@ -316,6 +318,7 @@ async fn a_question_that_cannot_be_put_says_why() {
             owner: org_id(),
             plugin: plugin_id(),
             grants: &[],
+            http_hosts: &[],
             question,
             reads: ReadsFrom::Recorded(vec![]),
         };

@@ -125,6 +125,7 @@ pub(crate) fn bind_class(admitted: Admitted, class: PluginClass, grants: &[Grant
         on_failure: FailureFold::Deny,
         order: 0,
         grants: grants.to_vec(),
+        http_hosts: Vec::new(),
         selector: Selector::default(),
         authority: Capabilities::all(),
         candidate: None,

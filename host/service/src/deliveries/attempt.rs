@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use portcullis_core::delivery::{ANSWER_KEPT, AttemptOutcome, Farewell};
 use portcullis_core::{
-    Delivered, Delivery, DeliveryAttempt, DeliveryKey, EventFormat, EventId, Line, OrgId, SessionId, Timestamp, Webhook,
+    Delivered, Delivery, DeliveryAttempt, DeliveryKey, EventFormat, EventId, OrgId, SessionId, Timestamp, Webhook,
 };
 use portcullis_net::{HeaderName, HeaderValue, Limits, Method, OutboundRequest, Overlong};
 use portcullis_store::{PlacedEvent, Snapshot};
 use portcullis_webhook::{self as webhook, About, Telling};
 
 use super::DeliveryConfig;
+use super::requesting::Composing;
 use crate::{Service, ServiceError};
 
 /// What is to be tried.
@@ -33,6 +34,10 @@ pub(super) enum Tried {
     Nothing,
     /// It was tried.
     Done(Box<Done>),
+    /// It is given up without a try.
+    Never(Box<Done>),
+    /// It waits for as long, which is no failure.
+    Later(Duration),
     /// The store failed, and nothing was tried.
     Unread,
 }
@@ -55,14 +60,16 @@ impl Trial {
     pub(super) async fn run(&self, service: &Service) -> Tried {
         let Some(config) = &service.deliveries.config else { return Tried::Unread };
         let composed = match self.compose(service, config) {
-            Ok(Some(composed)) => composed,
+            Ok(Some(Composing::Ready(composed))) => composed,
+            Ok(Some(Composing::Later(wait))) => return Tried::Later(wait),
+            Ok(Some(Composing::Never(why))) => return self.never(why, service.now()),
             Ok(None) => return Tried::Nothing,
             Err(error) => {
                 tracing::error!(org = %self.org, error = &error as &dyn std::error::Error, "what is to be delivered could not be read");
                 return Tried::Unread;
             }
         };
-        let Composed { id, at, format, request, limits } = composed;
+        let Composed { id, at, format, request, limits } = *composed;
         let began = service.now();
         let (outcome, result) = match request {
             Ok(request) => {
@@ -76,11 +83,20 @@ impl Trial {
         Tried::Done(Box::new(Done { id, at, attempt, result, format }))
     }
 
-    /// The request, if there is anything to tell.
-    fn compose(&self, service: &Service, config: &DeliveryConfig) -> Result<Option<Composed>, ServiceError> {
+    /// Something that is remembered is given up, and the reason is remembered like an attempt's.
+    fn never(&self, why: &'static str, now: Timestamp) -> Tried {
+        let Some(known) = &self.known else { return Tried::Nothing };
+        let outcome = AttemptOutcome::Failed { error: why.to_owned() };
+        let attempt = DeliveryAttempt { at: now, took_ms: 0, outcome };
+        let result = Err(webhook::Failure::NoAnswer);
+        Tried::Never(Box::new(Done { id: known.id, at: known.at, attempt, result, format: EventFormat::Standard }))
+    }
+
+    /// What is to be done, if there is anything to tell.
+    fn compose(&self, service: &Service, config: &DeliveryConfig) -> Result<Option<Composing>, ServiceError> {
         let what = self.known.as_ref().map(|known| &known.record.what);
         if let (Some(Delivered::Request(request)), Some(known)) = (what, &self.known) {
-            return service.compose_request(self.org, self.of, known, request);
+            return service.compose_request(&config.outbound, self.org, known, request).map(Some);
         }
         let Some(placed) = self.snapshot.event_at(self.org, self.session, self.of.place)? else { return Ok(None) };
         match what {
@@ -89,13 +105,17 @@ impl Trial {
                 let about = About { names: names.clone(), device: None };
                 // A receiver that is still there is told as it wants to be by now.
                 let webhook = self.webhook.as_deref().unwrap_or(webhook);
-                Ok(compose(webhook, self.of.part, &placed, Some(&about), service, config))
+                Ok(compose(webhook, self.of.part, &placed, Some(&about), service, config)
+                    .map(Box::new)
+                    .map(Composing::Ready))
             }
             Some(Delivered::Event | Delivered::Farewell(None) | Delivered::Request(_)) | None => {
                 let Some(webhook) = self.webhook.as_deref() else { return Ok(None) };
                 let about = self.session.and_then(|session| service.views.get(self.org, session));
                 let about = about.as_deref().map(About::from);
-                Ok(compose(webhook, self.of.part, &placed, about.as_ref(), service, config))
+                Ok(compose(webhook, self.of.part, &placed, about.as_ref(), service, config)
+                    .map(Box::new)
+                    .map(Composing::Ready))
             }
         }
     }
@@ -176,20 +196,5 @@ async fn send(
             (AttemptOutcome::Answered { status, body }, result)
         }
         Err(error) => (AttemptOutcome::Failed { error: error.code().to_owned() }, Err(webhook::Failure::NoAnswer)),
-    }
-}
-
-impl Service {
-    /// A plugin's request, as it is sent.
-    #[expect(clippy::unnecessary_wraps, reason = "reading the secrets that it names can fail")]
-    fn compose_request(
-        &self,
-        _org: OrgId,
-        of: DeliveryKey,
-        _known: &Delivery,
-        _request: &portcullis_core::delivery::PluginRequest,
-    ) -> Result<Option<Composed>, ServiceError> {
-        debug_assert!(matches!(of.line, Line::Plugin(_)), "webhooks are told events");
-        Ok(None)
     }
 }

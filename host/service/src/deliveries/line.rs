@@ -3,24 +3,25 @@
 //! It ends when there is nothing more, when its receiver rests, or when others wait for its place; what it knows then
 //! stands in the store, but for how its receiver fares.
 
+mod came;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::{
-    Delivered, Delivery, DeliveryKey, DeliveryRecord, DeliveryState, DisabledBecause, EventKind, Line, OrgId,
-    OutboxPlace, Timestamp, Webhook,
+    Delivered, Delivery, DeliveryKey, DeliveryRecord, DeliveryState, EventKind, Line, OrgId, OutboxPlace, Timestamp,
+    Webhook,
 };
 use portcullis_store::{Commit, CommitError, DeliveryChange, Progress, ReadError, Snapshot};
-use portcullis_webhook::{Failure, Next, after_failure, keeps_order, wanted};
+use portcullis_webhook::wanted;
 use tokio::task::JoinSet;
 
-use super::attempt::{Done, Trial, Tried};
-use super::disabling::FAILING_FOR;
+use super::attempt::{Trial, Tried};
 use super::health::Health;
 use super::window::{Item, Window};
 use super::{REST, Turn, farewell};
-use crate::{Service, mint};
+use crate::Service;
 
 /// How much of the outbox is read at once.
 const READ_AT_ONCE: usize = 256;
@@ -334,7 +335,7 @@ impl<'a> Work<'a> {
             }
             Ok(Came::Kept(changes, Ok(()))) => {
                 self.is_keeping = false;
-                // What is kept as it is now may be tried again when it is due again.
+                // What is kept as it is now may be tried again when it is due again, and no sooner.
                 for change in &changes {
                     if let DeliveryChange::Keep(of, _) | DeliveryChange::Remove(of) = change {
                         self.rows.remove(of);
@@ -361,117 +362,6 @@ impl<'a> Work<'a> {
                 Err(Ended::Failed)
             }
         }
-    }
-
-    fn item_tried(&mut self, mut item: Item, tried: Tried) -> Result<(), Ended> {
-        let done = match tried {
-            Tried::Unread => return Err(Ended::Failed),
-            Tried::Nothing => {
-                self.window.settle(&item);
-                return Ok(());
-            }
-            Tried::Done(done) => *done,
-        };
-        let next = self.judge(&done, u32::try_from(item.failed.len()).unwrap_or(u32::MAX));
-        let now = self.service.now();
-        if let Some(Next::Again { after }) = next
-            && keeps_order(item.held, after)
-        {
-            item.held += after;
-            item.failed.push(done.attempt);
-            self.window.hold(item, now.after(after.mul_f64(self.scale())));
-            return Ok(());
-        }
-        self.window.settle(&item);
-        let mut record = DeliveryRecord::new(Delivered::Event);
-        item.failed.into_iter().for_each(|attempt| record.fail(attempt));
-        let known = Delivery {
-            id: done.id,
-            session: item.about,
-            state: DeliveryState::Dead,
-            at: done.at,
-            changed_at: now,
-            record,
-        };
-        let of = DeliveryKey { line: self.line, place: item.place, part: item.part };
-        self.record(of, known, done, next);
-        Ok(())
-    }
-
-    fn row_tried(&mut self, of: DeliveryKey, known: &Delivery, tried: Tried) -> Result<(), Ended> {
-        if known.state == (DeliveryState::Waiting { due: farewell::FIRST })
-            && let Some(session) = known.session
-        {
-            self.service.farewell_tried(self.org, session);
-        }
-        match tried {
-            Tried::Unread => return Err(Ended::Failed),
-            Tried::Nothing => self.ledger.push(DeliveryChange::Remove(of)),
-            Tried::Done(done) => {
-                let next = self.judge(&done, known.record.failures);
-                self.record(of, known.clone(), *done, next);
-            }
-        }
-        Ok(())
-    }
-
-    /// How a delivery goes on after an attempt, of which so many had failed before; not at all if it was taken.
-    fn judge(&mut self, done: &Done, failed_before: u32) -> Option<Next> {
-        let now = self.service.now();
-        let failure = match &done.result {
-            Ok(()) => {
-                self.health.took(Duration::from_millis(done.attempt.took_ms));
-                self.failing_since = None;
-                return None;
-            }
-            Err(failure) => failure,
-        };
-        let wished = match failure {
-            Failure::Status { status: 429 | 503, retry_after } => *retry_after,
-            Failure::Status { .. } | Failure::NoAnswer => None,
-        };
-        self.health.failed(now, wished, self.scale());
-        let since = *self.failing_since.get_or_insert(now);
-        let retry = self.webhook.as_ref().map(|webhook| webhook.spec.retry).unwrap_or_default();
-        let next = after_failure(done.format, &retry, failed_before.saturating_add(1), failure, mint::seed());
-        if let Line::Webhook(id) = self.line {
-            let why = match next {
-                Next::Disable => Some(DisabledBecause::Gone),
-                _ if now.since(since) >= FAILING_FOR => Some(DisabledBecause::Failing),
-                _ => None,
-            };
-            if let Some(why) = why {
-                let (service, org) = (Arc::clone(self.service), self.org);
-                self.rows_wait = true;
-                tokio::spawn(async move { service.disable_webhook(org, id, why).await });
-            }
-        }
-        Some(next)
-    }
-
-    /// Puts down what came of a delivery.
-    fn record(&mut self, of: DeliveryKey, known: Delivery, done: Done, next: Option<Next>) {
-        let (now, mut record) = (self.service.now(), known.record);
-        let state = match next {
-            None => {
-                record.push(done.attempt);
-                // What was kept for the telling is not needed any more.
-                if let Delivered::Farewell(needed) = &mut record.what {
-                    *needed = None;
-                }
-                DeliveryState::Delivered
-            }
-            Some(next) => {
-                record.fail(done.attempt);
-                match next {
-                    Next::Again { after } => DeliveryState::Waiting { due: now.after(after.mul_f64(self.scale())) },
-                    Next::Dead | Next::Disable => DeliveryState::Dead,
-                }
-            }
-        };
-        self.settled += 1;
-        let kept = Delivery { state, changed_at: now, record, ..known };
-        self.ledger.push(DeliveryChange::Keep(of, Arc::new(kept)));
     }
 
     /// Keeps what is in the ledger, unless something is being kept; or how far the line has come, if that is to be kept alone.

@@ -20,6 +20,7 @@ mod disabling;
 mod farewell;
 mod health;
 mod line;
+mod requesting;
 mod slots;
 mod window;
 
@@ -78,6 +79,11 @@ impl Deliveries {
             news: Mutex::default(),
             farewells: farewell::Awaited::default(),
         }
+    }
+
+    /// The way out, if there is one.
+    pub(crate) fn outbound(&self) -> Option<Outbound> {
+        self.config.as_ref().map(|config| config.outbound.clone())
     }
 
     /// Events were committed. Who hears of them is found out later, off the path of whoever waits for the commit.

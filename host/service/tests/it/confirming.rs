@@ -41,6 +41,7 @@ impl World {
                     on_failure: FailureFold::Deny,
                     order: 0,
                     grants: None,
+                    http_hosts: Vec::new(),
                     selector: Selector::default(),
                     wall_millis: None,
                 };

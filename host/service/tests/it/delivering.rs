@@ -41,7 +41,7 @@ impl World {
         }
     }
 
-    fn deliver(&self) {
+    pub(crate) fn deliver(&self) {
         tokio::spawn(Arc::clone(&self.service).run_deliveries());
     }
 
@@ -66,7 +66,7 @@ impl World {
     }
 
     /// Lets time pass until the receiver is told something more.
-    async fn pass_until_told(&self, receiver: &mut Receiver, at_most: Duration) -> Option<Told> {
+    pub(crate) async fn pass_until_told(&self, receiver: &mut Receiver, at_most: Duration) -> Option<Told> {
         let end = self.clock.now().after(at_most);
         while receiver.is_quiet() && self.clock.now() < end {
             self.clock.advance(Duration::from_millis(500));
@@ -140,7 +140,11 @@ async fn an_event_that_is_not_taken_holds_up_its_session_for_seconds_and_then_go
     assert_eq!((ordinals(&first, stuck), ordinals(&first, other)), (vec![2], vec![2]), "its own session waits for it");
 
     let again = world.pass_until_told(&mut receiver, MINUTE).await.unwrap();
-    assert_eq!((ordinals(&[again.clone()], stuck), again.id()), (vec![2], first[0].id()), "it is the same event");
+    assert_eq!(
+        (ordinals(std::slice::from_ref(&again), stuck), again.id()),
+        (vec![2], first[0].id()),
+        "it is the same event"
+    );
     assert!(world.clock.now().since(crate::world::START) < Duration::from_secs(10));
     // The second wait would be longer than others may be held up.
     let more = [world.pass_until_told(&mut receiver, MINUTE).await.unwrap(), receiver.next().await];

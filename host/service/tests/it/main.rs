@@ -23,6 +23,7 @@ mod races;
 mod rates;
 mod receiver;
 mod recovery;
+mod requests;
 mod storms;
 mod story;
 mod trying;

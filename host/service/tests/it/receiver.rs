@@ -16,6 +16,9 @@ const HANGS: Duration = Duration::from_secs(60);
 /// What a receiver was told.
 #[derive(Debug, Clone)]
 pub(crate) struct Told {
+    /// Method and target.
+    pub(crate) line: String,
+    pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Value,
 }
 
@@ -100,7 +103,8 @@ async fn serve(stream: TcpStream, script: Arc<Mutex<Script>>, tell: UnboundedSen
         let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await.ok()?;
-        let told = Told { body: serde_json::from_slice(&body).unwrap_or_default() };
+        let line = line.trim_end().trim_end_matches(" HTTP/1.1").to_owned();
+        let told = Told { line, headers, body: serde_json::from_slice(&body).unwrap_or_default() };
         let (status, extra) = (script.lock().unwrap())(&told);
         let answer = format!("HTTP/1.1 {status} -\r\n{extra}content-length: 6\r\n\r\nheard!");
         stream.get_mut().write_all(answer.as_bytes()).await.ok()?;

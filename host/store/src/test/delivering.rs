@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use portcullis_core::{Delivered, DeliveryKey, DeliveryState, EventBody, EventKind, Line, OutboxPlace, PluginId};
+use portcullis_core::{
+    Delivered, DeliveryKey, DeliveryState, EventBody, EventKind, Line, OrgId, OutboxPlace, PluginId,
+};
 
 use super::sample::*;
 use crate::{
@@ -187,4 +189,40 @@ fn the_requests_of_a_plugin_stand_at_places_of_their_own_and_are_bounded() {
     keep(&store, Commit { events: vec![event(1, Some(5), 99)], ..Commit::new(org_id(1), NOW) });
     assert_eq!(read(&store).outbox_end(org_id(1)).expect("read"), OutboxPlace(4), "events go on behind them");
     assert_sound(&store);
+}
+
+#[test]
+fn what_a_plugin_would_send_goes_with_it_in_every_organisation_of_the_platform() {
+    for (owner, gone) in [(1, [true, false]), (0, [true, true])] {
+        let store = store();
+        let plugin = PluginId::from_bytes([3; 16]);
+        let line = Line::Plugin(plugin);
+        let orgs = [1, 2];
+        for org in orgs {
+            keep(&store, creating(org, 5));
+            let request = |unique, state| DeliveryChange::Queue {
+                line,
+                at: DeliveryPlace::Next,
+                part: 0,
+                delivery: Arc::new(delivery(unique, None, state)),
+            };
+            let queued = vec![request(1, waiting(NOW)), request(2, DeliveryState::Dead), request(3, waiting(NOW))];
+            keep(&store, Commit { deliveries: queued, ..Commit::new(org_id(org), NOW) });
+        }
+        keep(&store, Commit { writes: vec![Write::RemovePlugin(plugin)], ..Commit::new(owner_id(owner), NOW) });
+        for (org, gone) in orgs.into_iter().zip(gone) {
+            let due = read(&store).deliveries_due(org_id(org), line, NOW, 9).expect("read").len();
+            assert_eq!(due, if gone { 0 } else { 2 }, "{owner} {org}");
+        }
+        // An attempt was under way meanwhile: what came of it has no row any more.
+        let of = DeliveryKey { line, place: OutboxPlace(2), part: 0 };
+        let late = DeliveryChange::Keep(of, Arc::new(delivery(1, None, waiting(NOW))));
+        keep(&store, delivering(vec![late]));
+        assert!(!read(&store).is_remembered(org_id(1), of).expect("read"));
+        assert_sound(&store);
+    }
+}
+
+fn owner_id(owner: u8) -> OrgId {
+    if owner == 0 { OrgId::PLATFORM } else { org_id(owner) }
 }

@@ -210,6 +210,7 @@ pub(super) fn binding(owner: u8, byte: u8) -> Binding {
         settings: "{}".into(),
         on_failure: FailureFold::Deny,
         order: 0,
+        http_hosts: Vec::new(),
         grants: vec![],
         selector: Selector::default(),
         authority: Capabilities::all(),

@@ -56,6 +56,7 @@ fn nothing_of_what_is_brought_is_left_out() {
     };
     check(Language::Rust, "plugins/sdk/src", "portcullis/plugins/sdk/src/");
     check(Language::Rust, "wit/0.1.0", "portcullis/wit/0.1.0/");
+    check(Language::Rust, "wit/0.1.1", "portcullis/wit/0.1.1/");
     check(Language::Rust, "plugins/examples/rust/src", "src/");
     for language in [Language::Js, Language::Python, Language::C] {
         check(language, "wit/0.1.0", "wit/deps/policy/");

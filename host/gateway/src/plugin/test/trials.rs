@@ -1,5 +1,6 @@
 //! `portcullis plugin test`: fixtures asked of a component that ships.
 
+use portcullis_testing::text::{HTTP, Request, exporting};
 use serde_json::Value;
 
 use super::super::trial::Trial;
@@ -203,4 +204,47 @@ async fn a_recorded_decision_becomes_a_fixture() {
     let mut erased = record("grace-delete", "legal_hold");
     erased["input"] = Value::Null;
     assert!(ask(erased).await.ended.unwrap_err().contains("has no input"));
+}
+
+#[tokio::test]
+async fn what_an_observer_would_send_is_compared_and_not_sent() {
+    let request = Request {
+        method: "POST",
+        url: "https://crm.example.org/gone",
+        headers: &[("x", "y")],
+        secret_headers: &[("authorization", "token")],
+        body: "{}",
+    };
+    let (data, call) = request.sent();
+    let body = format!("{call} i32.const 8192");
+    let guest = exporting("observer", &["after", "on-event"], "i32", &body).importing(HTTP).with(&data);
+    let bench = Bench::new("grace-delete");
+    let component = bench.file("teller.wasm");
+    let guest = guest.wanting(&[("http", "to tell"), ("secrets", "to be known")]);
+    std::fs::write(&component, guest.build()).unwrap();
+    let bench = Bench { component, ..bench };
+    let sent = json!({
+        "method": "POST",
+        "url": "https://crm.example.org/gone",
+        "headers": [["x", "y"]],
+        "secret-headers": [["authorization", "token"]],
+        "body": "{}",
+    });
+    let fixture = |hosts: &[&str], expect: &Value| {
+        json!({
+            "call": "observer.after",
+            "operation": "session.delete",
+            "http-hosts": hosts,
+            "secrets": { "token": "hush" },
+            "expect": { "requests": expect },
+        })
+    };
+    bench.put("allowed.json", &fixture(&["*.example.org"], &json!([sent])));
+    bench.put("not-allowed.json", &fixture(&["example.com"], &json!([])));
+    let run = bench.run(false, None).await;
+    assert_eq!(run.ended, Ok(()), "{}", run.said);
+    bench.put("allowed.json", &fixture(&["*.example.org"], &json!([])));
+    assert!(bench.run(false, None).await.said.contains("requests:"));
+    bench.run(true, None).await.ended.unwrap();
+    assert_eq!(bench.kept("allowed.json")["expect"]["requests"], json!([sent]));
 }

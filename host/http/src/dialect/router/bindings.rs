@@ -1,7 +1,9 @@
 //! Bindings: plugin versions put to work, and rolled out.
 
 use hyper::StatusCode;
-use portcullis_core::{BindingId, Candidate, FailureFold, Grant, Labels, Mode, OperationKind, PluginId, Selector};
+use portcullis_core::{
+    BindingId, Candidate, FailureFold, Grant, HostRule, Labels, Mode, OperationKind, PluginId, Selector,
+};
 use portcullis_service::{BindingChange, NewBinding};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -12,7 +14,7 @@ use super::{decode, mismatch};
 use crate::asked::{Answer, Asked, Move};
 use crate::dialect::Problem;
 use crate::exchange::{Incoming, Reply};
-use crate::openapi::schema::{FailureFoldOf, GrantOf, HookOf, Id, LabelsOf, ModeOf, Open};
+use crate::openapi::schema::{FailureFoldOf, GrantOf, HookOf, HostRuleOf, Id, LabelsOf, ModeOf, Open};
 use crate::routes::EncodeContext;
 
 #[derive(Deserialize, JsonSchema)]
@@ -32,6 +34,9 @@ pub(super) struct BindingBody {
     order: Option<i32>,
     #[schemars(with = "Option<Vec<GrantOf>>")]
     grants: Option<Vec<Grant>>,
+    /// The hosts to which it may send requests with the grant `http`: `api.example.org`, or `*.example.org` for all below one.
+    #[schemars(with = "Option<Vec<HostRuleOf>>", length(max = 32))]
+    http_hosts: Option<Vec<String>>,
     #[schemars(with = "Option<LabelsOf>")]
     selector: Option<Labels>,
     /// Wall time of one call.
@@ -50,6 +55,7 @@ pub(super) fn create(incoming: &Incoming) -> Result<Asked, Problem> {
         on_failure: body.on_failure.unwrap_or(FailureFold::Deny),
         order: body.order.unwrap_or(0),
         grants: body.grants,
+        http_hosts: http_hosts(&body.http_hosts.unwrap_or_default())?,
         selector: Selector(body.selector.unwrap_or_default()),
         wall_millis: body.wall_millis,
     })))
@@ -70,6 +76,9 @@ pub(super) struct BindingPatch {
     order: Option<i32>,
     #[schemars(with = "Option<Vec<GrantOf>>")]
     grants: Option<Vec<Grant>>,
+    /// The hosts to which it may send requests with the grant `http`: `api.example.org`, or `*.example.org` for all below one.
+    #[schemars(with = "Option<Vec<HostRuleOf>>", length(max = 32))]
+    http_hosts: Option<Vec<String>>,
     #[schemars(with = "Option<LabelsOf>")]
     selector: Option<Labels>,
     /// Wall time of one call; `null` for the gateway's usual bound.
@@ -113,6 +122,7 @@ pub(super) fn update(incoming: &Incoming) -> Result<Asked, Problem> {
         on_failure: body.on_failure,
         order: body.order,
         grants: body.grants,
+        http_hosts: body.http_hosts.as_deref().map(http_hosts).transpose()?,
         selector: body.selector.map(Selector),
         wall_millis: body.wall_millis,
         candidate: body.candidate.map(|given| given.map(candidate)),
@@ -142,6 +152,12 @@ pub(super) fn hooks(names: &[String]) -> Result<Vec<OperationKind>, Problem> {
         kind.ok_or_else(|| Problem::invalid(format!("there is no operation {name:?} that can be hooked")))
     };
     names.iter().map(hook).collect()
+}
+
+fn http_hosts(texts: &[String]) -> Result<Vec<HostRule>, Problem> {
+    let rule =
+        |text: &String| HostRule::parse(text).map_err(|error| Problem::invalid(format!("httpHosts: {text:?} {error}")));
+    texts.iter().map(rule).collect()
 }
 
 /// No settings are the empty object.

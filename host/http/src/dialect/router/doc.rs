@@ -12,14 +12,15 @@ use super::plugins::{CatalogueBody, PublisherBody, RulesBody, SecretBody};
 use super::profile::{ProxyBody, SettingsBody};
 use super::realtime::TicketBody;
 use super::rehearsals::{PluginScanBody, ReplayBody, ReplayedView, ScannedView};
+use super::requests::FILTERS;
 use super::sessions::{
     CreateBody, DisconnectBody, LimitBody, PairingCodeBody, QR_FORMATS, RatePolicyBody, ReceiveBody, ScanBody,
 };
 use super::view::{
     AuditView, BindingView, CatalogueView, CodeView, FactView, KeyView, LinkView, List, MadeLinkView, MeView,
     MessageView, NewKeyView, OrgView, PluginLogView, PluginRulesView, PluginVersionsView, PluginView, PublisherView,
-    RatePolicyView, SecretNameView, SentView, SessionProxyView, SessionView, SettingsView, TicketView, UploadBegunView,
-    WebhookView,
+    RatePolicyView, RequestView, SecretNameView, SentView, SessionProxyView, SessionView, SettingsView, TicketView,
+    UploadBegunView, WebhookView,
 };
 use super::webhooks::{WebhookBody, WebhookPatch};
 use crate::openapi::schema::LabelsOf;
@@ -206,6 +207,23 @@ fn of_policy(route: &Route, path: &str) -> Option<Doc> {
             .says("Asks about every session as it is now, as a dry run that is not recorded. Needs `read`, too."),
         (_, "plugins/{id}/log") => Doc::answers::<List<PluginLogView<'_>>>(200, "What it wrote, newest first.")
             .says("At most 64 KiB, since the gateway began. A line of the level `error` may be the gateway's own, about a call that failed."),
+        (_, "plugins/{id}/requests") => Doc::answers::<List<RequestView<'_>>>(200, "What it has sent, newest first.")
+            .query(
+                "status",
+                "Only those that wait, or that were given up.",
+                json!({ "type": "string", "enum": FILTERS.map(|(name, _)| name), "default": "all" }),
+            )
+            .query(
+                "limit",
+                "How many entries a page has at most; garbage asks for the default.",
+                json!({ "type": "integer", "minimum": 1, "maximum": 200, "default": 50 }),
+            )
+            .query(
+                "cursor",
+                "Where the page begins: the `nextCursor` of the one before.",
+                json!({ "type": "string", "pattern": "^[0-9]{1,18}$" }),
+            )
+            .says("No secret is shown, and no value of a header."),
         (_, "plugins/{id}/secrets") => {
             Doc::answers::<List<SecretNameView<'_>>>(200, "The names of the plugin's secrets.")
         }

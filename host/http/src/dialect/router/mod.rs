@@ -12,6 +12,7 @@ mod problem;
 mod profile;
 mod realtime;
 mod rehearsals;
+mod requests;
 mod sessions;
 mod view;
 mod webhooks;
@@ -189,6 +190,7 @@ pub(crate) fn routes() -> Vec<Route> {
         row(Method::GET, RULES, "", Op::PluginRead, plugins::get_rules, plugins::rules),
         row(Method::PUT, RULES, "", Op::PluginRulesUpdate, plugins::set_rules, plugins::rules),
         row(Method::GET, "/api/v1/plugins/{id}/log", "", Op::PluginRead, plugins::log, plugins::logged),
+        row(Method::GET, "/api/v1/plugins/{id}/requests", "", Op::PluginRead, requests::list, requests::requests),
         row(Method::GET, SECRETS, "", Op::PluginRead, plugins::list_secrets, plugins::secrets),
         row(Method::PUT, SECRET, "", Op::SecretPut, plugins::put_secret, admin::no_content),
         row(Method::DELETE, SECRET, "", Op::SecretDelete, plugins::delete_secret, admin::no_content),

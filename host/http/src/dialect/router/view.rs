@@ -6,6 +6,7 @@ mod admin;
 mod message;
 mod plugin;
 mod profile;
+mod request;
 mod webhook;
 
 use portcullis_core::session::PairingMethod;
@@ -23,6 +24,7 @@ pub(super) use plugin::{
     PublisherView, SecretNameView, UploadBegunView,
 };
 pub(super) use profile::{LinkView, MadeLinkView, ProxyView, SessionProxyView, SettingsView};
+pub(super) use request::RequestView;
 pub(super) use webhook::{TicketView, WebhookView};
 
 /// A session (`WASession`), with what Portcullis adds.

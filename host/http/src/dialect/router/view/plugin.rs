@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use portcullis_core::{
-    BindingId, EventId, FailureFold, Grant, Mode, OperationKind, OrgId, PluginClass, PluginId, PluginRules,
+    BindingId, EventId, FailureFold, Grant, HostRule, Mode, OperationKind, OrgId, PluginClass, PluginId, PluginRules,
     PluginVersion, Publisher, PublisherId, Selector, SessionId, Suspension, Timestamp,
 };
 use portcullis_service::{BindingState, Fact, PluginLogLine, SecretName};
@@ -157,6 +157,8 @@ pub(in super::super) struct BindingView<'a> {
     order: i32,
     #[schemars(with = "Vec<GrantOf>")]
     grants: &'a [Grant],
+    /// The hosts to which it may send requests.
+    http_hosts: Vec<&'a str>,
     #[schemars(with = "LabelsOf")]
     selector: &'a Selector,
     /// Wall time of one call; the gateway's usual bound if it is left out.
@@ -228,6 +230,7 @@ impl<'a> BindingView<'a> {
             on_failure: binding.on_failure,
             order: binding.order,
             grants: &binding.grants,
+            http_hosts: binding.http_hosts.iter().map(HostRule::as_str).collect(),
             selector: &binding.selector,
             wall_millis: binding.wall_millis,
             candidate: binding.candidate.as_ref().map(|candidate| CandidateView {
