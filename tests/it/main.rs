@@ -12,6 +12,7 @@ mod client;
 mod concurrency;
 mod crashes;
 mod credentials;
+mod deliveries;
 mod earnest;
 mod errors;
 mod evolution;

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::session::Names;
-use crate::{BindingId, EventId, PluginId, SessionId, Timestamp, Webhook, WebhookId};
+use crate::{BindingId, EventId, PluginId, ReceiptId, SessionId, Timestamp, Webhook, WebhookId};
 
 /// The most attempts of one delivery that are remembered, the latest of them.
 pub const ATTEMPTS_KEPT: usize = 32;
@@ -46,6 +46,23 @@ pub struct DeliveryKey {
     pub place: OutboxPlace,
     /// Which of the messages that the receiver's format makes of one event.
     pub part: u8,
+}
+
+impl DeliveryKey {
+    /// The id by which callers know it. It is unique within its line only, and counts nothing but an organisation's own events.
+    #[must_use]
+    pub fn within_line(self) -> ReceiptId {
+        ReceiptId::from_bytes((u128::from(self.place.0) << 8 | u128::from(self.part)).to_be_bytes())
+    }
+
+    /// The delivery of a line with this id; none if no delivery can have it.
+    #[must_use]
+    pub fn of(line: Line, id: ReceiptId) -> Option<Self> {
+        let number = u128::from_be_bytes(id.to_bytes());
+        let place = OutboxPlace(u64::try_from(number >> 8).ok()?);
+        let part = u8::try_from(number & 0xFF).ok()?;
+        Some(Self { line, place, part })
+    }
 }
 
 /// A delivery that is remembered.
@@ -266,6 +283,17 @@ mod test {
             let text = serde_json::to_string(&record).unwrap();
             assert_eq!(serde_json::from_str::<DeliveryRecord>(&text).unwrap(), record, "{text}");
         }
+    }
+
+    #[test]
+    fn a_delivery_is_found_again_by_its_id() {
+        let line = Line::Webhook(WebhookId::from_bytes([1; 16]));
+        for (place, part) in [(1, 0), (300, 255), (u64::MAX, 7)] {
+            let of = DeliveryKey { line, place: OutboxPlace(place), part };
+            let text = of.within_line().to_string();
+            assert_eq!(DeliveryKey::of(line, text.parse().unwrap()), Some(of), "{text}");
+        }
+        assert_eq!(DeliveryKey::of(line, ReceiptId::from_bytes([0x70; 16])), None);
     }
 
     #[test]

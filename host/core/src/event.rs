@@ -157,6 +157,11 @@ pub enum EventBody {
         /// Why.
         why: DisabledBecause,
     },
+    /// The owner of a webhook tries it out. Nobody else is told.
+    WebhookTest {
+        /// Which one.
+        webhook: WebhookId,
+    },
     /// The organisation told a fact of its own.
     Fact {
         /// The id that the organisation gave it.
@@ -204,6 +209,7 @@ impl EventBody {
             | Self::MessageFailed { .. }
             | Self::MessageStatus { .. }
             | Self::WebhookDisabled { .. }
+            | Self::WebhookTest { .. }
             | Self::Fact { .. }
             | Self::PluginEvent { .. } => false,
         }
@@ -242,6 +248,7 @@ impl EventBody {
                 json!({ "messages": messages, "chat": chat, "status": stage.name() })
             }
             Self::WebhookDisabled { webhook, why } => json!({ "webhook": webhook, "reason": why.name() }),
+            Self::WebhookTest { webhook } => json!({ "webhook": webhook }),
             Self::Fact { id, json, .. } => json!({ "id": id, "data": parsed(json) }),
             Self::PluginEvent { plugin, name, json } => {
                 json!({ "plugin": plugin, "name": name, "data": parsed(json) })
@@ -291,6 +298,7 @@ impl EventBody {
             Self::MessageFailed { .. } => EventKind::MessageFailed,
             Self::MessageStatus { .. } => EventKind::MessageStatus,
             Self::WebhookDisabled { .. } => EventKind::WebhookDisabled,
+            Self::WebhookTest { .. } => EventKind::WebhookTest,
             Self::Fact { .. } => EventKind::Fact,
             Self::PluginEvent { .. } => EventKind::PluginEvent,
         }
@@ -381,6 +389,8 @@ kinds! {
     Fact = 24 "fact";
     /// [`EventBody::PluginEvent`].
     PluginEvent = 25 "plugin.event";
+    /// [`EventBody::WebhookTest`].
+    WebhookTest = 26 "webhook.test";
 }
 
 /// How far a message is on its way to its reader.

@@ -105,8 +105,10 @@ id_types! {
     DecisionId "dec_";
     /// One domain event.
     EventId "evt_";
-    /// One delivery of an event or a message through the outbox.
+    /// One message on its way out.
     DeliveryId "out_";
+    /// One delivery of an event to a receiver; see [`crate::DeliveryKey::within_line`].
+    ReceiptId "dlv_";
     /// One audit entry.
     AuditId "aud_";
     /// A webhook.

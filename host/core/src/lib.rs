@@ -44,7 +44,7 @@ pub use event::{DomainEvent, EventBody, EventKind, MessageStage};
 pub use host_rule::{HOST_RULES_MAX, HostRule, NoHostRule};
 pub use id::{
     AuditId, BindingId, DecisionId, DeliveryId, ErrandId, EventId, IdError, KeyId, OrgId, PluginId, PublisherId,
-    RequestId, SessionId, WebhookId,
+    ReceiptId, RequestId, SessionId, WebhookId,
 };
 pub use key::ApiKey;
 pub use label::{LabelError, Labels};

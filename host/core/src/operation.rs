@@ -11,7 +11,10 @@ use crate::session::{Proxy, Settings};
 use crate::webhook::{EventFormat, WebhookChange, WebhookSpec};
 use crate::{Binding, BindingId, Capability, Labels, PluginId, PluginVersion, Secret, SessionId, WebhookId};
 
-pub use detail::{CreateSession, KeptSetting, LinkChange, Presence, SendText, WhenPairing, WhenStopped, WhenUnpaired};
+pub use detail::{
+    CreateSession, KeptSetting, LinkChange, Presence, Redelivery, RedeliveryOf, SendText, WhenPairing, WhenStopped,
+    WhenUnpaired,
+};
 
 /// What an operation asks for, with everything it needs.
 /// These are the operations that pass the policy chain; the others are calls of their own with a [`crate::Permit`].
@@ -120,6 +123,8 @@ pub enum Operation {
     WebhookUpdate {
         /// The webhook.
         webhook: WebhookId,
+        /// The only session whose webhook it may be; any if there is none.
+        within: Option<SessionId>,
         /// What changes.
         change: WebhookChange,
     },
@@ -127,6 +132,35 @@ pub enum Operation {
     WebhookDelete {
         /// The webhook.
         webhook: WebhookId,
+        /// The only session whose webhook it may be; any if there is none.
+        within: Option<SessionId>,
+    },
+    /// Give a webhook another secret.
+    WebhookRotate {
+        /// The webhook.
+        webhook: WebhookId,
+        /// The only session whose webhook it may be; any if there is none.
+        within: Option<SessionId>,
+        /// The secret; one is made if there is none.
+        secret: Option<Secret>,
+        /// For how long the one before signs as well, in seconds.
+        overlap_seconds: u32,
+    },
+    /// Tell a webhook that it is being tried out.
+    WebhookTest {
+        /// The webhook.
+        webhook: WebhookId,
+        /// The only session whose webhook it may be; any if there is none.
+        within: Option<SessionId>,
+    },
+    /// Have deliveries to a webhook tried again.
+    WebhookReplay {
+        /// The webhook.
+        webhook: WebhookId,
+        /// The only session whose webhook it may be; any if there is none.
+        within: Option<SessionId>,
+        /// Which deliveries.
+        of: RedeliveryOf,
     },
     /// Give a session other webhooks in the place of all those that it has in one format.
     WebhookReplace {
@@ -197,6 +231,9 @@ impl Operation {
             Self::WebhookCreate { .. } => OperationKind::WebhookCreate,
             Self::WebhookUpdate { .. } => OperationKind::WebhookUpdate,
             Self::WebhookDelete { .. } => OperationKind::WebhookDelete,
+            Self::WebhookRotate { .. } => OperationKind::WebhookRotate,
+            Self::WebhookTest { .. } => OperationKind::WebhookTest,
+            Self::WebhookReplay { .. } => OperationKind::WebhookReplay,
             Self::WebhookReplace { .. } => OperationKind::WebhookReplace,
             Self::PluginUpload(_) => OperationKind::PluginUpload,
             Self::PluginDelete { .. } => OperationKind::PluginDelete,
@@ -209,19 +246,22 @@ impl Operation {
         }
     }
 
-    /// The session it is about; none for a creation, and for what is about the organisation or about a webhook by its id.
+    /// The session it is about; none for a creation, and for what is about the organisation, or about any webhook of it.
     #[must_use]
     pub fn session(&self) -> Option<SessionId> {
         match self {
             Self::SessionCreate(_)
-            | Self::WebhookUpdate { .. }
-            | Self::WebhookDelete { .. }
             | Self::PluginUpload(_)
             | Self::PluginDelete { .. }
             | Self::BindingCreate(_)
             | Self::BindingUpdate(_)
             | Self::BindingDelete { .. } => None,
-            Self::WebhookCreate { session, .. } => *session,
+            Self::WebhookCreate { session, .. }
+            | Self::WebhookUpdate { within: session, .. }
+            | Self::WebhookDelete { within: session, .. }
+            | Self::WebhookRotate { within: session, .. }
+            | Self::WebhookTest { within: session, .. }
+            | Self::WebhookReplay { within: session, .. } => *session,
             Self::SessionStart { session, .. }
             | Self::SessionStop { session }
             | Self::SessionRestart { session, .. }
@@ -240,6 +280,22 @@ impl Operation {
             | Self::PresenceSet { session, .. }
             | Self::MessageSend(SendText { session, .. }) => Some(*session),
         }
+    }
+}
+
+impl Operation {
+    /// The same for somebody who may only see one session and what is of it.
+    #[must_use]
+    pub fn seen_from(mut self, scope: Option<SessionId>) -> Self {
+        if let Self::WebhookUpdate { within, .. }
+        | Self::WebhookDelete { within, .. }
+        | Self::WebhookRotate { within, .. }
+        | Self::WebhookTest { within, .. }
+        | Self::WebhookReplay { within, .. } = &mut self
+        {
+            *within = scope;
+        }
+        self
     }
 }
 
@@ -316,7 +372,10 @@ operation_table! {
     WebhookUpdate      "webhook.update"        Manage   true    true     true  "Change a webhook.";
     WebhookDelete      "webhook.delete"        Manage   true    true     true  "Remove a webhook.";
     WebhookReplace     "webhook.replace"       Manage   true    true     true  "Replace a session's webhooks.";
-    WebhookRead        "webhook.read"          Manage   false   false    true  "Read webhooks.";
+    WebhookRotate      "webhook.rotate-secret" Manage   true    true     false "Give a webhook another secret.";
+    WebhookTest        "webhook.test"          Manage   true    true     false "Tell a webhook that it is being tried out.";
+    WebhookReplay      "webhook.replay"        Manage   true    true     false "Have deliveries to a webhook tried again.";
+    WebhookRead        "webhook.read"          Manage   false   false    true  "Read webhooks and what they were told.";
     EventTell          "event.tell"            Events   true    false    true  "Tell plugins of something that happened.";
     EventRead          "event.read"            Events   false   false    true  "Follow events as they happen.";
     RealtimeTicket     "realtime.ticket"       Events   true    false    false "Get a ticket for the stream of events.";

@@ -143,7 +143,11 @@ impl WebhookChange {
             };
             spec.headers = headers.iter().map(|(name, given)| (name.clone(), value(name, given))).collect();
         }
-        spec.secret.clone_from(self.secret.as_ref().unwrap_or(&to.spec.secret));
+        if let Some(secret) = &self.secret {
+            spec.secret.clone_from(secret);
+            // Who does not ask for a transition gets none.
+            next.retired = None;
+        }
         spec.retry = self.retry.unwrap_or(to.spec.retry);
         spec.active = self.active.unwrap_or(to.spec.active);
         // Whoever asks for it again, or names another receiver, has mended what was wrong.

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use portcullis_core::operation::SendText;
 use portcullis_core::{
-    ApiKey, AuditEntry, AuditId, BindingId, DecisionId, DecisionRecord, Delivery, DeliveryId, EventFormat, KeyId,
-    Operation, OperationKind, Org, OrgId, OutboxPlace, OutgoingMessage, PluginClass, PluginId, PluginRules,
-    PluginVersion, Publisher, PublisherId, RatePolicy, Secret, Session, SessionId, Timestamp, Verdict, Webhook,
-    WebhookId,
+    ApiKey, AuditEntry, AuditId, BindingId, DecisionId, DecisionRecord, Delivery, DeliveryId, EventFormat, EventId,
+    KeyId, Operation, OperationKind, Org, OrgId, OutboxPlace, OutgoingMessage, PluginClass, PluginId, PluginRules,
+    PluginVersion, Publisher, PublisherId, RatePolicy, ReceiptId, Secret, Session, SessionId, Timestamp, Verdict,
+    Webhook, WebhookId,
 };
 use portcullis_service::{
-    BindingChange, BindingState, DecisionPage, DecisionQuery, Dispatched, Done, Fact, KeyRequest, NewBinding, NewFact,
-    NewKey, NewOrg, NewPublisher, Novelty, OrgChange, Page, PluginLogLine, Replay, Replayed, RequestQuery, Scan,
-    Scanned, SecretName, Signature, SimulatorAct,
+    BindingChange, BindingState, DecisionPage, DecisionQuery, DeliveryFilter, DeliveryRow, DeliveryRows, Dispatched,
+    Done, Fact, KeyRequest, NewBinding, NewFact, NewKey, NewOrg, NewPublisher, Novelty, OrgChange, Page, PluginLogLine,
+    Replay, Replayed, RequestQuery, Scan, Scanned, SecretName, Signature, SimulatorAct, WebhookHealth,
 };
 
 use crate::live::{Opened, Since};
@@ -71,6 +71,22 @@ pub(crate) enum Asked {
     },
     /// One webhook.
     Webhook {
+        webhook: WebhookId,
+    },
+    /// What a webhook was told, newest first.
+    Deliveries {
+        webhook: WebhookId,
+        filter: DeliveryFilter,
+        before: Option<ReceiptId>,
+        limit: usize,
+    },
+    /// One delivery to a webhook.
+    Delivery {
+        webhook: WebhookId,
+        delivery: ReceiptId,
+    },
+    /// Tell a webhook that it is tried out.
+    TestWebhook {
         webhook: WebhookId,
     },
     /// A ticket for the stream of events.
@@ -293,7 +309,15 @@ pub(crate) enum Answer {
     Dispatched(Dispatched),
     Message(Box<OutgoingMessage>),
     Webhooks(Vec<Webhook>),
-    Webhook(Box<Webhook>),
+    /// A webhook, and how it fares.
+    Webhook(Box<Webhook>, WebhookHealth),
+    Deliveries(DeliveryRows),
+    Delivery(Box<DeliveryRow>),
+    /// A webhook will be told this event, in this delivery.
+    Tested {
+        event: EventId,
+        delivery: Option<ReceiptId>,
+    },
     Ticket(String),
     /// A stream of events, or that there is no place for another one.
     Followed(Result<Box<Opened>, Full>),

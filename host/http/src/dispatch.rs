@@ -47,6 +47,12 @@ pub(crate) async fn answer(front: &Arc<Front>, asking: Asking, asked: Asked) -> 
 
 async fn act(front: &Arc<Front>, asking: Asking, asked: Asked) -> Result<Answer, ServiceError> {
     let service = &front.service;
+    let asked = match asked {
+        Asked::Operate { operation, then } => {
+            Asked::Operate { operation: operation.seen_from(asking.principal.session_scope), then }
+        }
+        asked => asked,
+    };
     let target = target(&asking, &asked);
     if target.org == OrgId::PLATFORM && needs_org(asking.kind) && asking.principal.is_operator() {
         let message = "the operator names the organisation to act in: add ?org=org_… to the request".to_owned();
@@ -89,7 +95,26 @@ async fn act(front: &Arc<Front>, asking: Asking, asked: Asked) -> Result<Answer,
             }
             Answer::Webhooks(webhooks)
         }
-        Asked::Webhook { webhook } => Answer::Webhook(Box::new(service.webhook(&permit, webhook)?)),
+        Asked::Webhook { webhook } => {
+            let found = service.webhook(&permit, webhook)?;
+            Answer::Webhook(Box::new(found), service.webhook_health(&permit, webhook)?)
+        }
+        Asked::Deliveries { webhook, filter, before, limit } => {
+            Answer::Deliveries(service.deliveries(&permit, webhook, filter, before, limit)?)
+        }
+        Asked::Delivery { webhook, delivery } => {
+            Answer::Delivery(Box::new(service.delivery(&permit, webhook, delivery)?))
+        }
+        Asked::TestWebhook { webhook } => {
+            let operation = Operation::WebhookTest { webhook, within: target.session };
+            match Box::pin(service.execute(&permit, operation, call)).await?.outcome {
+                Outcome::DryRun(verdict) => Answer::DryRun(verdict),
+                Outcome::Tested(event) => {
+                    Answer::Tested { event, delivery: service.test_delivery(target.org, webhook, event)? }
+                }
+                _ => return Err(ServiceError::NotFound("webhook")),
+            }
+        }
         Asked::Ticket(mut wanted) => {
             wanted.session = target.session;
             if wanted.session.is_some() {
@@ -261,7 +286,13 @@ fn target(asking: &Asking, asked: &Asked) -> Target {
         | Asked::Message { session, .. }
         | Asked::Simulate { session, .. } => Target::session(asking.org, *session),
         Asked::Send { send, .. } => Target::session(asking.org, send.session),
-        Asked::Webhooks { of } => Target { org: asking.org, session: of.map(|(session, _)| session) },
+        Asked::Webhooks { of: Some((session, _)) } => Target::session(asking.org, *session),
+        // Who is bound to one session sees what hears of that one only.
+        Asked::Webhooks { of: None }
+        | Asked::Webhook { .. }
+        | Asked::Deliveries { .. }
+        | Asked::Delivery { .. }
+        | Asked::TestWebhook { .. } => Target { org: asking.org, session: asking.principal.session_scope },
         // Who is bound to one session hears of that one.
         Asked::Ticket(wanted) | Asked::Follow(wanted) => {
             Target { org: asking.org, session: wanted.session.or(asking.principal.session_scope) }
@@ -281,7 +312,6 @@ fn target(asking: &Asking, asked: &Asked) -> Target {
         Asked::UploadPlugin { .. }
         | Asked::Catalogue
         | Asked::Nothing
-        | Asked::Webhook { .. }
         | Asked::Plugins
         | Asked::PluginVersions { .. }
         | Asked::DeletePlugin { .. }

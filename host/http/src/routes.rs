@@ -175,7 +175,7 @@ impl Routes {
 }
 
 /// The names of path parameters in the tables.
-const PARAMS: [&str; 5] = ["id", "instance", "key", "message", "name"];
+const PARAMS: [&str; 6] = ["delivery", "id", "instance", "key", "message", "name"];
 
 /// Splits the action off the last segment.
 fn split_action(path: &str) -> (&str, String) {

@@ -108,6 +108,8 @@ impl Service {
                 outcome:
                     Outcome::Sent(_)
                     | Outcome::Webhooks(_)
+                    | Outcome::Replayed(_)
+                    | Outcome::Tested(_)
                     | Outcome::Checked(_)
                     | Outcome::Uploaded(..)
                     | Outcome::Bound(_)

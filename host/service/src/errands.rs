@@ -4,18 +4,20 @@
 //! How it is run, and when again, stands in [`follow`](crate::follow).
 //! What comes of an errand is one deeper than what it follows from, and beyond [`MAX_DEPTH`] nothing follows any more; so no chain of plugins goes on for ever.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::errand::MAX_DEPTH;
 use portcullis_core::{
-    AuditEntry, AuditId, AuditOutcome, BindingId, Capabilities, Capability, DomainEvent, Errand, ErrandBody, ErrandId,
-    Grant, KvChange, Labels, Line, Operation, OperationKind, OrgId, Principal, PrincipalKind, SessionId, Target,
-    Timestamp, WebhookId,
+    AuditEntry, AuditId, AuditOutcome, BindingId, Capabilities, Capability, DeliveryState, DomainEvent, Errand,
+    ErrandBody, ErrandId, Grant, KvChange, Labels, Line, Operation, OperationKind, OrgId, Principal, PrincipalKind,
+    SessionId, Target, Timestamp, WebhookId,
 };
 use portcullis_policy::Link;
 use portcullis_store::{
-    Commit, CommitError, Committed, ErrandChange, Expectation, KvQuota, QuotaKind, Snapshot, TimerChange, Write,
+    Commit, CommitError, Committed, DeliveryChange, ErrandChange, Expectation, KvQuota, QuotaKind, Snapshot,
+    TimerChange, Write,
 };
 
 use crate::deliveries::sessions_of;
@@ -41,7 +43,8 @@ impl Service {
             commit.kv_quota = KvQuota::from(&org.quotas);
         }
         let changes_what_is_kept = commit.kv.iter().any(|access| access.change != KvChange::Keep);
-        let hooks: Vec<_> = commit.writes.iter().filter_map(hook_of).collect();
+        let written = commit.writes.iter().filter_map(hook_of).map(Line::Webhook);
+        let lines: BTreeSet<_> = written.chain(commit.deliveries.iter().filter_map(line_of)).collect();
         let (farewells, told) = (self.say_farewell(&mut commit), sessions_of(&commit.events));
         let committed = self.store.commit(commit).await;
         self.farewells_said(org, &farewells, committed.is_ok());
@@ -50,8 +53,8 @@ impl Service {
         if !told.is_empty() {
             self.deliveries.happened(org, told.into_iter());
         }
-        for hook in hooks {
-            self.deliveries.stir(org, Line::Webhook(hook), self.now());
+        for line in lines {
+            self.deliveries.stir(org, line, self.now());
         }
         if changes_what_is_kept {
             self.paces.keep_changed(org);
@@ -244,6 +247,17 @@ pub(crate) fn undone(errand: &Errand, operation: &Operation, code: String, now: 
 /// The webhook that a write makes or changes.
 fn hook_of(write: &Write) -> Option<WebhookId> {
     if let Write::PutWebhook(webhook) = write { Some(webhook.id) } else { None }
+}
+
+/// The line in which a commit has something wait.
+fn line_of(change: &DeliveryChange) -> Option<Line> {
+    match change {
+        DeliveryChange::Queue { line, .. } => Some(*line),
+        DeliveryChange::Keep(of, delivery) => {
+            matches!(delivery.state, DeliveryState::Waiting { .. }).then_some(of.line)
+        }
+        DeliveryChange::Remove(_) | DeliveryChange::Progress { .. } => None,
+    }
 }
 
 /// When the first of a commit's errands and timers is due.

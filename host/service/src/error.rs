@@ -91,6 +91,12 @@ pub enum ServiceError {
         /// Problems, each with a field (a JSON Pointer) and a sentence.
         problems: Vec<(String, String)>,
     },
+    /// What was to be told again is not kept any more.
+    #[error("what happened is not kept any more, so that it cannot be told again")]
+    EventGone,
+    /// A webhook that is told nothing cannot be tried out.
+    #[error("this webhook is told nothing; set active to true first")]
+    WebhookOff,
     /// Something still uses the thing.
     #[error("{0}")]
     InUse(&'static str),
@@ -190,6 +196,8 @@ impl ServiceError {
             Self::TokenTaken => "token_taken",
             Self::Invalid { .. } => "invalid",
             Self::Settings { .. } => "invalid_settings",
+            Self::EventGone => "event_gone",
+            Self::WebhookOff => "webhook_off",
             Self::InUse(_) => "in_use",
             Self::NoCandidate => "no_candidate",
             Self::NoPrevious => "no_previous_version",

@@ -7,8 +7,8 @@ use portcullis_core::errand::Outcome as Ended;
 use portcullis_core::lifecycle::Move;
 use portcullis_core::verdict::{Allowance, Limit};
 use portcullis_core::{
-    AuditOutcome, Binding, DecisionId, DecisionRecord, Denial, DomainEvent, EventBody, EventId, FollowUp, Intent,
-    Operation, OrgId, Permit, PluginVersion, RequestId, Session, Status, Stop, Timestamp, Verdict, Webhook,
+    AuditEntry, AuditOutcome, Binding, DecisionId, DecisionRecord, Denial, DomainEvent, EventBody, EventId, FollowUp,
+    Intent, Operation, OrgId, Permit, PluginVersion, RequestId, Session, Status, Stop, Timestamp, Verdict, Webhook,
 };
 use portcullis_engine::NumberCheck;
 use portcullis_store::{Commit, CommitError, Expectation, Quota, QuotaKind, Write};
@@ -18,7 +18,7 @@ use crate::plan::{self, Plan};
 use crate::ruling::{Case, Question, Ruling};
 use crate::sending::Sent;
 use crate::undecided::{Undecided, Unsettled};
-use crate::{Service, ServiceError, administer, confirming, mint, observing, webhooks};
+use crate::{Redelivered, Service, ServiceError, administer, confirming, mint, observing, webhooks};
 
 /// How often an operation is decided because what it rests on changed meanwhile.
 const TRIES: usize = 8;
@@ -75,6 +75,10 @@ pub enum Outcome {
     Sent(Sent),
     /// Webhooks changed; these are they now.
     Webhooks(Vec<Webhook>),
+    /// So many deliveries are tried again.
+    Replayed(Redelivered),
+    /// A webhook is told that it is tried out, by this event.
+    Tested(EventId),
     /// WhatsApp was asked for these phone numbers.
     Checked(Vec<NumberCheck>),
     /// A plugin version is kept.
@@ -172,7 +176,7 @@ impl Service {
             Some(id) => Some(Arc::new(snapshot.session(question.org, id)?.ok_or(ServiceError::NotFound("session"))?)),
         };
         let chain = self.chains.of(question.org, &snapshot, epoch)?;
-        Ok(Case { snapshot, org, session, chain })
+        Ok(Case { snapshot, org, session, chain, way_out: self.deliveries.way_out() })
     }
 
     /// Commits what the ruling comes to, and acts on it.
@@ -246,8 +250,10 @@ impl Service {
             Plan::Webhooks(mut rows) => {
                 let touched = rows.session.take();
                 commit.writes.extend(touched.clone().map(Write::PutSession));
-                let shown = take_rows(&mut commit, rows);
-                commit.audit.push(question.audit(AuditOutcome::Done, decision, None));
+                let subject = rows.subject.map(|webhook| webhook.to_string());
+                self.deliveries.rouse(question.org, rows.roused());
+                let outcome = take_rows(&mut commit, rows);
+                commit.audit.push(AuditEntry { subject, ..question.audit(AuditOutcome::Done, decision, None) });
                 commit.done = Some(question.operation.kind());
                 commit.limits = allowance.limits.iter().map(|limit| limit.check.clone()).collect();
                 let extended = extend(question, case, &mut commit, allowance).or_else(|| touched.map(Arc::new));
@@ -259,7 +265,7 @@ impl Service {
                     self.publish(session);
                 }
                 let session = extended.or_else(|| case.session.clone());
-                Ok(Done { session, outcome: Outcome::Webhooks(shown), decision })
+                Ok(Done { session, outcome, decision })
             }
             Plan::Change(moved, rows) => {
                 take_rows(&mut commit, rows);
@@ -444,12 +450,15 @@ pub(crate) fn own_quota(error: Unsettled, case: &Case) -> Unsettled {
     }
 }
 
-/// Puts changes of webhooks into a commit; what the caller is shown of them is handed back.
-pub(crate) fn take_rows(commit: &mut Commit, rows: webhooks::Rows) -> Vec<Webhook> {
+/// Puts changes of webhooks into a commit that has no events yet; what the caller is shown of them is handed back.
+pub(crate) fn take_rows(commit: &mut Commit, rows: webhooks::Rows) -> Outcome {
+    debug_assert!(commit.events.is_empty() || rows.events.is_empty(), "places are counted from the first event on");
     commit.writes.extend(rows.writes);
+    commit.events.extend(rows.events);
+    commit.deliveries.extend(rows.deliveries);
     commit.expect.extend(rows.expect);
     commit.quotas.extend(rows.quota);
-    rows.shown
+    rows.outcome.unwrap_or(Outcome::Webhooks(rows.shown))
 }
 
 /// Adds the follow-ups of an operation that leaves its session as it is, or has none; they may change the session after all.

@@ -16,6 +16,7 @@ mod chain;
 mod clock;
 mod confirming;
 mod decisions;
+mod delivered;
 mod deliveries;
 mod drive;
 mod due;
@@ -73,6 +74,7 @@ pub use bindings::{BindingChange, NewBinding};
 pub use clock::{SteppedClock, SystemClock};
 pub use confirming::GivenToken;
 pub use decisions::{DecisionPage, DecisionQuery};
+pub use delivered::{DeliveryRow, DeliveryRows, Redelivered, WebhookHealth, WebhookState};
 pub use deliveries::DeliveryConfig;
 pub use error::{ServiceError, SignatureError, StoreFailure};
 pub use execute::{Call, Caller, Done, Novelty, Outcome};
@@ -86,8 +88,8 @@ pub use plugin_log::PluginLogLine;
 pub use plugins::Upload;
 /// Why a message was not sent, as the engine says it.
 pub use portcullis_engine::{NumberCheck, SendError};
-/// Which requests of a plugin are listed.
-pub use portcullis_store::DeliveryFilter as RequestFilter;
+/// Which deliveries are listed: of a webhook, or of a plugin.
+pub use portcullis_store::DeliveryFilter;
 /// An event of an organisation with its place among the others.
 pub use portcullis_store::PlacedEvent;
 pub use publishers::{NewPublisher, Signature, signed_text};
@@ -101,6 +103,7 @@ pub use sending::{Dispatched, SendCall, Sent};
 pub use simulate::SimulatorAct;
 pub use views::SessionName;
 pub use wait::Waited;
+pub use webhooks::MAX_OVERLAP;
 
 /// How many replays and scans are under way at once; an organisation has one.
 const REHEARSALS_AT_ONCE: u32 = 4;

@@ -17,10 +17,25 @@ pub fn random() -> u128 {
 
 /// A new key with which webhooks are signed.
 pub(crate) fn webhook_key() -> Secret {
+    portcullis_webhook::mint(bytes())
+}
+
+/// A new key of the kind of another.
+pub(crate) fn webhook_key_like(other: &Secret) -> Secret {
+    portcullis_webhook::mint_like(other, bytes())
+}
+
+/// 256 random bits.
+fn bytes() -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes[..16].copy_from_slice(&random().to_be_bytes());
     bytes[16..].copy_from_slice(&random().to_be_bytes());
-    portcullis_webhook::mint(bytes)
+    bytes
+}
+
+/// A new secret that is plain text.
+pub(crate) fn text_key() -> Secret {
+    Secret::new(format!("{:032x}{:032x}", random(), random()))
 }
 
 /// 64 random bits.

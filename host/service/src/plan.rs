@@ -19,7 +19,7 @@ use portcullis_policy::Link;
 use portcullis_store::{Commit, ErrandChange, PluginTimer, TimerChange};
 
 use crate::ruling::{Case, Question};
-use crate::{ServiceError, administer, errands, mint, webhooks};
+use crate::{ServiceError, administer, delivered, errands, mint, webhooks};
 
 /// How far ahead a plugin's timer lies at least.
 const LEAST_TIMER: Duration = Duration::from_secs(1);
@@ -61,14 +61,26 @@ pub(crate) fn plan(
     let now = question.now;
     let session = case.session.as_ref();
     let request = match (operation, session) {
-        (Operation::SessionCreate(create), _) => return create_session(create, &case.org, question),
+        (Operation::SessionCreate(create), _) => return create_session(create, case, question),
         (Operation::WebhookCreate { session, webhook }, _) => {
             return webhooks::create(*session, webhook, case, now).map(Plan::Webhooks);
         }
-        (Operation::WebhookUpdate { webhook, change }, _) => {
-            return webhooks::update(*webhook, change, case, now).map(Plan::Webhooks);
+        (Operation::WebhookUpdate { webhook, within, change }, _) => {
+            return webhooks::update(*webhook, *within, change, case, now).map(Plan::Webhooks);
         }
-        (Operation::WebhookDelete { webhook }, _) => return webhooks::delete(*webhook, case).map(Plan::Webhooks),
+        (Operation::WebhookDelete { webhook, within }, _) => {
+            return webhooks::delete(*webhook, *within, case).map(Plan::Webhooks);
+        }
+        (Operation::WebhookRotate { webhook, within, secret, overlap_seconds }, _) => {
+            let overlap = Duration::from_secs(u64::from(*overlap_seconds));
+            return webhooks::rotate(*webhook, *within, secret.as_ref(), overlap, case, now).map(Plan::Webhooks);
+        }
+        (Operation::WebhookTest { webhook, within }, _) => {
+            return delivered::test(*webhook, *within, case, now).map(Plan::Webhooks);
+        }
+        (Operation::WebhookReplay { webhook, within, of }, _) => {
+            return delivered::replay(*webhook, *within, *of, case, now).map(Plan::Webhooks);
+        }
         (
             Operation::PluginUpload(_)
             | Operation::PluginDelete { .. }
@@ -86,7 +98,9 @@ pub(crate) fn plan(
             return settings_open(session).map(|()| set_settings(session, settings, *kept, now));
         }
         (Operation::SessionProxy { proxy, .. }, Some(session)) => {
-            return settings_open(session).map(|()| set_proxy(session, proxy.as_ref(), now));
+            settings_open(session)?;
+            webhooks::check_proxy(proxy.as_ref(), case)?;
+            return Ok(set_proxy(session, proxy.as_ref(), now));
         }
         (Operation::SessionLink { change, .. }, Some(session)) => {
             if matches!((change, &session.intent), (LinkChange::Rotate, Intent::Removed { .. })) {
@@ -153,8 +167,9 @@ fn call(session: &Session, outgoing: Outgoing) -> Result<Plan, ServiceError> {
     }
 }
 
-fn create_session(create: &CreateSession, org: &Org, question: &Question) -> Result<Plan, ServiceError> {
-    let now = question.now;
+fn create_session(create: &CreateSession, case: &Case, question: &Question) -> Result<Plan, ServiceError> {
+    let (now, org) = (question.now, &*case.org);
+    webhooks::check_proxy(create.proxy.as_ref(), case)?;
     portcullis_core::label::check(&create.labels)
         .map_err(|error| ServiceError::Invalid { field: "labels", message: error.to_string() })?;
     let names = Names::new(mint::random(), create.instance_name.clone());
@@ -186,7 +201,7 @@ fn create_session(create: &CreateSession, org: &Org, question: &Question) -> Res
         // It is all one birth: the first generation that anybody can see is the first.
         moved.session.generation = 1;
     }
-    let webhooks = webhooks::of_new(&moved.session, &create.webhooks, org, now)?;
+    let webhooks = webhooks::of_new(&moved.session, &create.webhooks, case, now)?;
     Ok(Plan::Change(Box::new(moved), webhooks))
 }
 

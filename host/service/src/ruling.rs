@@ -12,6 +12,7 @@ use portcullis_core::{
     FollowUp, Hook, KvAccess, Labels, Operation, OperationKind, Org, OrgId, Permit, PluginFailure, Principal,
     PrincipalKind, RequestId, Session, SessionId, Timestamp, Verdict,
 };
+use portcullis_net::Outbound;
 use portcullis_policy::{Ask, ChainRun, Confirmed, Link};
 use portcullis_store::{Snapshot, TallyChange};
 
@@ -149,6 +150,8 @@ pub(crate) struct Case {
     pub(crate) session: Option<Arc<Session>>,
     /// The bindings that work for the organisation, as of the snapshot or later.
     pub(crate) chain: Arc<Vec<Link>>,
+    /// By which webhooks and proxies are reached, if anything goes out at all.
+    pub(crate) way_out: Option<Outbound>,
 }
 
 impl Case {

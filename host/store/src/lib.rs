@@ -78,7 +78,7 @@ pub use errands::REQUESTS_MAX;
 pub use error::{CommitError, OpenError, ReadError, StoreFault};
 pub use kv::KvUsage;
 pub use plugins::SECRETS_MAX;
-pub use snapshot::{DecisionFilter, DecisionPage, DeliveryFilter, OutboxEntry, PlacedEvent, Snapshot};
+pub use snapshot::{DecisionFilter, DecisionPage, DeliveryFilter, DeliveryPage, OutboxEntry, PlacedEvent, Snapshot};
 pub use timers::TIMERS_MAX;
 pub use verify::Report;
 pub use writer::CommitMode;

@@ -14,7 +14,7 @@ mod plugins;
 mod policy;
 
 pub use decisions::{DecisionFilter, DecisionPage};
-pub use deliveries::DeliveryFilter;
+pub use deliveries::{DeliveryFilter, DeliveryPage};
 pub use outbox::{OutboxEntry, PlacedEvent};
 
 use std::sync::Arc;

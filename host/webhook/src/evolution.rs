@@ -62,6 +62,8 @@ pub(crate) fn parts(kind: EventKind) -> &'static [&'static str] {
         EventKind::MessageIn => &["MESSAGES_UPSERT"],
         EventKind::MessageOut => &["SEND_MESSAGE"],
         EventKind::MessageFailed | EventKind::MessageStatus => &["MESSAGES_UPDATE"],
+        // Nobody subscribes to it: it is told to whoever is tried out.
+        EventKind::WebhookTest => &["WEBHOOK_TEST"],
         EventKind::Linked
         | EventKind::AccountLimited
         | EventKind::RatePolicyChanged
@@ -92,6 +94,7 @@ fn wire(name: &str) -> Option<&'static str> {
         "REMOVE_INSTANCE" => "remove.instance",
         "SEND_MESSAGE" => "send.message",
         "STATUS_INSTANCE" => "status.instance",
+        "WEBHOOK_TEST" => "webhook.test",
         _ => return None,
     })
 }
@@ -169,6 +172,7 @@ fn data(name: &str, telling: &Telling<'_>, names: &Names, own: Option<&Device>) 
             updated(&[delivery.to_string()], to, MessageStage::Failed, names)
         }
         EventBody::MessageStatus { messages, chat, stage } => updated(messages, chat, *stage, names),
+        EventBody::WebhookTest { webhook } => json!({ "webhook": webhook }),
         _ => return None,
     })
 }

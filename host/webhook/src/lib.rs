@@ -29,7 +29,7 @@ pub use request::{Request, RequestError, request};
 pub use schedule::{
     Failure, HOLD, MAX_WAIT, Next, Timeouts, after_failure, attempts, is_taken, keeps_order, retry_after, timeouts,
 };
-pub use secret::{KeyError, mint, public_key};
+pub use secret::{KeyError, mint, mint_like, public_key};
 
 /// Everything on which the telling of an event rests.
 #[derive(Debug, Clone, Copy)]
@@ -80,9 +80,11 @@ pub fn vocabulary(format: EventFormat) -> &'static [&'static str] {
     }
 }
 
-/// Which parts of a kind of event an endpoint wants.
+/// Which parts of a kind of event an endpoint wants. A test is told to whom it tries, and wanted by nobody.
 pub fn wanted(spec: &WebhookSpec, kind: EventKind) -> impl Iterator<Item = u8> {
-    let is_wanted = |name: &str| spec.events.iter().any(|event| event == "*" || event == name);
+    let is_wanted = move |name: &str| {
+        kind != EventKind::WebhookTest && spec.events.iter().any(|event| event == "*" || event == name)
+    };
     (0..).zip(parts(spec.format, kind)).filter(move |(_, name)| is_wanted(name)).map(|(part, _)| part)
 }
 

@@ -52,14 +52,18 @@ pub const EVENTS: [&str; 36] = [
 ];
 
 /// The names of events in the format of Standard Webhooks, which are those of the kinds.
-static STANDARD: LazyLock<Vec<&'static str>> =
-    LazyLock::new(|| EventKind::ALL.iter().map(|kind| kind.name()).collect());
+static STANDARD: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+    EventKind::ALL.iter().filter(|kind| **kind != EventKind::WebhookTest).map(|kind| kind.name()).collect()
+});
 
 pub(crate) fn standard_names() -> &'static [&'static str] {
     &STANDARD
 }
 
 pub(crate) fn standard_parts(kind: EventKind) -> &'static [&'static str] {
+    if kind == EventKind::WebhookTest {
+        return &["webhook.test"];
+    }
     STANDARD.iter().find(|name| **name == kind.name()).map(std::slice::from_ref).unwrap_or_default()
 }
 
@@ -88,6 +92,7 @@ pub(crate) fn router_parts(kind: EventKind) -> &'static [&'static str] {
         EventKind::MessageOut => &["message.from_me"],
         EventKind::MessageFailed | EventKind::MessageStatus => &["message.status"],
         EventKind::WebhookDisabled => &["webhook.disabled"],
+        EventKind::WebhookTest => &["webhook.test"],
         EventKind::Fact => &["fact"],
         EventKind::PluginEvent => &["plugin.event"],
     }
@@ -255,6 +260,7 @@ fn payload(name: &str, telling: &Telling<'_>) -> Option<Value> {
             json!({ "chatJid": chat, "messageIds": messages, "status": stage.name(), "timestamp": event.at })
         }
         EventBody::WebhookDisabled { webhook, why } => json!({ "webhook": webhook, "reason": why.name() }),
+        EventBody::WebhookTest { webhook } => json!({ "webhook": webhook }),
         EventBody::Fact { id, name, json } => json!({ "id": id, "name": name, "data": parsed(json) }),
         EventBody::PluginEvent { plugin, name, json } => {
             json!({ "plugin": plugin, "name": name, "data": parsed(json) })

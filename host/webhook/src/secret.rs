@@ -77,6 +77,15 @@ pub fn mint(random: [u8; 32]) -> Secret {
     Secret::new(format!("{SHARED}{}", BASE64_STANDARD.encode(random)))
 }
 
+/// A new key of the same kind as another from random bytes.
+#[must_use]
+pub fn mint_like(other: &Secret, random: [u8; 32]) -> Secret {
+    if other.reveal().starts_with(PRIVATE) {
+        return Secret::new(format!("{PRIVATE}{}", BASE64_STANDARD.encode(random)));
+    }
+    mint(random)
+}
+
 /// The public half of a private key, with which receivers verify; none of anything else.
 #[must_use]
 pub fn public_key(secret: &Secret) -> Option<String> {

@@ -45,6 +45,8 @@ pub(crate) fn parts(kind: EventKind) -> &'static [&'static str] {
         EventKind::MessageIn => &["message", "message.any"],
         EventKind::MessageOut => &["message.any"],
         EventKind::MessageFailed | EventKind::MessageStatus => &["message.ack"],
+        // Nobody subscribes to it: it is told to whoever is tried out.
+        EventKind::WebhookTest => &["webhook.test"],
         EventKind::SessionCreated
         | EventKind::PairingCode
         | EventKind::Linked
@@ -122,6 +124,7 @@ pub(crate) fn message(part: u8, telling: &Telling<'_>) -> Option<Message> {
             (acknowledged(&[delivery.to_string()], to, MessageStage::Failed), None)
         }
         EventBody::MessageStatus { messages, chat, stage } => (acknowledged(messages, chat, *stage), None),
+        EventBody::WebhookTest { webhook } => (json!({ "webhook": webhook }), None),
         _ => return None,
     };
     let id = message_id(event.id, part);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::session::{Proxy, Settings};
 use crate::webhook::WebhookSpec;
-use crate::{Labels, Secret, SessionId};
+use crate::{Labels, OutboxPlace, ReceiptId, Secret, SessionId, Timestamp};
 
 /// What a new session is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -171,4 +171,50 @@ pub enum WhenPairing {
     Refuse,
     /// Switch to the code.
     Switch,
+}
+
+/// Which deliveries to a webhook are tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RedeliveryOf {
+    /// This one, whatever became of it.
+    One(ReceiptId),
+    /// Those of what happened within a time.
+    Range {
+        /// From then on.
+        since: Timestamp,
+        /// Before then; until now if there is no end.
+        until: Option<Timestamp>,
+        /// Which of them.
+        which: Redelivery,
+        /// Beyond this place, up to which others were looked at before.
+        after: Option<OutboxPlace>,
+    },
+}
+
+/// Which deliveries of a range are tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Redelivery {
+    /// Those that were given up.
+    Dead,
+    /// Those that were never taken, begun or not.
+    Missing,
+    /// All.
+    All,
+}
+
+impl Redelivery {
+    /// Every choice.
+    pub const EVERY: [Self; 3] = [Self::Dead, Self::Missing, Self::All];
+
+    /// The stable word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dead => "dead",
+            Self::Missing => "missing",
+            Self::All => "all",
+        }
+    }
 }

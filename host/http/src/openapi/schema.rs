@@ -6,10 +6,12 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
+use portcullis_core::operation::Redelivery;
 use portcullis_core::{
     Capability, EventFormat, FailureFold, Grant, Mode, OperationKind, PluginClass, Quotas, Timestamp, label, rate,
     webhook,
 };
+use portcullis_service::WebhookState;
 use portcullis_webhook::native;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::transform::{Transform, transform_subschemas};
@@ -34,8 +36,7 @@ pub(crate) const PHONE: &str = "^\\+?[0-9]{7,15}$";
 /// A JID of a server that WhatsApp has.
 pub(crate) const JID: &str = "^[A-Za-z0-9._:-]{1,64}@(s\\.whatsapp\\.net|g\\.us|lid|newsletter|broadcast)$";
 /// A URL that a webhook can have; of those that it can have, the plain ones.
-pub(crate) const URL: &str =
-    "^https?://[A-Za-z0-9]([A-Za-z0-9.-]{0,200}[A-Za-z0-9])?(:[0-9]{1,4})?(/[A-Za-z0-9._~/?=&-]*)?$";
+pub(crate) const URL: &str = "^https?://[A-Za-z]([A-Za-z0-9-]{0,40}[A-Za-z0-9])?(\\.[A-Za-z]([A-Za-z0-9-]{0,40}[A-Za-z0-9])?){1,3}(:(80|443|8080|8443))?(/[A-Za-z0-9._~/?=&-]*)?$";
 /// The 26 characters after an id's prefix.
 const ULID: &str = "[0-7][0-9A-HJKMNP-TV-Z]{25}";
 
@@ -172,6 +173,7 @@ ids! {
     AuditId "The id of a line of the audit.";
     WebhookId "The id of a webhook.";
     PublisherId "The id of a publisher.";
+    ReceiptId "The id of a delivery, among those of its webhook.";
 }
 
 /// The pattern of a path parameter or a cursor that is an id.
@@ -283,6 +285,16 @@ markers! {
         "enum": crate::dialect::router::FORMATS.map(EventFormat::name),
         "default": EventFormat::Router.name(),
     });
+    /// How far a delivery is.
+    DeliveryStateOf "WebhookDeliveryStatus" json!({ "type": "string", "enum": ["waiting", "delivered", "dead"] });
+    /// Which deliveries are told again.
+    RedeliveryWord "RedeliveryStatus" json!({
+        "type": "string",
+        "enum": Redelivery::EVERY.map(Redelivery::name),
+        "default": Redelivery::Dead.name(),
+    });
+    /// How a webhook fares, in a word.
+    WebhookStateOf "WebhookState" json!({ "type": "string", "enum": WebhookState::ALL.map(WebhookState::name) });
     /// Whose events a stream tells.
     ScopeOf "RealtimeScope" json!({ "type": "string", "enum": ["organization", "session", "firehose"] });
     /// A rate policy by its name.

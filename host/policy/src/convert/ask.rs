@@ -144,6 +144,9 @@ pub(crate) fn operation(operation: &Operation) -> types::Operation {
         | Operation::WebhookCreate { .. }
         | Operation::WebhookUpdate { .. }
         | Operation::WebhookDelete { .. }
+        | Operation::WebhookRotate { .. }
+        | Operation::WebhookTest { .. }
+        | Operation::WebhookReplay { .. }
         | Operation::WebhookReplace { .. }
         | Operation::NumberCheck { .. }
         | Operation::PresenceSet { .. }

@@ -2,6 +2,7 @@
 //!
 //! No document holds a credential: of headers only the names are told, and a secret or a password is told as being there.
 
+use portcullis_core::operation::RedeliveryOf;
 use portcullis_core::{Binding, Operation, WebhookChange, WebhookSpec};
 use serde_json::{Value, json};
 
@@ -30,8 +31,19 @@ pub(super) fn document(operation: &Operation) -> Value {
         },
         Operation::SessionLink { change, .. } => json!({ "change": change }),
         Operation::WebhookCreate { webhook, .. } => webhook_of(webhook),
-        Operation::WebhookUpdate { webhook, change } => change_of(*webhook, change),
-        Operation::WebhookDelete { webhook } => json!({ "webhook": webhook }),
+        Operation::WebhookUpdate { webhook, change, within: _ } => change_of(*webhook, change),
+        Operation::WebhookDelete { webhook, within: _ } | Operation::WebhookTest { webhook, within: _ } => {
+            json!({ "webhook": webhook })
+        }
+        Operation::WebhookRotate { webhook, overlap_seconds, .. } => {
+            json!({ "webhook": webhook, "overlapSeconds": overlap_seconds })
+        }
+        Operation::WebhookReplay { webhook, of, .. } => match of {
+            RedeliveryOf::One(delivery) => json!({ "webhook": webhook, "delivery": delivery }),
+            RedeliveryOf::Range { since, until, which, .. } => {
+                json!({ "webhook": webhook, "since": since, "until": until, "status": which.name() })
+            }
+        },
         Operation::WebhookReplace { format, webhooks, .. } => {
             json!({ "format": format.name(), "webhooks": webhooks.iter().map(webhook_of).collect::<Vec<_>>() })
         }
@@ -138,7 +150,8 @@ mod test {
             retry: None,
             active: None,
         };
-        let told = document(&Operation::WebhookUpdate { webhook: WebhookId::from_bytes([1; 16]), change });
+        let told =
+            document(&Operation::WebhookUpdate { webhook: WebhookId::from_bytes([1; 16]), within: None, change });
         assert!(!told.to_string().contains("hush"), "{told}");
     }
 }

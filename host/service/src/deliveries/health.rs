@@ -75,7 +75,7 @@ impl Service {
     }
 
     /// How far a line has looked already.
-    pub(super) fn looked_through(&self, org: OrgId, line: Line) -> OutboxPlace {
+    pub(crate) fn looked_through(&self, org: OrgId, line: Line) -> OutboxPlace {
         self.health(org, line).looked_through
     }
 

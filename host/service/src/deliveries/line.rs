@@ -186,6 +186,11 @@ impl<'a> Work<'a> {
         let found = snapshot.webhook(self.org, id)?;
         self.rows_wait = found.as_ref().is_some_and(|webhook| !webhook.is_told());
         let told = found.filter(Webhook::is_told).map(Arc::new);
+        let is_new_place = |known: &Arc<Webhook>| told.as_ref().is_some_and(|told| told.spec.url != known.spec.url);
+        if self.webhook.as_ref().is_some_and(is_new_place) {
+            // How another receiver fared says nothing about this one.
+            self.failing_since = None;
+        }
         let elsewhere = |webhook: &Arc<Webhook>| Some(webhook.session) != told.as_ref().map(|told| told.session);
         if self.webhook.as_ref().is_none_or(elsewhere) {
             // What was read for another session, or for nobody, is not for it.

@@ -104,6 +104,27 @@ impl Deliveries {
         }
     }
 
+    /// By which everything goes out, if anything does.
+    pub(crate) fn way_out(&self) -> Option<Outbound> {
+        self.config.as_ref().map(|config| config.outbound.clone())
+    }
+
+    /// The receivers of these webhooks do not rest any longer: somebody expects them to answer now.
+    pub(crate) fn rouse(&self, org: OrgId, webhooks: impl IntoIterator<Item = WebhookId>) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        for webhook in webhooks {
+            if let Some(health) = health.get_mut(&(org, Line::Webhook(webhook))) {
+                health.rests_until = Timestamp::default();
+            }
+        }
+    }
+
+    /// Until when the receiver of a line is left alone.
+    pub(crate) fn rests_until(&self, org: OrgId, line: Line) -> Timestamp {
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.get(&(org, line)).map(|health| health.rests_until).unwrap_or_default()
+    }
+
     fn take_news(&self) -> HashSet<(OrgId, Option<SessionId>)> {
         std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -18,7 +18,7 @@ use crate::world::World;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn spec(receiver: &Receiver, events: &[&str]) -> WebhookSpec {
+pub(crate) fn spec(receiver: &Receiver, events: &[&str]) -> WebhookSpec {
     WebhookSpec {
         format: EventFormat::Router,
         url: receiver.url(),
@@ -33,7 +33,7 @@ fn spec(receiver: &Receiver, events: &[&str]) -> WebhookSpec {
 }
 
 impl World {
-    async fn listen(&self, session: Option<SessionId>, receiver: &Receiver, events: &[&str]) -> Webhook {
+    pub(crate) async fn listen(&self, session: Option<SessionId>, receiver: &Receiver, events: &[&str]) -> Webhook {
         let operation = Operation::WebhookCreate { session, webhook: spec(receiver, events) };
         match self.execute(operation).await.unwrap().outcome {
             Outcome::Webhooks(webhooks) => webhooks.into_iter().next().unwrap(),
@@ -195,7 +195,7 @@ async fn a_restart_loses_nothing() {
     world.crash().await;
     let mut receiver = Receiver::new().await;
     let change = WebhookChange { url: Some(receiver.url()), ..unchanged() };
-    world.execute(Operation::WebhookUpdate { webhook: webhook.id, change }).await.unwrap();
+    world.execute(Operation::WebhookUpdate { webhook: webhook.id, within: None, change }).await.unwrap();
     world.deliver();
     let mut told = Vec::new();
     while told.len() < 3 {
@@ -270,7 +270,7 @@ async fn a_receiver_that_is_gone_is_told_nothing_more_until_it_is_asked_for_agai
 
     let mut receiver = Receiver::new().await;
     let change = WebhookChange { url: Some(receiver.url()), ..unchanged() };
-    world.execute(Operation::WebhookUpdate { webhook: webhook.id, change }).await.unwrap();
+    world.execute(Operation::WebhookUpdate { webhook: webhook.id, within: None, change }).await.unwrap();
     assert_eq!(kept().disabled, None);
     world.label(session, &[("value", "c")]).await;
     assert_eq!(ordinals(&[receiver.next().await], session), [4], "what happened meanwhile is not told by itself");
@@ -358,7 +358,10 @@ async fn a_webhook_that_is_not_active_is_told_nothing_and_nothing_of_it_later() 
     world.deliver();
     let set = |active| WebhookChange { active: Some(active), ..unchanged() };
     let set = async |active| {
-        world.execute(Operation::WebhookUpdate { webhook: webhook.id, change: set(active) }).await.unwrap();
+        world
+            .execute(Operation::WebhookUpdate { webhook: webhook.id, within: None, change: set(active) })
+            .await
+            .unwrap();
     };
     world.label(session, &[("value", "a")]).await;
     assert_eq!(ordinals(&[receiver.next().await], session), [2]);
@@ -382,6 +385,6 @@ async fn a_session_can_be_told_of_from_its_making_on() {
     assert_eq!(end, OutboxPlace(1));
 }
 
-fn unchanged() -> WebhookChange {
+pub(crate) fn unchanged() -> WebhookChange {
     WebhookChange { session: None, url: None, events: None, headers: None, secret: None, retry: None, active: None }
 }

@@ -23,6 +23,7 @@ mod races;
 mod rates;
 mod receiver;
 mod recovery;
+mod redelivering;
 mod requests;
 mod storms;
 mod story;

@@ -7,8 +7,8 @@ use portcullis_core::{
     BindingId, Clock, Delivered, Delivery, DeliveryState, Grant, HostRule, Line, Mode, Operation, OperationKind,
     PluginId, Secret, Timestamp,
 };
-use portcullis_service::{BindingChange, Call, QuotaChange, RequestFilter, RequestQuery};
-use portcullis_store::{DeliveryFilter, PLUGIN_REQUESTS_MAX};
+use portcullis_service::{BindingChange, Call, DeliveryFilter, QuotaChange, RequestQuery};
+use portcullis_store::PLUGIN_REQUESTS_MAX;
 use portcullis_testing::text::{self, HTTP, INVALID, RESULT, Request};
 use portcullis_testing::{ANSWER, Guest};
 
@@ -360,16 +360,16 @@ async fn requests_are_listed_newest_first_by_page_and_by_what_became_of_them() {
         let entries: Vec<_> = page.entries.iter().map(|(place, request)| (place.0, request.at)).collect();
         (entries, page.more)
     };
-    let (all, more) = listed(RequestFilter::All, None, 50);
+    let (all, more) = listed(DeliveryFilter::All, None, 50);
     let times: Vec<Timestamp> = all.iter().map(|(_, at)| *at).collect();
     assert_eq!((all.len(), more), (3, false));
     assert!(times.is_sorted_by(|newer, older| newer >= older), "{times:?}");
-    assert_eq!(listed(RequestFilter::All, None, 2), (all[..2].to_vec(), true));
-    assert_eq!(listed(RequestFilter::All, Some(all[1].0), 2), (all[2..].to_vec(), false));
-    let (waiting, dead) = (listed(RequestFilter::Waiting, None, 50).0, listed(RequestFilter::Dead, None, 50).0);
+    assert_eq!(listed(DeliveryFilter::All, None, 2), (all[..2].to_vec(), true));
+    assert_eq!(listed(DeliveryFilter::All, Some(all[1].0), 2), (all[2..].to_vec(), false));
+    let (waiting, dead) = (listed(DeliveryFilter::Waiting, None, 50).0, listed(DeliveryFilter::Dead, None, 50).0);
     assert_eq!(waiting.len() + dead.len(), 3, "{waiting:?} {dead:?}");
     let other = world.other_org().await;
     let permit = other.permit(OperationKind::PluginRead, None).await;
-    let query = RequestQuery { filter: RequestFilter::All, before: None, limit: 50 };
+    let query = RequestQuery { filter: DeliveryFilter::All, before: None, limit: 50 };
     assert!(other.service.plugin_requests(&permit, plugin, query).is_err(), "nobody else's");
 }

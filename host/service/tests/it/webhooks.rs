@@ -48,7 +48,7 @@ impl World {
     }
 
     async fn change_hook(&self, webhook: WebhookId, change: WebhookChange) -> Result<Webhook, ServiceError> {
-        let changed = self.webhooks_after(Operation::WebhookUpdate { webhook, change }).await?;
+        let changed = self.webhooks_after(Operation::WebhookUpdate { webhook, within: None, change }).await?;
         let [webhook] = changed.try_into().unwrap();
         Ok(webhook)
     }
@@ -92,11 +92,12 @@ async fn a_webhook_is_made_changed_and_removed() {
     world.crash().await;
     let permit = world.permit(OperationKind::WebhookRead, None).await;
     assert_eq!(world.service.webhook(&permit, made.id).unwrap(), changed);
-    world.execute(Operation::WebhookDelete { webhook: made.id }).await.unwrap();
+    world.execute(Operation::WebhookDelete { webhook: made.id, within: None }).await.unwrap();
     assert!(matches!(world.service.webhook(&permit, made.id), Err(ServiceError::NotFound("webhook"))));
-    for gone in
-        [Operation::WebhookDelete { webhook: made.id }, Operation::WebhookUpdate { webhook: made.id, change: to(None) }]
-    {
+    for gone in [
+        Operation::WebhookDelete { webhook: made.id, within: None },
+        Operation::WebhookUpdate { webhook: made.id, within: None, change: to(None) },
+    ] {
         assert!(matches!(world.execute(gone).await, Err(ServiceError::NotFound("webhook"))));
     }
     let kinds: Vec<_> = world.audit().await.into_iter().map(|entry| entry.operation).collect();
@@ -110,7 +111,7 @@ async fn another_organisation_finds_no_webhook_and_no_session_to_move_it_to() {
     let other = world.other_org().await;
     let theirs = other.create().await;
     assert_eq!(other.hooks(None).await, Vec::<String>::new());
-    let taken = other.execute(Operation::WebhookDelete { webhook: ours.id }).await;
+    let taken = other.execute(Operation::WebhookDelete { webhook: ours.id, within: None }).await;
     assert!(matches!(taken, Err(ServiceError::NotFound("webhook"))), "{taken:?}");
     let moved = world.change_hook(ours.id, to(Some(theirs))).await;
     assert!(matches!(moved, Err(ServiceError::NotFound("session"))), "{moved:?}");

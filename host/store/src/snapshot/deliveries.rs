@@ -1,7 +1,7 @@
 //! Reading deliveries: what waits, what was given up, and how far webhooks have come.
 
 use portcullis_core::{
-    Delivery, DeliveryKey, EventId, Line, OrgId, OutboxPlace, SessionId, Timestamp, Webhook, WebhookId,
+    Delivery, DeliveryKey, DeliveryState, EventId, Line, OrgId, OutboxPlace, SessionId, Timestamp, Webhook, WebhookId,
 };
 
 use super::{Snapshot, owner_in_head};
@@ -23,6 +23,18 @@ pub enum DeliveryFilter {
     /// Those that were given up.
     Dead,
 }
+
+/// Some deliveries of a line, newest first. A page may be short though there are more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryPage {
+    /// The deliveries.
+    pub deliveries: Vec<(DeliveryKey, Delivery)>,
+    /// Before which the next page begins; none if this was the last.
+    pub next: Option<(OutboxPlace, u8)>,
+}
+
+/// How many rows are looked at for one page.
+const LOOKS: usize = 5_000;
 
 impl Snapshot {
     /// The webhooks of an organisation that hear of all its sessions.
@@ -185,6 +197,59 @@ impl Snapshot {
         let mut found = Vec::with_capacity(keys.len());
         for of in keys.into_iter().flatten() {
             found.extend(self.delivery(org, of)?.map(|delivery| (of, delivery)));
+        }
+        Ok(found)
+    }
+
+    /// At most `limit` deliveries of a line, newest first, from the one before `before` on.
+    pub fn delivery_page(
+        &self,
+        org: OrgId,
+        line: Line,
+        filter: DeliveryFilter,
+        before: Option<(OutboxPlace, u8)>,
+        limit: usize,
+    ) -> Result<DeliveryPage, ReadError> {
+        let own = Prefix::new(&[&org.to_bytes(), &line_part(line)]);
+        let before = before.map(|(place, part)| key(&[own.bytes(), &place.0.to_be_bytes(), &[part]]));
+        let rows =
+            self.table(if filter == DeliveryFilter::Dead { tables::DEAD_LETTERS } else { tables::DELIVERIES })?;
+        let (mut found, mut last, mut next) = (Vec::new(), None, None);
+        for (looked, row) in rows.range::<&[u8]>(own.before(before.as_deref()))?.rev().enumerate() {
+            if found.len() >= limit || looked >= LOOKS {
+                next = last;
+                break;
+            }
+            let (row, value) = row?;
+            let Some(of) = deliveries::key_of(row.value()) else { continue };
+            last = Some((of.place, of.part));
+            let waits = || matches!(deliveries::state(value.value()), Some(DeliveryState::Waiting { .. }));
+            if filter != DeliveryFilter::Waiting || waits() {
+                found.extend(self.delivery(org, of)?.map(|delivery| (of, delivery)));
+            }
+        }
+        Ok(DeliveryPage { deliveries: found, next })
+    }
+
+    /// At most `limit` deliveries of a line that were given up, oldest first, beyond one place and up to another.
+    pub fn dead_letters(
+        &self,
+        org: OrgId,
+        line: Line,
+        after: OutboxPlace,
+        through: OutboxPlace,
+        limit: usize,
+    ) -> Result<Vec<DeliveryKey>, ReadError> {
+        if after >= through {
+            return Ok(Vec::new());
+        }
+        let own = key(&[&org.to_bytes(), &line_part(line)]);
+        let first = key(&[&own, &after.0.to_be_bytes(), &[u8::MAX]]);
+        let last = key(&[&own, &through.0.to_be_bytes(), &[u8::MAX]]);
+        let rows = self.table(tables::DEAD_LETTERS)?;
+        let mut found = Vec::new();
+        for row in rows.range::<&[u8]>(&first[..]..=&last[..])?.take(limit) {
+            found.extend(deliveries::key_of(row?.0.value()));
         }
         Ok(found)
     }

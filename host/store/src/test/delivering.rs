@@ -51,6 +51,22 @@ fn a_delivery_is_listed_by_how_far_it_is() {
     let page = snapshot.deliveries(org_id(1), line, DeliveryFilter::All, before, 1).expect("read");
     assert_eq!(page, [(delivery_key(1, 2), delivery(2, Some(5), waiting(at(9))))]);
 
+    let paged = |filter, before, limit| {
+        let page = snapshot.delivery_page(org_id(1), line, filter, before, limit).expect("read");
+        let places: Vec<_> = page.deliveries.iter().map(|(of, _)| of.place.0).collect();
+        (places, page.next.map(|(place, _)| place.0))
+    };
+    assert_eq!(paged(DeliveryFilter::All, None, 3), (vec![4, 3, 2], Some(2)));
+    assert_eq!(paged(DeliveryFilter::All, before, 3), (vec![2, 1], None));
+    assert_eq!(paged(DeliveryFilter::Waiting, None, 1), (vec![3], Some(3)));
+    assert_eq!(paged(DeliveryFilter::Waiting, before, 9), (vec![2], None));
+    assert_eq!(paged(DeliveryFilter::Dead, None, 9), (vec![4], None));
+    let dead = |after, through| {
+        let found = snapshot.dead_letters(org_id(1), line, OutboxPlace(after), OutboxPlace(through), 9).expect("read");
+        found.iter().map(|of| of.place.0).collect::<Vec<_>>()
+    };
+    assert_eq!((dead(0, 9), dead(3, 4), dead(4, 9), dead(0, 3)), (vec![4], vec![4], vec![], vec![]));
+
     // It moves from list to list, and goes from all of them.
     keep(&store, delivering(vec![keeping(delivery_key(1, 4), Some(5), waiting(at(1)))]));
     keep(&store, delivering(vec![keeping(delivery_key(1, 3), Some(5), DeliveryState::Dead)]));

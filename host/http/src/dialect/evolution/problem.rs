@@ -157,7 +157,7 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
     let text = error.to_string();
     match error {
         ServiceError::NotFound(_) if !told.session.is_empty() => unknown(told.session),
-        ServiceError::NotFound(_) => rejected(StatusCode::NOT_FOUND, text),
+        ServiceError::NotFound(_) | ServiceError::EventGone => rejected(StatusCode::NOT_FOUND, text),
         ServiceError::Denied(denial) => match denial {
             Denial::Forbidden(_) => rejected(StatusCode::FORBIDDEN, text),
             Denial::Hidden if !told.session.is_empty() => unknown(told.session),
@@ -195,6 +195,8 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
             problem.after(whole_seconds(*retry_after))
         }
         ServiceError::NameTaken => rejected(StatusCode::FORBIDDEN, text),
+        ServiceError::Invalid { field: "url", .. } => because("Invalid \"url\" property", text),
+        ServiceError::Invalid { field: "proxy", .. } => because("Invalid proxy", text),
         ServiceError::TokenTaken
         | ServiceError::Invalid { .. }
         | ServiceError::Settings { .. }
@@ -206,6 +208,7 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
         | ServiceError::NoCandidate
         | ServiceError::NoPrevious
         | ServiceError::InUse(_)
+        | ServiceError::WebhookOff
         | ServiceError::FactTaken
         | ServiceError::DryRun
         | ServiceError::Simulator(_) => rejected(StatusCode::CONFLICT, text),

@@ -6,23 +6,23 @@ use serde_json::{Value, json};
 use super::admin::{KeyBody, OrgBody, OrgPatch};
 use super::bindings::{BindingBody, BindingPatch};
 use super::decisions::FactBody;
+use super::deliveries::{FILTERS, RedeliverBody};
 use super::explain::DecisionView;
 use super::messages::MessageBody;
 use super::plugins::{CatalogueBody, PublisherBody, RulesBody, SecretBody};
 use super::profile::{ProxyBody, SettingsBody};
 use super::realtime::TicketBody;
 use super::rehearsals::{PluginScanBody, ReplayBody, ReplayedView, ScannedView};
-use super::requests::FILTERS;
 use super::sessions::{
     CreateBody, DisconnectBody, LimitBody, PairingCodeBody, QR_FORMATS, RatePolicyBody, ReceiveBody, ScanBody,
 };
 use super::view::{
-    AuditView, BindingView, CatalogueView, CodeView, FactView, KeyView, LinkView, List, MadeLinkView, MeView,
-    MessageView, NewKeyView, OrgView, PluginLogView, PluginRulesView, PluginVersionsView, PluginView, PublisherView,
-    RatePolicyView, RequestView, SecretNameView, SentView, SessionProxyView, SessionView, SettingsView, TicketView,
-    UploadBegunView, WebhookView,
+    AuditView, BindingView, CatalogueView, CodeView, DeliveryView, FactView, KeyView, LinkView, List, MadeLinkView,
+    MeView, MessageView, NewKeyView, OrgView, PluginLogView, PluginRulesView, PluginVersionsView, PluginView,
+    PublisherView, RatePolicyView, RedeliveredView, RequestView, SecretNameView, SentView, SessionProxyView,
+    SessionView, SettingsView, TestedView, TicketView, UploadBegunView, WebhookView,
 };
-use super::webhooks::{WebhookBody, WebhookPatch};
+use super::webhooks::{RotateBody, WebhookBody, WebhookPatch};
 use crate::openapi::schema::LabelsOf;
 use crate::openapi::{Doc, schema};
 use crate::routes::Route;
@@ -32,7 +32,8 @@ const SESSION: &str = "The session.";
 /// What is said of a route besides what its row says.
 pub(crate) fn doc(route: &Route) -> Option<Doc> {
     let path = route.path.trim_start_matches("/api/v1/");
-    of_session(route, path).or_else(|| of_resource(route, path)).or_else(|| of_policy(route, path))
+    let of_others = || of_resource(route, path).or_else(|| of_policy(route, path));
+    of_session(route, path).or_else(|| of_webhook(route, path)).or_else(of_others)
 }
 
 /// Sessions and what is below them.
@@ -110,18 +111,49 @@ fn of_session(route: &Route, path: &str) -> Option<Doc> {
     })
 }
 
+/// Webhooks and what they were told.
+fn of_webhook(route: &Route, path: &str) -> Option<Doc> {
+    const AGAIN: &str = "So many deliveries are tried again soon.";
+    Some(match (&route.method, path, route.action) {
+        (&Method::POST, "webhooks", _) => {
+            Doc::answers::<WebhookView<'_>>(201, "The new webhook.").takes::<WebhookBody>().makes("id")
+        }
+        (&Method::GET, "webhooks", _) => Doc::answers::<List<WebhookView<'_>>>(200, "All webhooks."),
+        (&Method::GET, "webhooks/{id}", _) => Doc::answers::<WebhookView<'_>>(200, "The webhook, and how it fares."),
+        (&Method::PATCH, "webhooks/{id}", _) => Doc::answers::<WebhookView<'_>>(200, "The webhook.")
+            .takes::<WebhookPatch>()
+            .says("What is left out stays as it is, but for `sessionId`, which is taken away."),
+        (&Method::DELETE, "webhooks/{id}", _) => Doc::is_done(204, "It is gone."),
+        (_, "webhooks/{id}", "rotate-secret") => {
+            Doc::answers::<WebhookView<'_>>(200, "The webhook, with its new secret, which is shown this once.")
+                .may_take::<RotateBody>()
+                .says("In the format `standard` the secret before signs as well for a while.")
+        }
+        (_, "webhooks/{id}", "test") => Doc::answers::<TestedView>(202, "It is told soon.")
+            .fails(&[409])
+            .says("Tells the webhook, and nobody else, an event `webhook.test`."),
+        (_, "webhooks/{id}", _) => Doc::answers::<RedeliveredView>(202, AGAIN)
+            .takes::<RedeliverBody>()
+            .says("Takes up about 1,000 deliveries at a time, oldest first."),
+        (_, "webhooks/{id}/deliveries", _) => {
+            let filters = FILTERS.map(|(word, _)| word);
+            let doc = Doc::answers::<List<DeliveryView<'_>>>(200, "What it was told, newest first.");
+            paged(doc, "dlv_")
+                .query("status", "How far they are.", json!({ "type": "string", "enum": filters, "default": "all" }))
+                .says("A page may be short though there are more. What was never tried is not listed.")
+        }
+        (&Method::GET, "webhooks/{id}/deliveries/{delivery}", _) => {
+            Doc::answers::<DeliveryView<'_>>(200, "The delivery.")
+        }
+        (_, "webhooks/{id}/deliveries/{delivery}", _) => Doc::answers::<RedeliveredView>(202, AGAIN)
+            .says("Its attempts are kept, and another round of tries begins, whatever became of it before."),
+        _ => return None,
+    })
+}
+
 /// Everything else but policy.
 fn of_resource(route: &Route, path: &str) -> Option<Doc> {
     Some(match (&route.method, path) {
-        (&Method::POST, "webhooks") => {
-            Doc::answers::<WebhookView<'_>>(201, "The new webhook.").takes::<WebhookBody>().makes("id")
-        }
-        (&Method::GET, "webhooks") => Doc::answers::<List<WebhookView<'_>>>(200, "All webhooks."),
-        (&Method::GET, "webhooks/{id}") => Doc::answers::<WebhookView<'_>>(200, "The webhook."),
-        (&Method::PATCH, "webhooks/{id}") => Doc::answers::<WebhookView<'_>>(200, "The webhook.")
-            .takes::<WebhookPatch>()
-            .says("What is left out stays as it is, but for `sessionId`, which is taken away."),
-        (_, "webhooks/{id}") => Doc::is_done(204, "It is gone."),
         (&Method::GET, "events") => Doc::default()
             .content(
                 200,

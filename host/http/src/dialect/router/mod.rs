@@ -4,6 +4,7 @@ mod admin;
 mod bindings;
 mod decisions;
 mod decode;
+mod deliveries;
 mod doc;
 mod explain;
 mod messages;
@@ -54,6 +55,8 @@ pub(crate) fn routes() -> Vec<Route> {
     const PROXY: &str = "/api/v1/sessions/{id}/proxy";
     const LINK: &str = "/api/v1/sessions/{id}/link";
     const WEBHOOK: &str = "/api/v1/webhooks/{id}";
+    const DELIVERIES: &str = "/api/v1/webhooks/{id}/deliveries";
+    const DELIVERY: &str = "/api/v1/webhooks/{id}/deliveries/{delivery}";
     const BINDING: &str = "/api/v1/bindings/{id}";
     const RULES: &str = "/api/v1/plugins/rules";
     const SECRETS: &str = "/api/v1/plugins/{id}/secrets";
@@ -119,6 +122,12 @@ pub(crate) fn routes() -> Vec<Route> {
         row(Method::GET, WEBHOOK, "", Op::WebhookRead, webhooks::get, webhooks::webhook),
         row(Method::PATCH, WEBHOOK, "", Op::WebhookUpdate, webhooks::update, webhooks::webhook),
         row(Method::DELETE, WEBHOOK, "", Op::WebhookDelete, webhooks::delete, webhooks::webhook),
+        row(Method::POST, WEBHOOK, "rotate-secret", Op::WebhookRotate, webhooks::rotate, webhooks::rotated),
+        row(Method::POST, WEBHOOK, "test", Op::WebhookTest, deliveries::test, deliveries::tested),
+        row(Method::POST, WEBHOOK, "replay", Op::WebhookReplay, deliveries::replay, deliveries::replayed),
+        row(Method::GET, DELIVERIES, "", Op::WebhookRead, deliveries::list, deliveries::listed),
+        row(Method::GET, DELIVERY, "", Op::WebhookRead, deliveries::get, deliveries::delivery),
+        row(Method::POST, DELIVERY, "replay", Op::WebhookReplay, deliveries::replay_one, deliveries::replayed),
         row(Method::GET, "/api/v1/events", "", Op::EventRead, realtime::follow, realtime::followed),
         row(Method::POST, "/api/v1/realtime/ticket", "", Op::RealtimeTicket, realtime::ticket, realtime::ticketed),
         row(Method::GET, "/metrics", "", Op::MetricsRead, realtime::metrics, realtime::metered),

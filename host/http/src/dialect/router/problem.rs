@@ -170,7 +170,9 @@ fn from_service(error: &ServiceError) -> Problem {
         }
         ServiceError::Quota { .. } => because(StatusCode::FORBIDDEN, "forbidden"),
         ServiceError::Subscription { .. } => because(StatusCode::FORBIDDEN, "forbidden"),
+        ServiceError::EventGone => because(StatusCode::NOT_FOUND, "not_found"),
         ServiceError::NameTaken
+        | ServiceError::WebhookOff
         | ServiceError::TokenTaken
         | ServiceError::IdempotencyKeyTaken
         | ServiceError::FactTaken

@@ -1,8 +1,9 @@
 //! What plugins have sent and are to send.
 
 use hyper::StatusCode;
-use portcullis_service::{RequestFilter, RequestQuery};
+use portcullis_service::RequestQuery;
 
+use super::deliveries::FILTERS;
 use super::plugins::plugin_id;
 use super::view::{self, RequestView};
 use super::{decode, mismatch};
@@ -10,10 +11,6 @@ use crate::asked::{Answer, Asked};
 use crate::dialect::Problem;
 use crate::exchange::{Incoming, Reply};
 use crate::routes::EncodeContext;
-
-/// Which requests are listed, by their word.
-pub(super) const FILTERS: [(&str, RequestFilter); 3] =
-    [("all", RequestFilter::All), ("waiting", RequestFilter::Waiting), ("dead", RequestFilter::Dead)];
 
 pub(super) fn list(incoming: &Incoming) -> Result<Asked, Problem> {
     let word = incoming.query("status").filter(|word| !word.is_empty()).unwrap_or("all");

@@ -25,7 +25,7 @@ pub(super) use plugin::{
 };
 pub(super) use profile::{LinkView, MadeLinkView, ProxyView, SessionProxyView, SettingsView};
 pub(super) use request::RequestView;
-pub(super) use webhook::{TicketView, WebhookView};
+pub(super) use webhook::{DeliveryView, RedeliveredView, TestedView, TicketView, WebhookView};
 
 /// A session (`WASession`), with what Portcullis adds.
 #[derive(Serialize, JsonSchema)]

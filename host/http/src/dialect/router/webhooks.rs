@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hyper::StatusCode;
 use portcullis_core::webhook::{MAX_URL, RetryGrowth};
 use portcullis_core::{EventFormat, Operation, RetryPolicy, Secret, SessionId, WebhookChange, WebhookId, WebhookSpec};
-use portcullis_service::Outcome;
+use portcullis_service::{MAX_OVERLAP, Outcome};
 use portcullis_webhook::CheckError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
@@ -27,6 +27,9 @@ const MAX_EVENTS: usize = 64;
 const MAX_DELAY: u32 = 3600;
 /// The most tries of one delivery.
 const MAX_ATTEMPTS: u32 = 30;
+
+/// For how long a secret that was replaced signs beside its successor, in seconds.
+const OVERLAP: u32 = 24 * 60 * 60;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -139,11 +142,39 @@ pub(super) fn update(incoming: &Incoming) -> Result<Asked, Problem> {
         retry: body.retry_policy.map(|policy| retry(Some(policy))).transpose()?,
         active: body.active,
     };
-    operate(Operation::WebhookUpdate { webhook, change })
+    operate(Operation::WebhookUpdate { webhook, within: None, change })
 }
 
 pub(super) fn delete(incoming: &Incoming) -> Result<Asked, Problem> {
-    operate(Operation::WebhookDelete { webhook: webhook_id(incoming)? })
+    operate(Operation::WebhookDelete { webhook: webhook_id(incoming)?, within: None })
+}
+
+/// Another secret.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "RotateSecretBody")]
+pub(super) struct RotateBody {
+    /// The new secret; one of the same kind is made if it is left out.
+    #[schemars(length(min = 1, max = MAX_SECRET))]
+    secret: Option<String>,
+    /// For how many seconds the old one signs as well, in the format `standard`; a day if it is left out.
+    #[schemars(range(min = 0, max = MAX_OVERLAP.as_secs()))]
+    overlap_seconds: Option<u32>,
+}
+
+pub(super) fn rotate(incoming: &Incoming) -> Result<Asked, Problem> {
+    let webhook = webhook_id(incoming)?;
+    let body: RotateBody = decode::optional_body(incoming)?;
+    let overlap_seconds = body.overlap_seconds.unwrap_or(OVERLAP);
+    if u64::from(overlap_seconds) > MAX_OVERLAP.as_secs() {
+        return Err(Problem::invalid(format!("overlapSeconds must be at most {}", MAX_OVERLAP.as_secs())));
+    }
+    let is_empty = body.secret.as_ref().is_some_and(String::is_empty);
+    let secret = secret(body.secret)?;
+    if is_empty {
+        return Err(Problem::invalid("secret must not be empty; left out, one is made"));
+    }
+    operate(Operation::WebhookRotate { webhook, within: None, secret, overlap_seconds })
 }
 
 fn operate(operation: Operation) -> Result<Asked, Problem> {
@@ -215,34 +246,52 @@ fn retry(given: Option<RetryBody>) -> Result<RetryPolicy, Problem> {
 // === replies ===
 
 #[expect(clippy::needless_pass_by_value, reason = "an encoder of the table takes its answer")]
-pub(super) fn created(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+pub(super) fn created(context: &EncodeContext<'_>, answer: Answer) -> Reply {
     // The secret that was made is shown this once.
-    changed(StatusCode::CREATED, &answer).with("cache-control", "no-store")
+    changed(StatusCode::CREATED, &answer, context).with("cache-control", "no-store")
 }
 
-pub(super) fn webhook(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+pub(super) fn webhook(context: &EncodeContext<'_>, answer: Answer) -> Reply {
     match answer {
-        Answer::Webhook(webhook) => Reply::json(StatusCode::OK, &WebhookView::of(&webhook)),
-        answer => changed(StatusCode::OK, &answer),
+        Answer::Webhook(webhook, health) => {
+            Reply::json(StatusCode::OK, &WebhookView::of(&webhook, context.now).faring(&health))
+        }
+        answer => changed(StatusCode::OK, &answer, context),
     }
 }
 
-fn changed(status: StatusCode, answer: &Answer) -> Reply {
+#[expect(clippy::needless_pass_by_value, reason = "an encoder of the table takes its answer")]
+pub(super) fn rotated(context: &EncodeContext<'_>, answer: Answer) -> Reply {
+    let Answer::Operated(done) = &answer else { return mismatch() };
+    match &done.outcome {
+        Outcome::Webhooks(webhooks) if !webhooks.is_empty() => {
+            let webhook = WebhookView::of(&webhooks[0], context.now).with_secret();
+            // The secret is shown this once.
+            Reply::json(StatusCode::OK, &webhook).with("cache-control", "no-store")
+        }
+        _ => changed(StatusCode::OK, &answer, context),
+    }
+}
+
+fn changed(status: StatusCode, answer: &Answer, context: &EncodeContext<'_>) -> Reply {
     let Answer::Operated(done) = answer else { return mismatch() };
     match &done.outcome {
         Outcome::DryRun(verdict) => Reply::json(StatusCode::OK, &dry_run(verdict)),
         Outcome::Webhooks(webhooks) => match webhooks.first() {
-            Some(webhook) if status == StatusCode::CREATED => Reply::json(status, &WebhookView::made(webhook)),
-            Some(webhook) => Reply::json(status, &WebhookView::of(webhook)),
+            Some(webhook) if status == StatusCode::CREATED && webhook.spec.format == EventFormat::Standard => {
+                Reply::json(status, &WebhookView::of(webhook, context.now).with_secret())
+            }
+            Some(webhook) => Reply::json(status, &WebhookView::of(webhook, context.now)),
             None => Reply::empty(StatusCode::NO_CONTENT),
         },
         _ => mismatch(),
     }
 }
 
-pub(super) fn listed(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
+pub(super) fn listed(context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::Webhooks(webhooks) = answer else { return mismatch() };
-    Reply::json(StatusCode::OK, &view::list(webhooks.iter().map(WebhookView::of), None))
+    let views = webhooks.iter().map(|webhook| WebhookView::of(webhook, context.now));
+    Reply::json(StatusCode::OK, &view::list(views, None))
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
     let problem = |status, code| Problem::new(status, code, message.clone());
     match error {
         ServiceError::NotFound("session") | ServiceError::Denied(Denial::Hidden) => unknown_session(),
-        ServiceError::NotFound(_) => problem(StatusCode::NOT_FOUND, "not_found"),
+        ServiceError::NotFound(_) | ServiceError::EventGone => problem(StatusCode::NOT_FOUND, "not_found"),
         ServiceError::Denied(Denial::Unauthenticated) => unauthenticated(),
         ServiceError::Denied(Denial::Forbidden(_)) | ServiceError::Suspended => {
             problem(StatusCode::FORBIDDEN, "forbidden")
@@ -164,6 +164,7 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
         | ServiceError::Settings { .. }
         | ServiceError::NoCandidate
         | ServiceError::NoPrevious
+        | ServiceError::WebhookOff
         | ServiceError::InUse(_)
         | ServiceError::Admission(_)
         | ServiceError::Signature(_)
