@@ -73,7 +73,7 @@ async fn webhooks() {
     let made = golden.ask(&acme, "POST", "/api/v1/webhooks", json!({ "url": hook, "events": ["*"] })).await;
     let path = format!("/api/v1/webhooks/{}", text(&made.expect(201), "id"));
     let full = json!({
-        "url": "http://127.0.0.1:9/hook",
+        "url": "http://example.com:8080/hook",
         "events": ["session.status", "message"],
         "sessionId": session,
         "secret": "hush",
@@ -126,7 +126,7 @@ async fn a_sessions_profile() {
     golden.section("proxy");
     golden.ask(&acme, "GET", &format!("{path}/proxy"), NONE).await;
     let proxy =
-        json!({ "protocol": "socks5", "host": "proxy.example.com", "port": 1080, "username": "u", "password": "hush" });
+        json!({ "protocol": "socks5", "host": "proxy.example.com", "port": 8080, "username": "u", "password": "hush" });
     golden.ask(&acme, "PUT", &format!("{path}/proxy"), proxy).await;
     golden.ask(&acme, "GET", &format!("{path}/proxy"), NONE).await;
     for bad in [

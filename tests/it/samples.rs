@@ -12,7 +12,7 @@ use crate::gateway::Gateway;
 use crate::world::{Org, text};
 
 const SETTINGS: &str = r#"{"rejectCall": true, "groupsIgnore": false, "alwaysOnline": false, "readMessages": false, "readStatus": false, "syncFullHistory": false}"#;
-const PROXY: &str = r#"{"enabled": true, "host": "proxy.example.com", "port": "1080", "protocol": "http", "username": "", "password": ""}"#;
+const PROXY: &str = r#"{"enabled": true, "host": "proxy.example.com", "port": "8080", "protocol": "http", "username": "", "password": ""}"#;
 
 /// The name of a secret of the owner's plugin.
 const SECRET: &str = "api-token";
@@ -42,7 +42,7 @@ pub(crate) const SAMPLES: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/sessions/{id}/settings", ""),
     ("PUT", "/api/v1/sessions/{id}/settings", r#"{"autoRead": true, "presenceTyping": true}"#),
     ("GET", "/api/v1/sessions/{id}/proxy", ""),
-    ("PUT", "/api/v1/sessions/{id}/proxy", r#"{"protocol": "http", "host": "proxy.example.com", "port": 1080}"#),
+    ("PUT", "/api/v1/sessions/{id}/proxy", r#"{"protocol": "http", "host": "proxy.example.com", "port": 8080}"#),
     ("DELETE", "/api/v1/sessions/{id}/proxy", ""),
     ("GET", "/api/v1/sessions/{id}/link", ""),
     ("POST", "/api/v1/sessions/{id}/link", ""),
@@ -55,6 +55,12 @@ pub(crate) const SAMPLES: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/webhooks", r#"{"url": "https://example.com/hook", "events": ["*"]}"#),
     ("GET", "/api/v1/webhooks", ""),
     ("GET", "/api/v1/webhooks/{id}", ""),
+    ("POST", "/api/v1/webhooks/{id}:rotate-secret", ""),
+    ("POST", "/api/v1/webhooks/{id}:test", ""),
+    ("POST", "/api/v1/webhooks/{id}:replay", r#"{"since": 0}"#),
+    ("GET", "/api/v1/webhooks/{id}/deliveries", ""),
+    ("GET", "/api/v1/webhooks/{id}/deliveries/{delivery}", ""),
+    ("POST", "/api/v1/webhooks/{id}/deliveries/{delivery}:replay", ""),
     ("PATCH", "/api/v1/webhooks/{id}", r#"{"active": false}"#),
     ("GET", "/api/v1/events", ""),
     ("POST", "/api/v1/realtime/ticket", "{}"),
@@ -172,6 +178,8 @@ pub(crate) struct Owner {
     pub(crate) decision: String,
     pub(crate) key: String,
     webhook: String,
+    /// What the webhook was told.
+    delivery: String,
     message: String,
     publisher: String,
     /// The session of the Wawp requests, by its `instance_id`; the others of its kind are for what deletes.
@@ -196,8 +204,10 @@ impl Owner {
         let decisions = org.client.get("/api/v1/decisions").await.expect(200);
         let key = json!({ "name": "spare", "capabilities": ["read"] });
         let key = org.client.post(&format!("/api/v1/orgs/{}/keys", org.id), &key).await.expect(201);
-        let hook = json!({ "url": "https://example.com/the-owners-hook", "events": ["*"] });
+        let hook = json!({ "url": "https://example.com/the-owners-hook", "events": ["*"], "secret": "hush" });
         let webhook = text(&org.client.post("/api/v1/webhooks", &hook).await.expect(201), "id");
+        let tested = org.client.act(&format!("/api/v1/webhooks/{webhook}:test")).await.expect(202);
+        let delivery = text(&tested, "id");
         let message = json!({ "type": "text", "to": "628555@s.whatsapp.net", "text": "the owner's text" });
         let queued = format!("/api/v1/sessions/{session}/messages?async=true");
         let message = text(&org.client.post(&queued, &message).await.expect(202), "outboxId");
@@ -221,7 +231,7 @@ impl Owner {
         let id = all["data"].as_array().unwrap().iter().find(|session| session["instanceName"] == instance.as_str());
         org.link(&text(id.unwrap(), "id")).await;
         let (decision, key) = (text(&decisions["data"][0], "id"), text(&key, "id"));
-        Self { org, session, plugin, binding, decision, key, webhook, message, publisher, wawp, instance, token }
+        Self { org, session, plugin, binding, decision, key, webhook, delivery, message, publisher, wawp, instance, token }
     }
 
     /// The target of a route with this owner's ids. A route without ids names the organisation.
@@ -251,7 +261,7 @@ impl Owner {
             _ => "",
         };
         let filled = pattern.replace("{id}", id).replace("{key}", &self.key).replace("{message}", &self.message);
-        let filled = filled.replace("{name}", SECRET);
+        let filled = filled.replace("{name}", SECRET).replace("{delivery}", &self.delivery);
         let names_org =
             pattern.starts_with("/api/v1/orgs") || pattern.starts_with("/api/v1/admin") || pattern == "/metrics";
         if filled == *pattern && !names_org { format!("{filled}?org={}", self.org.id) } else { filled }
@@ -267,6 +277,8 @@ impl Owner {
             decision,
             key,
             webhook,
+            // Every organisation counts its own.
+            delivery: _,
             message,
             publisher,
             wawp,

@@ -11,9 +11,9 @@ use serde_json::Value;
 use crate::client::{Client, Reply};
 
 /// The prefixes of ids.
-const KINDS: [&str; 12] = ["pub", "wh", "org", "sess", "plug", "bind", "key", "req", "dec", "evt", "out", "aud"];
+const KINDS: [&str; 13] = ["dlv", "pub", "wh", "org", "sess", "plug", "bind", "key", "req", "dec", "evt", "out", "aud"];
 /// Fields that are measured, or counted by chance.
-const MEASURED: [&str; 10] = [
+const MEASURED: [&str; 11] = [
     "fuel",
     "generation",
     "input",
@@ -21,6 +21,7 @@ const MEASURED: [&str; 10] = [
     "micros",
     "retryAfterSeconds",
     "size",
+    "tookMs",
     "waMessageId",
     "expires_in",
     "retry_after",

@@ -206,10 +206,10 @@ const proxy = (name, parameters) => instance("set-proxy", name, parameters);
 await step("set and find the proxy of an instance", async () => {
   assert.equal(await proxy("plain", { resourceForProxy: "findProxy" }), null);
   const before = await session("plain");
-  const one = { enabled: true, proxyHost: "proxy.example.com", proxyPort: "1080", proxyProtocol: "socks5", proxyUsername: "u", proxyPassword: "p" };
+  const one = { enabled: true, proxyHost: "proxy.example.com", proxyPort: "8080", proxyProtocol: "socks5", proxyUsername: "u", proxyPassword: "p" };
   await proxy("plain", { resourceForProxy: "setProxy", ...one });
   const found = await proxy("plain", { resourceForProxy: "findProxy" });
-  assert.deepEqual(found, { enabled: true, host: "proxy.example.com", port: "1080", protocol: "socks5", username: "u", password: "p" });
+  assert.deepEqual(found, { enabled: true, host: "proxy.example.com", port: "8080", protocol: "socks5", username: "u", password: "p" });
   assert.ok((await session("plain")).generation > before.generation);
   const none = { enabled: false, proxyHost: "", proxyPort: "", proxyProtocol: "", proxyUsername: "", proxyPassword: "" };
   await proxy("plain", { resourceForProxy: "setProxy", ...none });

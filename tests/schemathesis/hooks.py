@@ -82,7 +82,12 @@ def binding():
 
 
 def webhook():
-    return made("POST", "/api/v1/webhooks", {"url": "http://127.0.0.1:9/", "events": ["auth.qr"], "active": False})
+    return made("POST", "/api/v1/webhooks", {"url": "https://example.com/", "events": ["auth.qr"], "secret": "hush"})
+
+
+def delivery(of):
+    """What a webhook was told: that it is tried out."""
+    return made("POST", f"/api/v1/webhooks/{of}:test", None)
 
 
 def decision():
@@ -168,6 +173,11 @@ def map_path_parameters(context, path_parameters):
         mapped["id"] = existing(mapped["id"])
         mapped["key"] = existing(mapped["key"], owner=mapped["id"])
         return mapped
+    if "delivery" in mapped and "id" in mapped:
+        # It is found below its own webhook.
+        mapped["id"] = existing(mapped["id"])
+        found = ID.match(str(mapped["id"])) and fate(str(mapped["delivery"])) % 4 and delivery(mapped["id"])
+        return {**mapped, "delivery": found["id"]} if found else mapped
     for name, value in mapped.items():
         if name == "instance" and isinstance(value, str) and fate(value) % 4:
             mapped[name] = (some_session(value, operation, deleting) or {}).get("instanceName", value)
