@@ -231,7 +231,21 @@ impl Owner {
         let id = all["data"].as_array().unwrap().iter().find(|session| session["instanceName"] == instance.as_str());
         org.link(&text(id.unwrap(), "id")).await;
         let (decision, key) = (text(&decisions["data"][0], "id"), text(&key, "id"));
-        Self { org, session, plugin, binding, decision, key, webhook, delivery, message, publisher, wawp, instance, token }
+        Self {
+            org,
+            session,
+            plugin,
+            binding,
+            decision,
+            key,
+            webhook,
+            delivery,
+            message,
+            publisher,
+            wawp,
+            instance,
+            token,
+        }
     }
 
     /// The target of a route with this owner's ids. A route without ids names the organisation.

@@ -14,6 +14,8 @@ use crate::queries::expect;
 use crate::ruling::Case;
 use crate::{Outcome, Service, ServiceError, mint};
 
+/// Proxies listen where they like, so that of a proxy the address alone is judged, as if it were a web server's.
+const ANY_PORT: u16 = 443;
 /// The most webhooks that one session has in one format.
 const MAX_PER_SESSION: usize = 20;
 
@@ -274,7 +276,7 @@ fn check_reach(spec: &WebhookSpec, case: &Case) -> Result<(), ServiceError> {
 pub(crate) fn check_proxy(proxy: Option<&Proxy>, case: &Case) -> Result<(), ServiceError> {
     let (Some(proxy), Some(way_out)) = (proxy, &case.way_out) else { return Ok(()) };
     way_out
-        .check_host(&proxy.host, proxy.port)
+        .check_host(&proxy.host, ANY_PORT)
         .map_err(|error| ServiceError::Invalid { field: "proxy", message: error.to_string() })
 }
 

@@ -269,7 +269,7 @@ fn compare(
             report.recorded += 1;
             for receiver in receivers {
                 let told = receiver.told(&session.to_string(), placed.seq);
-                report.lost += usize::from(!told.as_ref().is_some_and(|told| told.taken > 0));
+                report.lost += usize::from(told.as_ref().is_none_or(|told| told.taken == 0));
                 report.ids_changed += usize::from(told.is_some_and(|told| told.id != placed.event.id.to_string()));
             }
         }
