@@ -112,7 +112,7 @@ impl Listener {
     fn read(&mut self, block: &str) {
         let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
         let id = field("id: ");
-        self.last = id.clone().or(self.last.take());
+        self.last = id.clone().or_else(|| self.last.take());
         if let Some(data) = field("data: ") {
             let event = field("event: ").unwrap();
             self.frames.push_back(Frame { id, event, data: serde_json::from_str(&data).unwrap() });
