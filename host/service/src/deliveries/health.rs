@@ -1,6 +1,6 @@
 //! How a receiver fares: how much it is given at once, and when it is left alone.
 //!
-//! A receiver that answers well gets twice as much at once each time, one that fails or takes its time half as much. After many
+//! A receiver that answers well gets twice as much at once each time, one that fails on end or takes its time half as much. After many
 //! failures on end it rests, ever longer, and is then tried with one delivery: what it does not take costs neither
 //! it nor anybody else much.
 
@@ -12,6 +12,8 @@ use crate::Service;
 
 /// How much a receiver is given at once, at most.
 const WIDEST: usize = 64;
+/// How many failures on end have a receiver given less: one that fails now and then is not overburdened.
+const SEVERAL: u32 = 3;
 /// How many failures on end make a receiver rest.
 const ENOUGH: u32 = 10;
 /// The first and the longest rest.
@@ -49,7 +51,9 @@ impl Health {
     /// It has not, and may have said for how long it wants to be left alone.
     pub(super) fn failed(&mut self, now: Timestamp, wished: Option<Duration>, scale: f64) {
         self.failures = self.failures.saturating_add(1);
-        self.width = (self.width / 2).max(1);
+        if self.failures >= SEVERAL {
+            self.width = (self.width / 2).max(1);
+        }
         let beyond = self.failures.saturating_sub(ENOUGH);
         let own = (self.failures >= ENOUGH).then(|| {
             let doubled = RESTS.0.saturating_mul(1_u32 << beyond.min(10));
@@ -107,7 +111,7 @@ mod test {
         (0..5).for_each(|_| health.failed(NOW, None, 1.0));
         assert_eq!(
             (health.width, health.rests_until),
-            (1, Timestamp::default()),
+            (4, Timestamp::default()),
             "a few failures are no reason to rest"
         );
     }
