@@ -197,6 +197,9 @@ def map_query(context, query):
             mapped[name] = ORG
         elif name == "session":
             mapped[name] = existing(value, operation)
+        elif name == "dry_run" and deleting and value in (True, "true"):
+            # Whatever a DELETE is answered well to is taken for gone, and a dry run takes nothing away.
+            mapped[name] = "false"
         elif name == "instance_id" and isinstance(value, str) and fate(value) % 4:
             mapped[name] = (some_session(value, operation, deleting) or {}).get("instanceId", value)
     return mapped
