@@ -36,15 +36,19 @@ use tokio::net::{TcpListener, TcpStream};
 /// How many sessions have events.
 const SESSIONS: u128 = 64;
 /// How many deliveries make a turn.
-const TURN: usize = 5_000;
+const TURN: usize = 20_000;
 /// How many turns each side takes.
-const TURNS: usize = 7;
+const TURNS: usize = 5;
 /// How many posts the bare client has under way; as many as the gateway gives a receiver that answers well.
 const AT_ONCE: usize = 64;
 /// How long whoever waits for a side sleeps between two looks.
 const LOOK: Duration = Duration::from_millis(1);
 /// How long the long backlog is delivered while its memory is watched.
 const WATCHED: Duration = Duration::from_secs(5);
+
+/// Both sides allocate as the gateway does.
+#[expect(unused_imports, reason = "naming it is what links it")]
+use portcullis_gateway::ALLOCATOR as _;
 
 fn main() {
     let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();

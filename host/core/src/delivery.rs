@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::session::Names;
-use crate::{BindingId, EventId, PluginId, ReceiptId, SessionId, Timestamp, Webhook, WebhookId};
+use crate::{BindingId, EventId, PluginId, DeliveryId, SessionId, Timestamp, Webhook, WebhookId};
 
 /// The most attempts of one delivery that are remembered, the latest of them.
 pub const ATTEMPTS_KEPT: usize = 32;
@@ -51,13 +51,13 @@ pub struct DeliveryKey {
 impl DeliveryKey {
     /// The id by which callers know it. It is unique within its line only, and counts nothing but an organisation's own events.
     #[must_use]
-    pub fn within_line(self) -> ReceiptId {
-        ReceiptId::from_bytes((u128::from(self.place.0) << 8 | u128::from(self.part)).to_be_bytes())
+    pub fn within_line(self) -> DeliveryId {
+        DeliveryId::from_bytes((u128::from(self.place.0) << 8 | u128::from(self.part)).to_be_bytes())
     }
 
     /// The delivery of a line with this id; none if no delivery can have it.
     #[must_use]
-    pub fn of(line: Line, id: ReceiptId) -> Option<Self> {
+    pub fn of(line: Line, id: DeliveryId) -> Option<Self> {
         let number = u128::from_be_bytes(id.to_bytes());
         let place = OutboxPlace(u64::try_from(number >> 8).ok()?);
         let part = u8::try_from(number & 0xFF).ok()?;
@@ -293,7 +293,7 @@ mod test {
             let text = of.within_line().to_string();
             assert_eq!(DeliveryKey::of(line, text.parse().unwrap()), Some(of), "{text}");
         }
-        assert_eq!(DeliveryKey::of(line, ReceiptId::from_bytes([0x70; 16])), None);
+        assert_eq!(DeliveryKey::of(line, DeliveryId::from_bytes([0x70; 16])), None);
     }
 
     #[test]

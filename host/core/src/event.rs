@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::session::{AccountLimit, FailureCause, LoggedOutBy, PairingCode, PairingMethod};
 use crate::webhook::DisabledBecause;
-use crate::{DeliveryId, Device, EventId, OrgId, SessionId, Timestamp, WebhookId};
+use crate::{MessageId, Device, EventId, OrgId, SessionId, Timestamp, WebhookId};
 
 /// One event, as it lies in the outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,7 +127,7 @@ pub enum EventBody {
         to: String,
         /// The message's own id, if it is remembered.
         #[serde(default)]
-        delivery: Option<DeliveryId>,
+        delivery: Option<MessageId>,
         /// Its text, as policy left it.
         #[serde(default)]
         text: Option<String>,
@@ -135,7 +135,7 @@ pub enum EventBody {
     /// A message that was asked for without waiting was not sent.
     MessageFailed {
         /// The message's own id.
-        delivery: DeliveryId,
+        delivery: MessageId,
         /// To whom, a JID.
         to: String,
         /// The stable code of the error.

@@ -106,9 +106,9 @@ id_types! {
     /// One domain event.
     EventId "evt_";
     /// One message on its way out.
-    DeliveryId "out_";
+    MessageId "out_";
     /// One delivery of an event to a receiver; see [`crate::DeliveryKey::within_line`].
-    ReceiptId "dlv_";
+    DeliveryId "dlv_";
     /// One audit entry.
     AuditId "aud_";
     /// A webhook.

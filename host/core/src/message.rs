@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::confirmation::Given;
 use crate::operation::SendText;
-use crate::{DeliveryId, OrgId, Principal, RequestId, SessionId, Timestamp};
+use crate::{MessageId, OrgId, Principal, RequestId, SessionId, Timestamp};
 
 /// The code of a message that was being sent when the gateway ended.
 pub const INTERRUPTED: &str = "interrupted";
@@ -16,7 +16,7 @@ pub const INTERRUPTED: &str = "interrupted";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutgoingMessage {
     /// Its id.
-    pub id: DeliveryId,
+    pub id: MessageId,
     /// Whose it is.
     pub org: OrgId,
     /// The session that sends it.

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use portcullis_core::operation::SendText;
 use portcullis_core::{
-    ApiKey, AuditEntry, AuditId, BindingId, DecisionId, DecisionRecord, Delivery, DeliveryId, EventFormat, EventId,
+    ApiKey, AuditEntry, AuditId, BindingId, DecisionId, DecisionRecord, Delivery, MessageId, EventFormat, EventId,
     KeyId, Operation, OperationKind, Org, OrgId, OutboxPlace, OutgoingMessage, PluginClass, PluginId, PluginRules,
-    PluginVersion, Publisher, PublisherId, RatePolicy, ReceiptId, Secret, Session, SessionId, Timestamp, Verdict,
+    PluginVersion, Publisher, PublisherId, RatePolicy, DeliveryId, Secret, Session, SessionId, Timestamp, Verdict,
     Webhook, WebhookId,
 };
 use portcullis_service::{
@@ -63,7 +63,7 @@ pub(crate) enum Asked {
     /// What became of a message.
     Message {
         session: SessionId,
-        message: DeliveryId,
+        message: MessageId,
     },
     /// Webhooks: of the organisation and all its sessions, or those of one session in one format.
     Webhooks {
@@ -77,13 +77,13 @@ pub(crate) enum Asked {
     Deliveries {
         webhook: WebhookId,
         filter: DeliveryFilter,
-        before: Option<ReceiptId>,
+        before: Option<DeliveryId>,
         limit: usize,
     },
     /// One delivery to a webhook.
     Delivery {
         webhook: WebhookId,
-        delivery: ReceiptId,
+        delivery: DeliveryId,
     },
     /// Tell a webhook that it is tried out.
     TestWebhook {
@@ -316,7 +316,7 @@ pub(crate) enum Answer {
     /// A webhook will be told this event, in this delivery.
     Tested {
         event: EventId,
-        delivery: Option<ReceiptId>,
+        delivery: Option<DeliveryId>,
     },
     Ticket(String),
     /// A stream of events, or that there is no place for another one.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use portcullis_core::operation::{Redelivery, RedeliveryOf};
 use portcullis_core::{
     Delivered, Delivery, DeliveryKey, DeliveryRecord, DeliveryState, DomainEvent, EventBody, EventId, Line,
-    OperationKind, OrgId, OutboxPlace, Permit, ReceiptId, SessionId, Timestamp, Webhook, WebhookId,
+    OperationKind, OrgId, OutboxPlace, Permit, DeliveryId, SessionId, Timestamp, Webhook, WebhookId,
 };
 use portcullis_store::{
     DeliveryChange, DeliveryFilter, DeliveryPlace, Expectation, OutboxEntry, PlacedEvent, Snapshot,
@@ -44,7 +44,7 @@ pub struct Redelivered {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryRow {
     /// Its id within the webhook.
-    pub id: ReceiptId,
+    pub id: DeliveryId,
     /// The name under which the webhook's format tells it; none if the event is not kept any more.
     pub name: Option<&'static str>,
     /// The id by which the receiver knows the message.
@@ -59,7 +59,7 @@ pub struct DeliveryRows {
     /// The deliveries.
     pub rows: Vec<DeliveryRow>,
     /// What the next page begins after; none if this was the last.
-    pub next: Option<ReceiptId>,
+    pub next: Option<DeliveryId>,
 }
 
 /// How a webhook fares.
@@ -117,7 +117,7 @@ impl Service {
         permit: &Permit,
         webhook: WebhookId,
         filter: DeliveryFilter,
-        before: Option<ReceiptId>,
+        before: Option<DeliveryId>,
         limit: usize,
     ) -> Result<DeliveryRows, ServiceError> {
         expect(permit, OperationKind::WebhookRead)?;
@@ -139,7 +139,7 @@ impl Service {
     ///
     /// # Errors
     /// If there is no such webhook or delivery, or the store cannot be read.
-    pub fn delivery(&self, permit: &Permit, webhook: WebhookId, id: ReceiptId) -> Result<DeliveryRow, ServiceError> {
+    pub fn delivery(&self, permit: &Permit, webhook: WebhookId, id: DeliveryId) -> Result<DeliveryRow, ServiceError> {
         expect(permit, OperationKind::WebhookRead)?;
         let (webhook, target) = (self.seen_webhook(permit, webhook)?, permit.target());
         let snapshot = self.store.snapshot()?;
@@ -191,7 +191,7 @@ impl Service {
         org: OrgId,
         webhook: WebhookId,
         event: EventId,
-    ) -> Result<Option<ReceiptId>, ServiceError> {
+    ) -> Result<Option<DeliveryId>, ServiceError> {
         let place = self.store.snapshot()?.place_of(org, event, COUNTED)?;
         Ok(place.map(|place| DeliveryKey { line: Line::Webhook(webhook), place, part: 0 }.within_line()))
     }
@@ -219,7 +219,7 @@ fn row(
 fn known(
     snapshot: &Snapshot,
     webhook: &Webhook,
-    id: ReceiptId,
+    id: DeliveryId,
     within: Option<SessionId>,
 ) -> Result<(DeliveryKey, Delivery), ServiceError> {
     let missing = ServiceError::NotFound("delivery");
@@ -279,8 +279,8 @@ pub(crate) fn replay(
     let snapshot = &case.snapshot;
     let mut again = Again { snapshot, webhook: &webhook, now, abouts: HashMap::new(), changes: Vec::new() };
     let next = match of {
-        RedeliveryOf::One(receipt) => {
-            let (of, delivery) = known(snapshot, &webhook, receipt, within)?;
+        RedeliveryOf::One(delivery) => {
+            let (of, delivery) = known(snapshot, &webhook, delivery, within)?;
             if !again.one(of, delivery)? {
                 return Err(ServiceError::EventGone);
             }

@@ -176,7 +176,7 @@ impl Service {
             Some(id) => Some(Arc::new(snapshot.session(question.org, id)?.ok_or(ServiceError::NotFound("session"))?)),
         };
         let chain = self.chains.of(question.org, &snapshot, epoch)?;
-        Ok(Case { snapshot, org, session, chain, way_out: self.deliveries.way_out() })
+        Ok(Case { snapshot, org, session, chain, way_out: self.deliveries.outbound() })
     }
 
     /// Commits what the ruling comes to, and acts on it.

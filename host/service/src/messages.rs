@@ -10,7 +10,7 @@ use std::time::Duration;
 use portcullis_core::message::INTERRUPTED;
 use portcullis_core::verdict::Verdict;
 use portcullis_core::{
-    DeliveryId, EventBody, Intent, MessageState, Operation, OperationKind, OrgId, OutgoingMessage, Refusal, SessionId,
+    MessageId, EventBody, Intent, MessageState, Operation, OperationKind, OrgId, OutgoingMessage, Refusal, SessionId,
     Status, Target, Timestamp,
 };
 use portcullis_engine::SendError;
@@ -56,7 +56,7 @@ struct Line {
 
 /// A message in a line.
 struct Waiting {
-    id: DeliveryId,
+    id: MessageId,
     /// When it was asked for.
     since: Timestamp,
 }
@@ -93,7 +93,7 @@ impl Queue {
         lines.entry(session).or_insert_with(usual).messages.push_back(message);
     }
 
-    fn settle(&self, session: SessionId, message: DeliveryId, tried: &Tried) {
+    fn settle(&self, session: SessionId, message: MessageId, tried: &Tried) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(line) = lines.get_mut(&session) else { return };
         match tried {
@@ -233,7 +233,7 @@ impl Service {
     }
 
     /// Tries one queued message; none if even that could not be written down, and the next start will find it again.
-    async fn try_queued(self: &Arc<Self>, org: OrgId, session: SessionId, id: DeliveryId) -> Option<Tried> {
+    async fn try_queued(self: &Arc<Self>, org: OrgId, session: SessionId, id: MessageId) -> Option<Tried> {
         let now = self.now();
         let again = Some(Tried::Again(now.after(AGAIN)));
         let Ok(snapshot) = self.store.snapshot() else { return again };

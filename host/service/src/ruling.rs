@@ -8,7 +8,7 @@ use portcullis_core::errand::MAX_DEPTH;
 use portcullis_core::verdict::fold_confirmed;
 use portcullis_core::verdict::{Allowance, Amendment, Veto};
 use portcullis_core::{
-    Answer, AuditEntry, AuditId, AuditOutcome, BindingId, DecisionId, DecisionRecord, DeliveryId, ErrandId, FirstRound,
+    Answer, AuditEntry, AuditId, AuditOutcome, BindingId, DecisionId, DecisionRecord, MessageId, ErrandId, FirstRound,
     FollowUp, Hook, KvAccess, Labels, Operation, OperationKind, Org, OrgId, Permit, PluginFailure, Principal,
     PrincipalKind, RequestId, Session, SessionId, Timestamp, Verdict,
 };
@@ -136,7 +136,7 @@ impl Question {
 /// A message that is remembered while it is sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Tracked {
-    pub(crate) id: DeliveryId,
+    pub(crate) id: MessageId,
     /// The caller's idempotency key, which is taken with the message.
     pub(crate) key: Option<String>,
     /// When it was queued, if it was; it is a row already then.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use portcullis_core::operation::{Presence, SendText};
 use portcullis_core::verdict::Allowance;
 use portcullis_core::{
-    Attempt, AuditOutcome, DecisionId, DecisionRecord, DeliveryId, Denial, EventBody, LimitCheck, MessageState,
+    Attempt, AuditOutcome, DecisionId, DecisionRecord, MessageId, Denial, EventBody, LimitCheck, MessageState,
     Operation, OperationKind, OutgoingMessage, Permit, RateLimits, Session, SessionId, Status, Timestamp,
 };
 use portcullis_engine::{OutgoingText, SendError};
@@ -45,7 +45,7 @@ pub enum Dispatched {
     /// It waits to be sent.
     Queued {
         /// The message.
-        message: DeliveryId,
+        message: MessageId,
         /// The decision that let it through so far; policy is asked again when it is sent.
         decision: Option<DecisionId>,
     },
@@ -87,7 +87,7 @@ impl Service {
         let now = self.now();
         let tracked = queue || key.is_some();
         let message =
-            tracked.then(|| Tracked { id: mint::id(DeliveryId::new, now), key: key.clone(), queued_at: None });
+            tracked.then(|| Tracked { id: mint::id(MessageId::new, now), key: key.clone(), queued_at: None });
         let question = Question {
             patience: now.after(self.send_patience),
             message,
@@ -120,7 +120,7 @@ impl Service {
     ///
     /// # Errors
     /// If there is none, or the store cannot be read.
-    pub fn message(&self, permit: &Permit, id: DeliveryId) -> Result<OutgoingMessage, ServiceError> {
+    pub fn message(&self, permit: &Permit, id: MessageId) -> Result<OutgoingMessage, ServiceError> {
         crate::queries::expect(permit, OperationKind::MessageRead)?;
         let target = permit.target();
         let session = target.session.ok_or(ServiceError::NotFound("session"))?;

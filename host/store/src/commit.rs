@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use portcullis_core::{
-    ApiKey, AuditEntry, Binding, BindingId, Confirmation, DecisionRecord, Delivery, DeliveryId, DeliveryKey,
+    ApiKey, AuditEntry, Binding, BindingId, Confirmation, DecisionRecord, Delivery, MessageId, DeliveryKey,
     DomainEvent, Errand, ErrandId, EventId, KvAccess, LimitCheck, Line, MessageState, OperationKind, Org, OrgId,
     OutboxPlace, OutgoingMessage, PluginId, PluginVersion, Publisher, PublisherId, Quotas, Secret, Session, SessionId,
     Suspension, Timestamp, Webhook, WebhookId,
@@ -99,7 +99,7 @@ pub enum Expectation {
         /// The session that sends it.
         session: SessionId,
         /// The message.
-        id: DeliveryId,
+        id: MessageId,
         /// Where it must be; `None` means that it must not exist.
         state: Option<MessagePhase>,
     },
@@ -478,7 +478,7 @@ pub struct IdempotencyRecord {
     /// The session that sends the message.
     pub session: SessionId,
     /// The message.
-    pub message: DeliveryId,
+    pub message: MessageId,
     /// When it was asked for.
     pub at: Timestamp,
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use portcullis_core::{DeliveryId, OrgId, OutgoingMessage, SessionId, Timestamp};
+use portcullis_core::{MessageId, OrgId, OutgoingMessage, SessionId, Timestamp};
 
 use crate::commit::{MessagePhase, QuotaKind};
 use crate::counts::Counts;
@@ -48,7 +48,7 @@ impl Head {
 }
 
 /// The key of a message's row.
-pub(crate) fn row(org: OrgId, session: SessionId, id: DeliveryId) -> Vec<u8> {
+pub(crate) fn row(org: OrgId, session: SessionId, id: MessageId) -> Vec<u8> {
     key(&[&org.to_bytes(), &session.to_bytes(), &id.to_bytes()])
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use portcullis_core::{BindingId, DeliveryId, EventKind, Line, OrgId, PluginId, SessionId, Timestamp, Window};
+use portcullis_core::{BindingId, MessageId, EventKind, Line, OrgId, PluginId, SessionId, Timestamp, Window};
 
 use crate::commit::{DeliveryPlace, Expectation, KvQuota, Quota, QuotaKind, TallyChange};
 use crate::counters::Counter;
@@ -203,7 +203,7 @@ pub(crate) struct Remembered {
     pub(crate) hash: [u8; 16],
     pub(crate) at: Timestamp,
     pub(crate) session: SessionId,
-    pub(crate) message: DeliveryId,
+    pub(crate) message: MessageId,
 }
 
 /// One access to a plugin's keys.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::session::{Proxy, Settings};
 use crate::webhook::WebhookSpec;
-use crate::{Labels, OutboxPlace, ReceiptId, Secret, SessionId, Timestamp};
+use crate::{Labels, OutboxPlace, DeliveryId, Secret, SessionId, Timestamp};
 
 /// What a new session is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -178,7 +178,7 @@ pub enum WhenPairing {
 #[serde(rename_all = "kebab-case")]
 pub enum RedeliveryOf {
     /// This one, whatever became of it.
-    One(ReceiptId),
+    One(DeliveryId),
     /// Those of what happened within a time.
     Range {
         /// From then on.

@@ -237,7 +237,7 @@ fn path_schema(before: &str, name: &str) -> Value {
         ("publishers", _) => "PublisherId",
         ("webhooks", _) => "WebhookId",
         ("keys", _) => "KeyId",
-        ("messages", _) => "DeliveryId",
+        ("messages", _) => "MessageId",
         _ => "SessionId",
     };
     json!({ "$ref": format!("#/components/schemas/{id}") })

@@ -169,11 +169,11 @@ ids! {
     RequestId "The id of a request.";
     DecisionId "The id of a recorded decision.";
     EventId "The id of an event.";
-    DeliveryId "The id of a message or an event on its way.";
+    MessageId "The id of a message on its way out.";
     AuditId "The id of a line of the audit.";
     WebhookId "The id of a webhook.";
     PublisherId "The id of a publisher.";
-    ReceiptId "The id of a delivery, among those of its webhook.";
+    DeliveryId "The id of a delivery, among those of its webhook.";
 }
 
 /// The pattern of a path parameter or a cursor that is an id.

@@ -96,28 +96,25 @@ impl Trial {
     fn compose(&self, service: &Service, config: &DeliveryConfig) -> Result<Option<Composing>, ServiceError> {
         let what = self.known.as_ref().map(|known| &known.record.what);
         if let (Some(Delivered::Request(request)), Some(known)) = (what, &self.known) {
-            return service.compose_request(&config.outbound, self.org, known, request).map(Some);
+            return service.compose_request(config, self.org, known, request).map(Some);
         }
         let Some(placed) = self.snapshot.event_at(self.org, self.session, self.of.place)? else { return Ok(None) };
-        match what {
+        let composed = match what {
             Some(Delivered::Farewell(Some(farewell))) => {
                 let Farewell { webhook, names } = &**farewell;
                 let about = About { names: names.clone(), device: None };
                 // A receiver that is still there is told as it wants to be by now.
                 let webhook = self.webhook.as_deref().unwrap_or(webhook);
-                Ok(compose(webhook, self.of.part, &placed, Some(&about), service, config)
-                    .map(Box::new)
-                    .map(Composing::Ready))
+                compose(webhook, self.of.part, &placed, Some(&about), service, config)
             }
             Some(Delivered::Event | Delivered::Farewell(None) | Delivered::Request(_)) | None => {
                 let Some(webhook) = self.webhook.as_deref() else { return Ok(None) };
                 let about = self.session.and_then(|session| service.views.get(self.org, session));
                 let about = about.as_deref().map(About::from);
-                Ok(compose(webhook, self.of.part, &placed, about.as_ref(), service, config)
-                    .map(Box::new)
-                    .map(Composing::Ready))
+                compose(webhook, self.of.part, &placed, about.as_ref(), service, config)
             }
-        }
+        };
+        Ok(composed.map(Box::new).map(Composing::Ready))
     }
 }
 

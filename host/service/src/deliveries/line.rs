@@ -6,16 +6,18 @@
 mod came;
 
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use portcullis_core::{
     Delivered, Delivery, DeliveryKey, DeliveryRecord, DeliveryState, EventKind, Line, OrgId, OutboxPlace, Timestamp,
     Webhook,
 };
 use portcullis_store::{Commit, CommitError, DeliveryChange, Progress, ReadError, Snapshot};
 use portcullis_webhook::wanted;
-use tokio::task::JoinSet;
 
 use super::attempt::{Trial, Tried};
 use super::health::Health;
@@ -63,7 +65,10 @@ impl From<ReadError> for Ended {
     }
 }
 
-/// What a task of the line comes back with.
+/// Something that is under way. Attempts run in the line's own task: one wake-up takes in whatever has come back.
+type UnderWay = Pin<Box<dyn Future<Output = Came> + Send>>;
+
+/// What comes back of it.
 enum Came {
     /// Something out of the outbox was tried.
     Item(Item, Tried),
@@ -86,7 +91,7 @@ struct Work<'a> {
     rows: HashSet<DeliveryKey>,
     /// How many attempts are under way.
     trying: usize,
-    tasks: JoinSet<Came>,
+    under_way: FuturesUnordered<UnderWay>,
     health: Health,
     /// How far it has come, as it is kept.
     kept: Progress,
@@ -101,6 +106,8 @@ struct Work<'a> {
     is_stale: bool,
     /// What is read of the store, until something may have come or was kept: an old one holds its space.
     snapshot: Arc<Snapshot>,
+    /// After this place nothing is remembered there.
+    remembered_through: OutboxPlace,
     /// When the queue of what is remembered is to be read again; never, if nothing waits.
     rows_due: Option<Timestamp>,
 }
@@ -123,7 +130,7 @@ impl<'a> Work<'a> {
             window: Window::new(kept.through.max(health.looked_through), false),
             rows: HashSet::new(),
             trying: 0,
-            tasks: JoinSet::new(),
+            under_way: FuturesUnordered::new(),
             health,
             kept,
             failing_since: kept.failing_since,
@@ -131,6 +138,7 @@ impl<'a> Work<'a> {
             is_keeping: false,
             settled: 0,
             is_stale: true,
+            remembered_through: snapshot.remembered_through(org, line)?,
             snapshot,
             rows_due: None,
         })
@@ -140,7 +148,7 @@ impl<'a> Work<'a> {
         loop {
             let now = self.service.now();
             if std::mem::take(&mut self.is_stale) {
-                self.snapshot = self.service.snapshot_read()?;
+                self.renew()?;
                 self.rows_due = Some(now);
                 self.reload()?;
             }
@@ -150,8 +158,8 @@ impl<'a> Work<'a> {
             if !is_over {
                 next = self.start(now, rests)?;
             }
-            self.flush(false);
-            if self.tasks.is_empty() {
+            self.flush();
+            if self.under_way.is_empty() {
                 let patience = PATIENCE.mul_f64(self.scale().max(f64::MIN_POSITIVE));
                 let leaves =
                     is_over || self.webhook.is_none() || (rests && self.health.rests_until.since(now) > patience);
@@ -162,14 +170,20 @@ impl<'a> Work<'a> {
             let wake = [next, rests.then_some(self.health.rests_until), self.window.next_held()];
             let wake = wake.into_iter().flatten().filter(|at| *at > now).min();
             tokio::select! {
-                Some(came) = self.tasks.join_next() => self.take(came)?,
+                Some(came) = self.under_way.next() => self.take(came)?,
                 () = turn.stirred.notified() => self.is_stale = true,
                 () = self.service.clock.reach(wake.unwrap_or(Timestamp::MAX)), if wake.is_some() => {}
             }
-            while let Some(came) = self.tasks.try_join_next() {
+            while let Some(Some(came)) = self.under_way.next().now_or_never() {
                 self.take(came)?;
             }
         }
+    }
+
+    fn renew(&mut self) -> Result<(), ReadError> {
+        self.snapshot = self.service.snapshot_read()?;
+        self.remembered_through = self.snapshot.remembered_through(self.org, self.line)?;
+        Ok(())
     }
 
     /// Reads what the receiver is now.
@@ -225,10 +239,10 @@ impl<'a> Work<'a> {
             let trial = Trial { org: self.org, of, session, webhook, known: None, snapshot };
             let service = Arc::clone(self.service);
             self.trying += 1;
-            self.tasks.spawn(async move {
+            self.under_way.push(Box::pin(async move {
                 let tried = trial.run(&service).await;
                 Came::Item(item, tried)
-            });
+            }));
         }
         Ok(next)
     }
@@ -266,10 +280,10 @@ impl<'a> Work<'a> {
             let service = Arc::clone(self.service);
             self.rows.insert(of);
             self.trying += 1;
-            self.tasks.spawn(async move {
+            self.under_way.push(Box::pin(async move {
                 let tried = trial.run(&service).await;
                 Came::Row(of, known, tried)
-            });
+            }));
         }
         // What is due and under way is looked at again when that is kept; what waits for room, at the next occasion.
         let first = snapshot.next_delivery(self.org, self.line)?;
@@ -321,24 +335,25 @@ impl<'a> Work<'a> {
             return Ok(parts);
         }
         for part in wanted(&webhook.spec, kind) {
-            if !snapshot.is_remembered(self.org, DeliveryKey { line: self.line, place, part })? {
+            let of = DeliveryKey { line: self.line, place, part };
+            if place > self.remembered_through || !snapshot.is_remembered(self.org, of)? {
                 parts.push(part);
             }
         }
         Ok(parts)
     }
 
-    fn take(&mut self, came: Result<Came, tokio::task::JoinError>) -> Result<(), Ended> {
+    fn take(&mut self, came: Came) -> Result<(), Ended> {
         match came {
-            Ok(Came::Item(item, tried)) => {
+            Came::Item(item, tried) => {
                 self.trying -= 1;
                 self.item_tried(item, tried)
             }
-            Ok(Came::Row(of, known, tried)) => {
+            Came::Row(of, known, tried) => {
                 self.trying -= 1;
                 self.row_tried(of, &known, tried)
             }
-            Ok(Came::Kept(changes, Ok(()))) => {
+            Came::Kept(changes, Ok(())) => {
                 self.is_keeping = false;
                 // What is kept as it is now may be tried again when it is due again, and no sooner.
                 for change in &changes {
@@ -346,36 +361,35 @@ impl<'a> Work<'a> {
                         self.rows.remove(of);
                     }
                 }
-                self.snapshot = self.service.snapshot_read()?;
+                self.renew()?;
                 self.rows_due = Some(Timestamp::default());
                 Ok(())
             }
             // A session went meanwhile. What is about it goes when the rest is prepared again.
-            Ok(Came::Kept(changes, Err(CommitError::Conflict))) => {
+            Came::Kept(changes, Err(CommitError::Conflict)) => {
                 self.is_keeping = false;
                 let later = std::mem::replace(&mut self.ledger, changes);
                 self.ledger.extend(later);
                 Ok(())
             }
-            Ok(Came::Kept(_, Err(CommitError::UnknownOrg(_)))) => Err(Ended::Gone),
-            Ok(Came::Kept(_, Err(error))) => {
+            Came::Kept(_, Err(CommitError::UnknownOrg(_))) => Err(Ended::Gone),
+            Came::Kept(_, Err(error)) => {
                 tracing::error!(org = %self.org, error = &error as &dyn std::error::Error, "what came of deliveries was not kept");
-                Err(Ended::Failed)
-            }
-            Err(error) => {
-                tracing::error!(org = %self.org, %error, "an attempt at a delivery panicked");
                 Err(Ended::Failed)
             }
         }
     }
 
-    /// Keeps what is in the ledger, unless something is being kept; or how far the line has come, if that is to be kept alone.
-    fn flush(&mut self, with_progress: bool) {
+    /// Keeps what is in the ledger and how far the line has come, unless something is being kept already.
+    fn flush(&mut self) {
+        if self.is_keeping {
+            return;
+        }
         let progress =
             Progress { through: self.window.through().max(self.kept.through), failing_since: self.failing_since };
         let is_far = progress.through.0 - self.kept.through.0 >= FAR;
         let is_news = progress.failing_since != self.kept.failing_since;
-        if self.is_keeping || (self.ledger.is_empty() && !is_far && !is_news && !with_progress) {
+        if self.ledger.is_empty() && !is_far && !is_news {
             return;
         }
         let mut changes = std::mem::take(&mut self.ledger);
@@ -389,10 +403,12 @@ impl<'a> Work<'a> {
         commit.deliveries.clone_from(&changes);
         let store = self.service.store.clone();
         self.is_keeping = true;
-        self.tasks.spawn(async move {
-            let kept = store.commit(commit).await.map(drop);
+        // Sealing it all takes a while, in which attempts go on.
+        let kept = tokio::spawn(async move { store.commit(commit).await.map(drop) });
+        self.under_way.push(Box::pin(async move {
+            let kept = kept.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
             Came::Kept(changes, kept)
-        });
+        }));
     }
 
     /// Ends the turn. Answers when the line is to be looked at again.
@@ -405,9 +421,9 @@ impl<'a> Work<'a> {
         for (item, until) in self.window.take_held() {
             self.put_aside(item, until)?;
         }
-        while !self.ledger.is_empty() || !self.tasks.is_empty() {
-            self.flush(false);
-            if let Some(came) = self.tasks.join_next().await {
+        while !self.ledger.is_empty() || !self.under_way.is_empty() {
+            self.flush();
+            if let Some(came) = self.under_way.next().await {
                 self.take(came)?;
             }
         }

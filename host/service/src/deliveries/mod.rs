@@ -104,11 +104,6 @@ impl Deliveries {
         }
     }
 
-    /// By which everything goes out, if anything does.
-    pub(crate) fn way_out(&self) -> Option<Outbound> {
-        self.config.as_ref().map(|config| config.outbound.clone())
-    }
-
     /// The receivers of these webhooks do not rest any longer: somebody expects them to answer now.
     pub(crate) fn rouse(&self, org: OrgId, webhooks: impl IntoIterator<Item = WebhookId>) {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
@@ -209,6 +204,9 @@ impl Service {
         let (snapshot, now) = (self.store.snapshot()?, self.now());
         let mut told: Vec<(OrgId, WebhookId, Option<SessionId>)> = Vec::new();
         snapshot.every_told_webhook(|org, webhook, session| told.push((org, webhook, session)))?;
+        let lines: HashSet<_> = told.iter().map(|(org, webhook, _)| (*org, Line::Webhook(*webhook))).collect();
+        // How those fared who are told nothing more is of no use to anybody.
+        self.deliveries.health.lock().unwrap_or_else(PoisonError::into_inner).retain(|line, _| lines.contains(line));
         for (org, webhook, session) in told {
             let line = Line::Webhook(webhook);
             let through = snapshot.progress(org, webhook)?.unwrap_or_default().through;

@@ -13,10 +13,11 @@
 use std::time::Duration;
 
 use portcullis_core::{Delivery, EventFormat, EventId, Grant, HostRule, Mode, OrgId, PluginId, PluginRequest};
-use portcullis_net::{Method, Outbound, OutboundRequest};
+use portcullis_net::{Method, OutboundRequest};
 use portcullis_policy::Link;
 use portcullis_webhook as webhook;
 
+use super::DeliveryConfig;
 use super::attempt::{Composed, header, limits};
 use crate::follow::AWAY;
 use crate::requests::{IDEMPOTENCY_KEY, PLUGIN};
@@ -36,7 +37,7 @@ impl Service {
     /// A plugin's request as it is sent now, or why it is not.
     pub(super) fn compose_request(
         &self,
-        outbound: &Outbound,
+        config: &DeliveryConfig,
         org: OrgId,
         known: &Delivery,
         request: &PluginRequest,
@@ -67,10 +68,10 @@ impl Service {
             request: Err("invalid_request"),
             limits: {
                 let webhook::Timeouts { connect, whole } = webhook::timeouts(EventFormat::Standard);
-                limits(connect, whole)
+                limits(connect, whole.min(config.timeout))
             },
         };
-        let host = match outbound.host_of(&request.url) {
+        let host = match config.outbound.host_of(&request.url) {
             Ok(host) => host,
             Err(error) => {
                 ready.request = Err(error.code());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use portcullis_core::operation::SendText;
-use portcullis_core::{DeliveryId, Intent, MessageState, Operation, OperationKind, Refusal, SessionId, Timestamp};
+use portcullis_core::{MessageId, Intent, MessageState, Operation, OperationKind, Refusal, SessionId, Timestamp};
 use portcullis_service::{Call, Dispatched, QuotaChange, SendCall, ServiceError, SimulatorAct};
 
 use crate::guests::denying;
@@ -14,7 +14,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl World {
     /// How far a queued message is, in a word; why, if it failed; `gone` if nobody knows it any more.
-    async fn state(&self, session: SessionId, id: DeliveryId) -> String {
+    async fn state(&self, session: SessionId, id: MessageId) -> String {
         match self.message(session, id).await {
             Ok(message) => match message.state {
                 MessageState::Failed { code } => code,
@@ -25,14 +25,14 @@ impl World {
         }
     }
 
-    async fn sent_at(&self, session: SessionId, id: DeliveryId) -> Timestamp {
+    async fn sent_at(&self, session: SessionId, id: MessageId) -> Timestamp {
         match self.message(session, id).await.unwrap().state {
             MessageState::Sent { at, .. } => at,
             state => panic!("not sent: {state:?}"),
         }
     }
 
-    async fn queue_typing(&self, session: SessionId) -> DeliveryId {
+    async fn queue_typing(&self, session: SessionId) -> MessageId {
         let text = SendText { typing_millis: 5_000, ..SendText::plain(session, FRIEND, "slowly") };
         match self.dispatch(text, SendCall { queue: true, ..SendCall::default() }).await.unwrap() {
             Dispatched::Queued { message, .. } => message,

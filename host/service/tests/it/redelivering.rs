@@ -5,7 +5,7 @@ use std::time::Duration;
 use portcullis_core::operation::{Redelivery, RedeliveryOf};
 use portcullis_core::webhook::{EventFormat, WebhookChange, WebhookSpec};
 use portcullis_core::{
-    Capabilities, Capability, Clock, DeliveryState, DisabledBecause, Operation, OperationKind, Principal, ReceiptId,
+    Capabilities, Capability, Clock, DeliveryState, DisabledBecause, Operation, OperationKind, Principal, DeliveryId,
     Secret, SessionId, Timestamp, Webhook, WebhookId,
 };
 use portcullis_service::{
@@ -108,7 +108,7 @@ async fn what_was_given_up_is_told_when_somebody_asks_for_it() {
     // What was taken is told again all the same.
     world.tell_again(webhook.id, RedeliveryOf::One(dead.id)).await.unwrap();
     assert_eq!(receiver.next().await.id(), first.id());
-    let unknown = world.tell_again(webhook.id, RedeliveryOf::One(ReceiptId::from_bytes([0; 16]))).await;
+    let unknown = world.tell_again(webhook.id, RedeliveryOf::One(DeliveryId::from_bytes([0; 16]))).await;
     assert!(matches!(unknown, Err(ServiceError::NotFound("delivery"))), "{unknown:?}");
     let other = world.other_org().await;
     let theirs = other.tell_again(webhook.id, RedeliveryOf::One(dead.id)).await;

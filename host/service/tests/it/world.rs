@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portcullis_core::operation::{CreateSession, SendText, WhenUnpaired};
 use portcullis_core::{
-    AuditEntry, BindingId, Capabilities, Capability, Clock, DecisionRecord, DeliveryId, FailureFold, Labels, Mode,
+    AuditEntry, BindingId, Capabilities, Capability, Clock, DecisionRecord, MessageId, FailureFold, Labels, Mode,
     Operation, OperationKind, OrgId, OutboxPlace, OutgoingMessage, Permit, Plan, PluginId, Principal, Selector,
     Session, SessionId, Target, Timestamp, Verdict,
 };
@@ -177,7 +177,7 @@ impl World {
     }
 
     /// Has a text sent later.
-    pub(crate) async fn queue(&self, session: SessionId, text: &str) -> Result<DeliveryId, ServiceError> {
+    pub(crate) async fn queue(&self, session: SessionId, text: &str) -> Result<MessageId, ServiceError> {
         let call = SendCall { queue: true, ..SendCall::default() };
         match self.dispatch(SendText::plain(session, FRIEND, text), call).await? {
             Dispatched::Queued { message, .. } => Ok(message),
@@ -185,7 +185,7 @@ impl World {
         }
     }
 
-    pub(crate) async fn message(&self, session: SessionId, id: DeliveryId) -> Result<OutgoingMessage, ServiceError> {
+    pub(crate) async fn message(&self, session: SessionId, id: MessageId) -> Result<OutgoingMessage, ServiceError> {
         let permit = self.permit(OperationKind::MessageRead, Some(session)).await;
         self.service.message(&permit, id)
     }

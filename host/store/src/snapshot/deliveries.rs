@@ -171,6 +171,14 @@ impl Snapshot {
         Ok(self.table(tables::DELIVERIES)?.get(&deliveries::row(org, of)[..])?.is_some())
     }
 
+    /// The place of the latest event of which a line remembers a delivery.
+    pub fn remembered_through(&self, org: OrgId, line: Line) -> Result<OutboxPlace, ReadError> {
+        let own = Prefix::new(&[&org.to_bytes(), &line_part(line)]);
+        let last = self.table(tables::DELIVERIES)?.range::<&[u8]>(own.span())?.next_back().transpose()?;
+        let place = last.and_then(|(row, _)| number(row.value(), own.bytes().len()));
+        Ok(place.map(OutboxPlace).unwrap_or_default())
+    }
+
     /// At most `limit` deliveries of a line, newest first, from the one before `before` on. Those of the future come in the
     /// order in which they are due, and from the beginning.
     pub fn deliveries(

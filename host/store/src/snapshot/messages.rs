@@ -1,6 +1,6 @@
 //! Reading remembered messages, and what idempotency keys lead to.
 
-use portcullis_core::{DeliveryId, OrgId, OutgoingMessage, SessionId, Timestamp};
+use portcullis_core::{MessageId, OrgId, OutgoingMessage, SessionId, Timestamp};
 
 use super::{Snapshot, owner_session};
 use crate::error::ReadError;
@@ -15,7 +15,7 @@ impl Snapshot {
         &self,
         org: OrgId,
         session: SessionId,
-        id: DeliveryId,
+        id: MessageId,
     ) -> Result<Option<OutgoingMessage>, ReadError> {
         let row = messages::row(org, session, id);
         self.get(tables::MESSAGES, Owner::session(org, session), &row, HEAD)
@@ -26,7 +26,7 @@ impl Snapshot {
         &self,
         org: OrgId,
         session: SessionId,
-        before: Option<DeliveryId>,
+        before: Option<MessageId>,
         limit: usize,
     ) -> Result<Vec<OutgoingMessage>, ReadError> {
         let own = Prefix::new(&[&org.to_bytes(), &session.to_bytes()]);
@@ -59,7 +59,7 @@ impl Snapshot {
         org: OrgId,
         name: &str,
         now: Timestamp,
-    ) -> Result<Option<(SessionId, DeliveryId)>, ReadError> {
+    ) -> Result<Option<(SessionId, MessageId)>, ReadError> {
         let row = key(&[&org.to_bytes(), &self.shared.ring.hashes.idempotency(org, name)]);
         let rows = self.table(tables::IDEMPOTENCY)?;
         let Some(value) = rows.get(&row[..])? else { return Ok(None) };
@@ -70,6 +70,6 @@ impl Snapshot {
         let (Some(session), Some(message)) = (part(value, 8), part(value, 24)) else {
             return Err(ReadError::unopenable(tables::IDEMPOTENCY, &row));
         };
-        Ok(Some((SessionId::from_bytes(session), DeliveryId::from_bytes(message))))
+        Ok(Some((SessionId::from_bytes(session), MessageId::from_bytes(message))))
     }
 }

@@ -11,7 +11,7 @@ use portcullis_core::session::Names;
 use portcullis_core::verdict::{Allowance, Veto};
 use portcullis_core::{
     Answer, ApiKey, AuditEntry, AuditId, AuditOutcome, Binding, BindingId, Capabilities, Confirmation, DecisionId,
-    DecisionRecord, Delivered, Delivery, DeliveryAttempt, DeliveryId, DeliveryKey, DeliveryRecord, DeliveryState,
+    DecisionRecord, Delivered, Delivery, DeliveryAttempt, MessageId, DeliveryKey, DeliveryRecord, DeliveryState,
     DomainEvent, Errand, ErrandBody, ErrandId, EventBody, EventFormat, EventId, FirstRound, Intent, KeyId, Labels,
     Line, MessageState, Operation, OperationKind, Org, OrgId, OutboxPlace, OutgoingMessage, Plan, PluginClass,
     PluginId, PluginRules, PluginVersion, Principal, PrincipalKind, Publisher, PublisherId, Quotas, RetryPolicy,
@@ -281,8 +281,8 @@ pub(super) fn waiting(due: Timestamp) -> DeliveryState {
     DeliveryState::Waiting { due }
 }
 
-pub(super) fn message_id(byte: u8) -> DeliveryId {
-    DeliveryId::from_bytes([byte; 16])
+pub(super) fn message_id(byte: u8) -> MessageId {
+    MessageId::from_bytes([byte; 16])
 }
 
 /// A message that waits to be sent.

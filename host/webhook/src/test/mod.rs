@@ -9,7 +9,7 @@ use expect_test::expect_file;
 use portcullis_core::session::{AccountLimit, FailureCause, LoggedOutBy, PairingCode, PairingMethod};
 use portcullis_core::webhook::DisabledBecause;
 use portcullis_core::{
-    DeliveryId, Device, DomainEvent, EventBody, EventFormat, EventId, EventKind, MessageStage, Names, OrgId,
+    MessageId, Device, DomainEvent, EventBody, EventFormat, EventId, EventKind, MessageStage, Names, OrgId,
     RetryPolicy, Secret, Session, SessionId, Timestamp, Webhook, WebhookId, WebhookSpec,
 };
 use serde_json::Value;
@@ -105,7 +105,7 @@ fn code(method: PairingMethod, text: &str) -> EventBody {
 
 /// Events of every kind, and of some several.
 fn samples() -> Vec<EventBody> {
-    let delivery = DeliveryId::from_bytes([6; 16]);
+    let delivery = MessageId::from_bytes([6; 16]);
     let limit = AccountLimit { code: "463".to_owned(), until: None, since: NOW };
     let text = |text: &str| text.to_owned();
     vec![

@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 use portcullis_core::operation::{Redelivery, RedeliveryOf};
-use portcullis_core::{DeliveryKey, Line, Operation, ReceiptId, Timestamp, WebhookId};
+use portcullis_core::{DeliveryKey, Line, Operation, DeliveryId, Timestamp, WebhookId};
 use portcullis_service::{DeliveryFilter, Outcome};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -34,7 +34,7 @@ pub(super) struct RedeliverBody {
     #[schemars(with = "Option<RedeliveryWord>")]
     status: Option<String>,
     /// The `nextCursor` of the answer before, if there was one.
-    #[schemars(with = "Option<Id<ReceiptId>>")]
+    #[schemars(with = "Option<Id<DeliveryId>>")]
     cursor: Option<String>,
 }
 
@@ -94,7 +94,7 @@ fn webhook_id(incoming: &Incoming) -> Result<WebhookId, Problem> {
     decode::path_id(incoming, "id", "webhook")
 }
 
-fn delivery_id(incoming: &Incoming) -> Result<ReceiptId, Problem> {
+fn delivery_id(incoming: &Incoming) -> Result<DeliveryId, Problem> {
     decode::path_id(incoming, "delivery", "delivery")
 }
 

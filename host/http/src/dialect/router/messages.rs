@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 use portcullis_core::operation::SendText;
-use portcullis_core::{DeliveryId, MessageState};
+use portcullis_core::{MessageId, MessageState};
 use portcullis_service::{Dispatched, Outcome};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -127,7 +127,7 @@ fn asynchronous(incoming: &Incoming) -> Result<bool, Problem> {
 
 pub(super) fn get(incoming: &Incoming) -> Result<Asked, Problem> {
     let session = session_id(incoming)?;
-    let message: DeliveryId = decode::path_id(incoming, "message", "message")?;
+    let message: MessageId = decode::path_id(incoming, "message", "message")?;
     Ok(Asked::Message { session, message })
 }
 

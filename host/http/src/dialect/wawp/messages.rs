@@ -121,7 +121,7 @@ fn message(context: &EncodeContext<'_>, id: &str, at: Timestamp, to: &str, text:
 
 #[cfg(test)]
 mod test {
-    use portcullis_core::{DeliveryId, OrgId, Principal, SessionId};
+    use portcullis_core::{MessageId, OrgId, Principal, SessionId};
 
     use super::super::params::test::asking;
     use super::super::view::test::context;
@@ -197,7 +197,7 @@ mod test {
         let request = asking("chatId=628555&message=hi", "");
         let context = EncodeContext { request: &request, ..context() };
         let known = |state: MessageState| OutgoingMessage {
-            id: DeliveryId::from_bytes([7; 16]),
+            id: MessageId::from_bytes([7; 16]),
             org: OrgId::from_bytes([1; 16]),
             session: SessionId::from_bytes([5; 16]),
             asked_by: Principal::system(OrgId::from_bytes([1; 16])),

@@ -1,6 +1,6 @@
 //! Messages on their way out.
 
-use portcullis_core::{DeliveryId, MessageState, OutgoingMessage, SessionId, Timestamp};
+use portcullis_core::{MessageId, MessageState, OutgoingMessage, SessionId, Timestamp};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -24,8 +24,8 @@ pub(in super::super) struct SentView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Id<DeliveryId>>")]
-    outbox_id: Option<DeliveryId>,
+    #[schemars(with = "Option<Id<MessageId>>")]
+    outbox_id: Option<MessageId>,
     /// Whether it was asked for before, under the same `Idempotency-Key`.
     #[serde(skip_serializing_if = "Option::is_none")]
     replayed: Option<bool>,
@@ -49,7 +49,7 @@ impl<'a> SentView<'a> {
     }
 
     /// A message that waits for its turn.
-    pub(in super::super) fn queued(message: DeliveryId) -> Self {
+    pub(in super::super) fn queued(message: MessageId) -> Self {
         Self { mode: SendMode::Async, outbox_id: Some(message), ..Self::default() }
     }
 
@@ -69,8 +69,8 @@ impl<'a> SentView<'a> {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Message")]
 pub(in super::super) struct MessageView<'a> {
-    #[schemars(with = "Id<DeliveryId>")]
-    outbox_id: DeliveryId,
+    #[schemars(with = "Id<MessageId>")]
+    outbox_id: MessageId,
     #[schemars(with = "Id<SessionId>")]
     session_id: SessionId,
     to: &'a str,

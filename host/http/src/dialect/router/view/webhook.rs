@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use portcullis_core::delivery::AttemptOutcome;
 use portcullis_core::webhook::RetryGrowth;
 use portcullis_core::{
-    DeliveryAttempt, DeliveryKey, DeliveryState, EventFormat, EventId, Line, OrgId, ReceiptId, Secret, SessionId,
+    DeliveryAttempt, DeliveryKey, DeliveryState, EventFormat, EventId, Line, OrgId, DeliveryId, Secret, SessionId,
     Timestamp, Webhook, WebhookId,
 };
 use portcullis_service::{DeliveryRow, Redelivered, WebhookHealth};
@@ -150,8 +150,8 @@ struct HealthView {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "WebhookDelivery")]
 pub(in super::super) struct DeliveryView<'a> {
-    #[schemars(with = "Id<ReceiptId>")]
-    id: ReceiptId,
+    #[schemars(with = "Id<DeliveryId>")]
+    id: DeliveryId,
     /// The event that it tells.
     #[schemars(with = "Id<EventId>")]
     event_id: EventId,
@@ -242,8 +242,8 @@ pub(in super::super) struct RedeliveredView {
     replayed: usize,
     /// What to pass as `cursor` to go on; left out at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Id<ReceiptId>>")]
-    next_cursor: Option<ReceiptId>,
+    #[schemars(with = "Option<Id<DeliveryId>>")]
+    next_cursor: Option<DeliveryId>,
 }
 
 impl RedeliveredView {
@@ -262,8 +262,8 @@ impl RedeliveredView {
 pub(in super::super) struct TestedView {
     /// The delivery, which shows what came of it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Id<ReceiptId>>")]
-    pub(in super::super) id: Option<ReceiptId>,
+    #[schemars(with = "Option<Id<DeliveryId>>")]
+    pub(in super::super) id: Option<DeliveryId>,
     #[schemars(with = "Id<EventId>")]
     pub(in super::super) event_id: EventId,
 }
