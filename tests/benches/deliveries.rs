@@ -168,6 +168,7 @@ impl House {
                     session: Some(session(unique % SESSIONS)),
                     at: now,
                     generation: 1,
+                    device: None,
                     body: EventBody::MessageIn {
                         message: format!("3EB0{unique:016X}"),
                         from: "49123456789@s.whatsapp.net".to_owned(),

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::session::Names;
-use crate::{BindingId, EventId, PluginId, DeliveryId, SessionId, Timestamp, Webhook, WebhookId};
+use crate::{BindingId, DeliveryId, EventId, PluginId, SessionId, Timestamp, Webhook, WebhookId};
 
 /// The most attempts of one delivery that are remembered, the latest of them.
 pub const ATTEMPTS_KEPT: usize = 32;
@@ -115,6 +115,9 @@ pub struct DeliveryRecord {
     pub what: Delivered,
     /// How often it has failed in this round of tries; replaying it begins another.
     pub failures: u32,
+    /// Whether its session waits for it while it waits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_held: bool,
     /// The latest attempts, oldest first.
     pub attempts: Vec<Attempt>,
 }
@@ -123,7 +126,7 @@ impl DeliveryRecord {
     /// What has not been tried yet.
     #[must_use]
     pub fn new(what: Delivered) -> Self {
-        Self { what, failures: 0, attempts: Vec::new() }
+        Self { what, failures: 0, is_held: false, attempts: Vec::new() }
     }
 
     /// Remembers an attempt that has failed.
@@ -277,6 +280,7 @@ mod test {
         for what in [Delivered::Event, Delivered::Request(Box::new(request))] {
             let record = DeliveryRecord {
                 what,
+                is_held: true,
                 failures: 2,
                 attempts: vec![attempt(1, answered.clone()), attempt(2, failed.clone())],
             };

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::session::{AccountLimit, FailureCause, LoggedOutBy, PairingCode, PairingMethod};
 use crate::webhook::DisabledBecause;
-use crate::{MessageId, Device, EventId, OrgId, SessionId, Timestamp, WebhookId};
+use crate::{Device, EventId, MessageId, OrgId, Session, SessionId, Timestamp, WebhookId};
 
 /// One event, as it lies in the outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,8 +22,21 @@ pub struct DomainEvent {
     pub at: Timestamp,
     /// The session's generation that it belongs to; orders the events of one session.
     pub generation: u64,
+    /// The device that its session was linked to then: it may be another by the time at which this is told. It is personal, so
+    /// events that outlive their sessions are without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
     /// What happened.
     pub body: EventBody,
+}
+
+impl DomainEvent {
+    /// The event of a session, as it is after what has happened.
+    #[must_use]
+    pub fn of(session: &Session, id: EventId, at: Timestamp, body: EventBody) -> Self {
+        let device = session.linked_device().filter(|_| !body.outlives_session()).cloned();
+        Self { id, org: session.org, session: Some(session.id), at, generation: session.generation, device, body }
+    }
 }
 
 /// What happened.
@@ -212,6 +225,22 @@ impl EventBody {
             | Self::WebhookTest { .. }
             | Self::Fact { .. }
             | Self::PluginEvent { .. } => false,
+        }
+    }
+
+    /// Whether it counts among the events of its session or organisation, as customers number them. What is told to nobody in
+    /// Portcullis's own words does not, so that a gap in the numbers is a loss.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        const CONNECTED: [&str; 2] = ["online", "reconnecting"];
+        match self {
+            // A short loss of the connection is no change to whoever uses it, and events of their own tell of the end.
+            Self::StatusChanged { from, to, .. } => {
+                to != "removing" && from != to && !(CONNECTED.contains(&&**from) && CONNECTED.contains(&&**to))
+            }
+            // Only whoever tries their webhook out hears of that.
+            Self::WebhookTest { .. } => false,
+            _ => true,
         }
     }
 

@@ -43,8 +43,8 @@ pub use errand::{Errand, ErrandBody};
 pub use event::{DomainEvent, EventBody, EventKind, MessageStage};
 pub use host_rule::{HOST_RULES_MAX, HostRule, NoHostRule};
 pub use id::{
-    AuditId, BindingId, DecisionId, MessageId, ErrandId, EventId, IdError, KeyId, OrgId, PluginId, PublisherId,
-    DeliveryId, RequestId, SessionId, WebhookId,
+    AuditId, BindingId, DecisionId, DeliveryId, ErrandId, EventId, IdError, KeyId, MessageId, OrgId, PluginId,
+    PublisherId, RequestId, SessionId, WebhookId,
 };
 pub use key::ApiKey;
 pub use label::{LabelError, Labels};

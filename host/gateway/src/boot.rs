@@ -31,11 +31,14 @@ const CODE_CACHE: &str = "compiled-plugins";
 /// Runs the gateway until a signal ends it.
 pub(crate) async fn serve(arguments: Serve) -> Result<(), Failure> {
     start_log();
-    let config = Config::load(&arguments)?;
+    let mut config = Config::load(&arguments)?;
     // The address comes first: a gateway that cannot be reached must not leave data behind.
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
+    if config.public_url.is_empty() {
+        config.public_url = format!("http://{}", listener.local_addr()?);
+    }
     let gateway = Gateway::open(&config, Arc::new(SystemClock::default())).await?;
     if let Some(new) = gateway.service.new_operator_key() {
         gateway.keep_operator_key(&config.data_dir, &new).await?;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use portcullis_core::operation::SendText;
 use portcullis_core::{
-    ApiKey, AuditEntry, AuditId, BindingId, DecisionId, DecisionRecord, Delivery, MessageId, EventFormat, EventId,
-    KeyId, Operation, OperationKind, Org, OrgId, OutboxPlace, OutgoingMessage, PluginClass, PluginId, PluginRules,
-    PluginVersion, Publisher, PublisherId, RatePolicy, DeliveryId, Secret, Session, SessionId, Timestamp, Verdict,
+    ApiKey, AuditEntry, AuditId, BindingId, DecisionId, DecisionRecord, Delivery, DeliveryId, EventFormat, EventId,
+    KeyId, MessageId, Operation, OperationKind, Org, OrgId, OutboxPlace, OutgoingMessage, PluginClass, PluginId,
+    PluginRules, PluginVersion, Publisher, PublisherId, RatePolicy, Secret, Session, SessionId, Timestamp, Verdict,
     Webhook, WebhookId,
 };
 use portcullis_service::{

@@ -19,6 +19,9 @@ use crate::{ClassBounds, Compiler, trusted};
 const GROWTH: usize = 32;
 const BASE_OUTPUT: usize = 4 << 20;
 const MESSAGE_BYTES: usize = 4096;
+/// The child limits its address space, so the allocator of the gateway's binary must not reserve any in advance.
+/// Source: the options of mimalloc.
+const ALLOCATOR: [(&str, &str); 1] = [("MIMALLOC_ARENA_RESERVE", "0")];
 
 /// Why a component was not compiled.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +147,7 @@ pub(crate) async fn in_child(
         .arg(COMPILE_SUBCOMMAND)
         .args(limits.to_args(task))
         .env_clear()
+        .envs(ALLOCATOR)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -2,7 +2,7 @@
 //!
 //! It gets a component on stdin, bounds itself before it reads it, and writes the compiled form to stdout.
 //! The same goes for a plugin's JSON Schema and the settings that it is to judge: evaluating a schema can take exponential time and any depth of stack.
-//! It opens no file, no socket and no state of the gateway; its environment is empty.
+//! It opens no file, no socket and no state of the gateway; its environment says nothing but how to allocate.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};

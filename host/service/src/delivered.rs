@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use portcullis_core::operation::{Redelivery, RedeliveryOf};
 use portcullis_core::{
-    Delivered, Delivery, DeliveryKey, DeliveryRecord, DeliveryState, DomainEvent, EventBody, EventId, Line,
-    OperationKind, OrgId, OutboxPlace, Permit, DeliveryId, SessionId, Timestamp, Webhook, WebhookId,
+    Delivered, Delivery, DeliveryId, DeliveryKey, DeliveryRecord, DeliveryState, DomainEvent, EventBody, EventId, Line,
+    OperationKind, OrgId, OutboxPlace, Permit, SessionId, Timestamp, Webhook, WebhookId,
 };
 use portcullis_store::{
     DeliveryChange, DeliveryFilter, DeliveryPlace, Expectation, OutboxEntry, PlacedEvent, Snapshot,
@@ -246,6 +246,7 @@ pub(crate) fn test(
         session: webhook.session,
         at: now,
         generation: 0,
+        device: None,
         body: EventBody::WebhookTest { webhook: id },
     };
     let delivery = Arc::new(Delivery {

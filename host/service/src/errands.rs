@@ -45,7 +45,11 @@ impl Service {
         let changes_what_is_kept = commit.kv.iter().any(|access| access.change != KvChange::Keep);
         let written = commit.writes.iter().filter_map(hook_of).map(Line::Webhook);
         let lines: BTreeSet<_> = written.chain(commit.deliveries.iter().filter_map(line_of)).collect();
-        let (farewells, told) = (self.say_farewell(&mut commit), sessions_of(&commit.events));
+        let farewells = self.say_farewell(&mut commit).map_err(|error| {
+            tracing::error!(%org, error = &error as &dyn std::error::Error, "who is told of a session's end could not be read");
+            CommitError::Store(error.into())
+        })?;
+        let told = sessions_of(&commit.events);
         let committed = self.store.commit(commit).await;
         self.farewells_said(org, &farewells, committed.is_ok());
         let committed = committed?;
@@ -244,9 +248,13 @@ pub(crate) fn undone(errand: &Errand, operation: &Operation, code: String, now: 
     }
 }
 
-/// The webhook that a write makes or changes.
+/// The webhook that a write makes, changes or takes away.
 fn hook_of(write: &Write) -> Option<WebhookId> {
-    if let Write::PutWebhook(webhook) = write { Some(webhook.id) } else { None }
+    match write {
+        Write::PutWebhook(webhook) => Some(webhook.id),
+        Write::RemoveWebhook(id) => Some(*id),
+        _ => None,
+    }
 }
 
 /// The line in which a commit has something wait.

@@ -349,6 +349,7 @@ impl Service {
             session: question.operation.session(),
             at: question.now,
             generation: 0,
+            device: None,
             body: EventBody::PolicyDenied { operation: question.operation.kind().name().to_owned(), code },
         }];
         self.end_errand(question, &mut commit);
@@ -486,15 +487,7 @@ pub(crate) fn extend(
 
 /// Events of one session's move.
 pub(crate) fn domain_events(session: &Session, now: Timestamp, bodies: Vec<EventBody>) -> Vec<DomainEvent> {
-    let event = |body| DomainEvent {
-        id: mint::id(EventId::new, now),
-        org: session.org,
-        session: Some(session.id),
-        at: now,
-        generation: session.generation,
-        body,
-    };
-    bodies.into_iter().map(event).collect()
+    bodies.into_iter().map(|body| DomainEvent::of(session, mint::id(EventId::new, now), now, body)).collect()
 }
 
 /// Whether a delete needs no decision: it is under way already, or it was due and has been taken back, put off or asked for anew since.

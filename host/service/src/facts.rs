@@ -80,6 +80,7 @@ impl Service {
             session: new.session,
             at: new.at.unwrap_or(now),
             generation: 0,
+            device: None,
             body: EventBody::Fact { id: new.id.clone(), name: new.name.clone(), json: data },
         };
         let fact = Fact {

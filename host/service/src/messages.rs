@@ -10,7 +10,7 @@ use std::time::Duration;
 use portcullis_core::message::INTERRUPTED;
 use portcullis_core::verdict::Verdict;
 use portcullis_core::{
-    MessageId, EventBody, Intent, MessageState, Operation, OperationKind, OrgId, OutgoingMessage, Refusal, SessionId,
+    EventBody, Intent, MessageId, MessageState, Operation, OperationKind, OrgId, OutgoingMessage, Refusal, SessionId,
     Status, Target, Timestamp,
 };
 use portcullis_engine::SendError;

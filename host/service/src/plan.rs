@@ -303,13 +303,12 @@ impl Extras {
         commit.timers.extend(self.timers);
         commit.errands.extend(self.errands.into_iter().map(ErrandChange::Put));
         let (org, now) = (commit.org, commit.now);
-        commit.events.extend(self.events.into_iter().map(|body| DomainEvent {
-            id: mint::id(EventId::new, now),
-            org,
-            session: session.map(|session| session.id),
-            at: now,
-            generation: session.map_or(0, |session| session.generation),
-            body,
+        commit.events.extend(self.events.into_iter().map(|body| {
+            let id = mint::id(EventId::new, now);
+            match session {
+                Some(session) => DomainEvent::of(session, id, now, body),
+                None => DomainEvent { id, org, session: None, at: now, generation: 0, device: None, body },
+            }
         }));
     }
 }

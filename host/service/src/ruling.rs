@@ -8,8 +8,8 @@ use portcullis_core::errand::MAX_DEPTH;
 use portcullis_core::verdict::fold_confirmed;
 use portcullis_core::verdict::{Allowance, Amendment, Veto};
 use portcullis_core::{
-    Answer, AuditEntry, AuditId, AuditOutcome, BindingId, DecisionId, DecisionRecord, MessageId, ErrandId, FirstRound,
-    FollowUp, Hook, KvAccess, Labels, Operation, OperationKind, Org, OrgId, Permit, PluginFailure, Principal,
+    Answer, AuditEntry, AuditId, AuditOutcome, BindingId, DecisionId, DecisionRecord, ErrandId, FirstRound, FollowUp,
+    Hook, KvAccess, Labels, MessageId, Operation, OperationKind, Org, OrgId, Permit, PluginFailure, Principal,
     PrincipalKind, RequestId, Session, SessionId, Timestamp, Verdict,
 };
 use portcullis_net::Outbound;

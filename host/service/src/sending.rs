@@ -9,7 +9,7 @@ use std::time::Duration;
 use portcullis_core::operation::{Presence, SendText};
 use portcullis_core::verdict::Allowance;
 use portcullis_core::{
-    Attempt, AuditOutcome, DecisionId, DecisionRecord, MessageId, Denial, EventBody, LimitCheck, MessageState,
+    Attempt, AuditOutcome, DecisionId, DecisionRecord, Denial, EventBody, LimitCheck, MessageId, MessageState,
     Operation, OperationKind, OutgoingMessage, Permit, RateLimits, Session, SessionId, Status, Timestamp,
 };
 use portcullis_engine::{OutgoingText, SendError};
@@ -86,8 +86,7 @@ impl Service {
         }
         let now = self.now();
         let tracked = queue || key.is_some();
-        let message =
-            tracked.then(|| Tracked { id: mint::id(MessageId::new, now), key: key.clone(), queued_at: None });
+        let message = tracked.then(|| Tracked { id: mint::id(MessageId::new, now), key: key.clone(), queued_at: None });
         let question = Question {
             patience: now.after(self.send_patience),
             message,

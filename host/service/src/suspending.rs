@@ -136,6 +136,7 @@ fn told(hearer: OrgId, link: &Link, org: OrgId, now: Timestamp) -> Commit {
         session: None,
         at: now,
         generation: 0,
+        device: None,
         body: EventBody::PluginSuspended { plugin: link.version.name.clone(), version: link.version.version, org },
     });
     commit

@@ -284,6 +284,7 @@ fn sample_event(session: &Session, unique: u128) -> DomainEvent {
         session: Some(session.id),
         at: NOW,
         generation: session.generation,
+        device: None,
         body,
     }
 }

@@ -7,10 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use portcullis_core::{
-    ApiKey, AuditEntry, Binding, BindingId, Confirmation, DecisionRecord, Delivery, MessageId, DeliveryKey,
-    DomainEvent, Errand, ErrandId, EventId, KvAccess, LimitCheck, Line, MessageState, OperationKind, Org, OrgId,
-    OutboxPlace, OutgoingMessage, PluginId, PluginVersion, Publisher, PublisherId, Quotas, Secret, Session, SessionId,
-    Suspension, Timestamp, Webhook, WebhookId,
+    ApiKey, AuditEntry, Binding, BindingId, Confirmation, DecisionRecord, Delivery, DeliveryKey, DomainEvent, Errand,
+    ErrandId, EventId, KvAccess, LimitCheck, Line, MessageId, MessageState, OperationKind, Org, OrgId, OutboxPlace,
+    OutgoingMessage, PluginId, PluginVersion, Publisher, PublisherId, Quotas, Secret, Session, SessionId, Suspension,
+    Timestamp, Webhook, WebhookId,
 };
 use serde::{Deserialize, Serialize};
 

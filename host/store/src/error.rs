@@ -230,6 +230,15 @@ impl StoreFault {
     }
 }
 
+impl From<ReadError> for StoreFault {
+    fn from(source: ReadError) -> Self {
+        match source {
+            ReadError::Store(fault) => fault,
+            source => Self { doing: "reading what a commit has to hold", source: Arc::new(source) },
+        }
+    }
+}
+
 /// Makes `?` work on redb's own errors inside functions that return a [`StoreFault`].
 macro_rules! from_redb {
     ($($error:ident $doing:literal;)*) => {$(

@@ -37,9 +37,10 @@ impl Ends {
         Ok(*last)
     }
 
-    fn next_ordinal(&mut self, tables: &Tables<'_>, org: OrgId, session: [u8; 16]) -> Result<u64, StoreFault> {
-        let last = self.last(tables, org, Some(session))?;
-        *last += 1;
+    /// The ordinal of an event. One that does not count has that of the event before it.
+    fn ordinal(&mut self, tables: &Tables<'_>, org: OrgId, event: &SealedEvent) -> Result<u64, StoreFault> {
+        let last = self.last(tables, org, Some(event.session))?;
+        *last += u64::from(event.counts);
         Ok(*last)
     }
 
@@ -76,7 +77,7 @@ pub(crate) fn put(
     event: &mut SealedEvent,
 ) -> Result<u64, StoreFault> {
     let place = ends.next_place(tables, org)?;
-    let ordinal = ends.next_ordinal(tables, org, event.session)?;
+    let ordinal = ends.ordinal(tables, org, event)?;
     event.value[ORDINAL..HEAD].copy_from_slice(&ordinal.to_be_bytes());
     let (org, place_part) = (org.to_bytes(), place.to_be_bytes());
     tables.events.insert(&key(&[&org, &event.session, &place_part]), &event.value)?;

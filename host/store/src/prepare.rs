@@ -391,7 +391,7 @@ impl<'a> Sealer<'a> {
         let (session, id, kind) = (session_part(event.session), event.id.to_bytes(), event.body.kind());
         let bound = key(&[&event.org.to_bytes(), &session, &id]);
         let value = seal(&data_key, tables::EVENTS, &bound, &outbox::head(id, kind), event)?;
-        self.prepared.events.push(SealedEvent { session, kind, at: event.at, value });
+        self.prepared.events.push(SealedEvent { session, kind, counts: event.body.counts(), at: event.at, value });
         Ok(())
     }
 

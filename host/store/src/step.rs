@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use portcullis_core::{BindingId, MessageId, EventKind, Line, OrgId, PluginId, SessionId, Timestamp, Window};
+use portcullis_core::{BindingId, EventKind, Line, MessageId, OrgId, PluginId, SessionId, Timestamp, Window};
 
 use crate::commit::{DeliveryPlace, Expectation, KvQuota, Quota, QuotaKind, TallyChange};
 use crate::counters::Counter;
@@ -186,6 +186,7 @@ pub(crate) enum Step {
 pub(crate) struct SealedEvent {
     pub(crate) session: [u8; 16],
     pub(crate) kind: EventKind,
+    pub(crate) counts: bool,
     pub(crate) at: Timestamp,
     pub(crate) value: Vec<u8>,
 }

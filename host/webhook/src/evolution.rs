@@ -122,10 +122,10 @@ pub(crate) fn message(part: u8, telling: &Telling<'_>, url: &str) -> Option<Mess
     let envelope = Envelope {
         event: name,
         instance: &about.names.instance_name,
-        data: data(subscribed, telling, &about.names, about.device.as_ref())?,
+        data: data(subscribed, telling, &about.names, telling.device())?,
         destination: url,
         date_time: event.at.to_string(),
-        sender: about.device.as_ref().map(|device| device.jid.as_str()),
+        sender: telling.device().map(|device| device.jid.as_str()),
         server_url: telling.server_url.unwrap_or_default(),
         apikey: None,
     };

@@ -20,7 +20,7 @@ mod secret;
 pub mod wawp;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use portcullis_core::{DomainEvent, EventFormat, EventId, EventKind, Timestamp, WebhookSpec};
+use portcullis_core::{Device, DomainEvent, EventFormat, EventId, EventKind, Timestamp, WebhookSpec};
 use serde::Serialize;
 
 pub use about::About;
@@ -44,6 +44,15 @@ pub struct Telling<'a> {
     pub server_url: Option<&'a str>,
     /// What receivers of the formats that name it are told of the engine.
     pub engine: &'static str,
+}
+
+impl Telling<'_> {
+    /// The device that the session was linked to when it happened. Events that outlive their sessions do not say, and
+    /// are told with what is known now.
+    fn device(&self) -> Option<&Device> {
+        let now = || self.about?.device.as_ref().filter(|_| self.event.body.outlives_session());
+        self.event.device.as_ref().or_else(now)
+    }
 }
 
 /// One message to post.

@@ -228,7 +228,7 @@ fn payload(name: &str, telling: &Telling<'_>) -> Option<Value> {
             "timestamp": event.at,
         }),
         EventBody::MessageOut { message, to, delivery, text } => {
-            let own = telling.about.and_then(|about| about.device.as_ref());
+            let own = telling.device();
             let sent = json!({
                 "waMessageId": message,
                 "chatJid": to,

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp as Instant;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use portcullis_core::webhook::RetryGrowth;
@@ -150,7 +149,8 @@ pub fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
     let at = ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"]
         .into_iter()
         .find_map(|form| DateTime::strptime(form, text).ok())?;
-    let at: Instant = at.to_zoned(TimeZone::UTC).ok()?.timestamp();
-    let at = Timestamp::from_millis(u64::try_from(at.as_millisecond()).unwrap_or_default());
+    // The last days of the calendar are no points in time, and far away.
+    let Ok(at) = at.to_zoned(TimeZone::UTC) else { return Some(MAX_WAIT) };
+    let at = Timestamp::from_millis(u64::try_from(at.timestamp().as_millisecond()).unwrap_or_default());
     Some(at.since(now).min(MAX_WAIT))
 }

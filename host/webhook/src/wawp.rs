@@ -99,7 +99,7 @@ pub(crate) fn message(part: u8, telling: &Telling<'_>) -> Option<Message> {
     let name = parts(event.body.kind()).get(usize::from(part))?;
     // Who cannot be told which session it was can do nothing with the rest.
     let about = telling.about?;
-    let own = about.device.as_ref();
+    let own = telling.device();
     let (payload, flat) = match &event.body {
         EventBody::StatusChanged { from, to, cause: _, by } => {
             let status = status_word(to, *by)?;

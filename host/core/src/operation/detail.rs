@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::session::{Proxy, Settings};
 use crate::webhook::WebhookSpec;
-use crate::{Labels, OutboxPlace, DeliveryId, Secret, SessionId, Timestamp};
+use crate::{DeliveryId, Labels, OutboxPlace, Secret, SessionId, Timestamp};
 
 /// What a new session is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

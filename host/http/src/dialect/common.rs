@@ -60,6 +60,11 @@ pub(crate) fn webhook_headers(given: BTreeMap<String, String>) -> Result<BTreeMa
         }
         Ok((name, Secret::new(value)))
     };
+    let mut names: Vec<String> = given.keys().map(|name| name.to_ascii_lowercase()).collect();
+    names.sort();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(format!("the header {:?} stands there twice", twice[0]));
+    }
     given.into_iter().map(check).collect()
 }
 
@@ -124,6 +129,8 @@ mod test {
             let given = BTreeMap::from([(name.to_owned(), value.to_owned())]);
             assert_eq!(webhook_headers(given).is_ok(), fits, "{name}: {value}");
         };
+        let twice = [("X-Token", "a"), ("x-token", "b")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert!(webhook_headers(twice.into()).is_err(), "receivers keep one of them, and nobody knows which");
         check("X-Token", "abc", true);
         check("jwt_key", "abc", true);
         check("bad name", "abc", false);

@@ -1,11 +1,13 @@
 //! One attempt at one delivery: what is told is put into words, signed and sent, and what came of it is put down.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::delivery::{ANSWER_KEPT, AttemptOutcome, Farewell};
 use portcullis_core::{
-    Delivered, Delivery, DeliveryAttempt, DeliveryKey, EventFormat, EventId, OrgId, SessionId, Timestamp, Webhook,
+    Delivered, Delivery, DeliveryAttempt, DeliveryKey, EventFormat, EventId, OrgId, Secret, SessionId, Timestamp,
+    Webhook,
 };
 use portcullis_net::{HeaderName, HeaderValue, Limits, Method, OutboundRequest, Overlong};
 use portcullis_store::{PlacedEvent, Snapshot};
@@ -13,7 +15,11 @@ use portcullis_webhook::{self as webhook, About, Telling};
 
 use super::DeliveryConfig;
 use super::requesting::Composing;
+use super::slots::Slot;
 use crate::{Service, ServiceError};
+
+/// The shortest value of a header that is a credential.
+const HIDDEN: usize = 6;
 
 /// What is to be tried.
 pub(super) struct Trial {
@@ -26,6 +32,8 @@ pub(super) struct Trial {
     pub(super) known: Option<Box<Delivery>>,
     /// What the line has read it in.
     pub(super) snapshot: Arc<Snapshot>,
+    /// Its place among what is on its way.
+    pub(super) slot: Slot,
 }
 
 /// What came of it.
@@ -57,7 +65,7 @@ pub(super) struct Done {
 
 impl Trial {
     /// Tries it.
-    pub(super) async fn run(&self, service: &Service) -> Tried {
+    pub(super) async fn run(self, service: &Service) -> Tried {
         let Some(config) = &service.deliveries.config else { return Tried::Unread };
         let composed = match self.compose(service, config) {
             Ok(Some(Composing::Ready(composed))) => composed,
@@ -72,13 +80,15 @@ impl Trial {
         let Composed { id, at, format, request, limits } = *composed;
         let began = service.now();
         let (outcome, result) = match request {
-            Ok(request) => {
-                let _slot = service.deliveries.slots.take(self.org).await;
-                send(config, request, limits, service).await
-            }
+            Ok(request) => send(config, request, limits, service).await,
             Err(why) => (AttemptOutcome::Failed { error: why.to_owned() }, Err(webhook::Failure::NoAnswer)),
         };
         let took_ms = u64::try_from(service.now().since(began).as_millis()).unwrap_or(u64::MAX);
+        drop(self.slot);
+        let outcome = match &self.webhook {
+            Some(webhook) => hide(outcome, &webhook.spec.headers),
+            None => outcome,
+        };
         let attempt = DeliveryAttempt { at: began, took_ms, outcome };
         Tried::Done(Box::new(Done { id, at, attempt, result, format }))
     }
@@ -90,6 +100,15 @@ impl Trial {
         let attempt = DeliveryAttempt { at: now, took_ms: 0, outcome };
         let result = Err(webhook::Failure::NoAnswer);
         Tried::Never(Box::new(Done { id: known.id, at: known.at, attempt, result, format: EventFormat::Standard }))
+    }
+
+    /// What is told of the session beside its event. One that was made just now is in the store, and nowhere else as yet.
+    fn about(&self, service: &Service) -> Result<Option<About>, ServiceError> {
+        let Some(session) = self.session else { return Ok(None) };
+        if let Some(view) = service.views.get(self.org, session) {
+            return Ok(Some(About::from(&*view)));
+        }
+        Ok(self.snapshot.session(self.org, session)?.as_ref().map(About::from))
     }
 
     /// What is to be done, if there is anything to tell.
@@ -109,8 +128,7 @@ impl Trial {
             }
             Some(Delivered::Event | Delivered::Farewell(None) | Delivered::Request(_)) | None => {
                 let Some(webhook) = self.webhook.as_deref() else { return Ok(None) };
-                let about = self.session.and_then(|session| service.views.get(self.org, session));
-                let about = about.as_deref().map(About::from);
+                let about = self.about(service)?;
                 compose(webhook, self.of.part, &placed, about.as_ref(), service, config)
             }
         };
@@ -173,6 +191,17 @@ pub(super) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue
     Ok((name, value))
 }
 
+/// A receiver may answer with what it was told. What its owner has it told in headers is a credential and not remembered.
+fn hide(outcome: AttemptOutcome, headers: &BTreeMap<String, Secret>) -> AttemptOutcome {
+    let AttemptOutcome::Answered { status, mut body } = outcome else { return outcome };
+    for secret in headers.values().map(Secret::reveal).filter(|secret| secret.len() >= HIDDEN) {
+        if body.contains(secret) {
+            body = body.replace(secret, "…");
+        }
+    }
+    AttemptOutcome::Answered { status, body }
+}
+
 async fn send(
     config: &DeliveryConfig,
     request: OutboundRequest,
@@ -193,5 +222,21 @@ async fn send(
             (AttemptOutcome::Answered { status, body }, result)
         }
         Err(error) => (AttemptOutcome::Failed { error: error.code().to_owned() }, Err(webhook::Failure::NoAnswer)),
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    /// A receiver that answered with the request it got had its own key shown to whoever could list deliveries.
+    #[test]
+    fn an_answer_is_remembered_without_what_its_receiver_is_told_in_headers() {
+        let headers = [("authorization", "Bearer opensesame"), ("x-part", "1")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), Secret::new(value))).into();
+        let answered = |body: &str| AttemptOutcome::Answered { status: 500, body: body.to_owned() };
+        let check = |said: &str, remembered: &str| assert_eq!(hide(answered(said), &headers), answered(remembered));
+        check("part 1 is wrong", "part 1 is wrong");
+        check(r#"{"headers": {"Authorization": "Bearer opensesame"}}"#, r#"{"headers": {"Authorization": "…"}}"#);
     }
 }

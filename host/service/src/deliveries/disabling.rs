@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use portcullis_core::{
-    AuditEntry, AuditId, AuditOutcome, Disabled, DisabledBecause, DomainEvent, EventBody, EventId, OperationKind,
+    AuditEntry, AuditId, AuditOutcome, Disabled, DisabledBecause, DomainEvent, EventBody, EventId, Line, OperationKind,
     OrgId, PrincipalKind, WebhookId,
 };
 use portcullis_store::{Commit, CommitError, Expectation, Write};
@@ -51,6 +51,7 @@ impl Service {
                 session,
                 at: now,
                 generation: 0,
+                device: None,
                 body: EventBody::WebhookDisabled { webhook: id, why },
             });
             match self.write(commit, 0).await {
@@ -61,9 +62,11 @@ impl Service {
                 }
                 Err(error) => {
                     tracing::error!(%org, webhook = %id, error = &error as &dyn std::error::Error, "a webhook was not disabled");
-                    return;
+                    break;
                 }
             }
         }
+        // The line waits for the change, and goes on without.
+        self.deliveries.stir(org, Line::Webhook(id), self.now());
     }
 }

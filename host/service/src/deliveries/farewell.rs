@@ -11,12 +11,17 @@ use portcullis_core::delivery::Farewell;
 use portcullis_core::{
     Delivered, Delivery, DeliveryRecord, DeliveryState, EventKind, Input, Line, OrgId, SessionId, Timestamp,
 };
-use portcullis_store::{Commit, DeliveryChange, DeliveryPlace, Write};
+use portcullis_store::{Commit, DeliveryChange, DeliveryPlace, ReadError, Write};
 
 use crate::Service;
 
 /// When farewells are due: before everything else.
 pub(super) const FIRST: Timestamp = Timestamp::from_millis(0);
+
+/// Whether it is a farewell that was not tried yet.
+pub(super) fn is_first(known: &Delivery) -> bool {
+    known.state == DeliveryState::Waiting { due: FIRST }
+}
 
 /// How many receivers of a session's farewell were not tried yet.
 #[derive(Default)]
@@ -53,7 +58,10 @@ pub(crate) struct Farewells(Vec<(SessionId, Line)>);
 
 impl Service {
     /// Adds a delivery to the commit for everybody who wants to hear of a session's end that it tells.
-    pub(crate) fn say_farewell(&self, commit: &mut Commit) -> Farewells {
+    ///
+    /// # Errors
+    /// If its receivers cannot be read. Without them the end of the session would reach nobody.
+    pub(crate) fn say_farewell(&self, commit: &mut Commit) -> Result<Farewells, ReadError> {
         let mut lines = Vec::new();
         let ending: Vec<usize> = (0..commit.events.len())
             .filter(|index| commit.events[*index].body.kind() == EventKind::Deleted)
@@ -68,9 +76,9 @@ impl Service {
                 _ => None,
             });
             let names = written.or_else(|| Some(self.views.get(org, session)?.names.clone()));
-            let (Some(names), Ok(snapshot)) = (names, self.store.snapshot()) else { continue };
-            let own = snapshot.session_webhooks(org, session).unwrap_or_default();
-            let of_all = snapshot.org_webhooks(org).unwrap_or_default();
+            let Some(names) = names else { continue };
+            let snapshot = self.store.snapshot()?;
+            let (own, of_all) = (snapshot.session_webhooks(org, session)?, snapshot.org_webhooks(org)?);
             for webhook in own.into_iter().chain(of_all).filter(|webhook| webhook.is_told()) {
                 let line = Line::Webhook(webhook.id);
                 for part in portcullis_webhook::wanted(&webhook.spec, EventKind::Deleted) {
@@ -92,7 +100,7 @@ impl Service {
         for (session, _) in &lines {
             self.deliveries.farewells.add(commit.org, *session, 1);
         }
-        Farewells(lines)
+        Ok(Farewells(lines))
     }
 
     /// The commit of these farewells is durable, or is not.

@@ -21,7 +21,7 @@ use portcullis_webhook::wanted;
 
 use super::attempt::{Trial, Tried};
 use super::health::Health;
-use super::window::{Item, Window};
+use super::window::{Item, Part, Window};
 use super::{REST, Turn, farewell};
 use crate::Service;
 
@@ -33,6 +33,8 @@ const TURN: usize = 1_024;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How far a line looks before that alone is kept.
 const FAR: u64 = 4_096;
+/// How many farewells are tried at once. They wait for nothing else, but an organisation can end many sessions in a moment.
+const FAREWELLS: usize = 32;
 
 /// Works until there is nothing to do now. Answers when there will be.
 pub(super) async fn work(service: &Arc<Service>, turn: &Turn) -> Option<Timestamp> {
@@ -87,8 +89,10 @@ struct Work<'a> {
     /// Whether what is remembered may be tried: not while the webhook is disabled.
     rows_wait: bool,
     window: Window,
-    /// Remembered deliveries that are being tried.
+    /// Remembered deliveries that are being tried, or for which their sessions wait in the window.
     rows: HashSet<DeliveryKey>,
+    /// How many farewells are being tried.
+    farewells: usize,
     /// How many attempts are under way.
     trying: usize,
     under_way: FuturesUnordered<UnderWay>,
@@ -129,6 +133,7 @@ impl<'a> Work<'a> {
             rows_wait: false,
             window: Window::new(kept.through.max(health.looked_through), false),
             rows: HashSet::new(),
+            farewells: 0,
             trying: 0,
             under_way: FuturesUnordered::new(),
             health,
@@ -231,12 +236,14 @@ impl<'a> Work<'a> {
         self.window.release(now);
         self.fill(&webhook)?;
         while self.trying < self.health.width
+            && self.window.has_next()
+            && let Some(slot) = self.service.deliveries.slots.take(self.org, self.trying)
             && let Some(item) = self.window.next()
         {
             let of = DeliveryKey { line: self.line, place: item.place, part: item.part };
             let (session, webhook) = (item.about, Some(Arc::clone(&webhook)));
             let snapshot = Arc::clone(&self.snapshot);
-            let trial = Trial { org: self.org, of, session, webhook, known: None, snapshot };
+            let trial = Trial { org: self.org, of, session, webhook, known: None, snapshot, slot };
             let service = Arc::clone(self.service);
             self.trying += 1;
             self.under_way.push(Box::pin(async move {
@@ -262,21 +269,27 @@ impl<'a> Work<'a> {
                 self.rows.insert(of);
                 continue;
             };
-            let is_farewell = known.state == DeliveryState::Waiting { due: farewell::FIRST };
-            if !is_farewell && (rests || self.trying >= self.health.width) {
-                is_all = false;
-                break;
-            }
-            if self.webhook.is_none() && matches!((self.line, &known.record.what), (Line::Webhook(_), Delivered::Event))
-            {
+            if self.is_unwanted(&known)? {
+                self.farewell_done(&known);
                 self.ledger.push(DeliveryChange::Remove(of));
                 self.rows.insert(of);
                 continue;
             }
+            let slots = &self.service.deliveries.slots;
+            let slot = match farewell::is_first(&known) {
+                true => (self.farewells < FAREWELLS).then(|| slots.take_anyway(self.org)),
+                false if rests || self.trying >= self.health.width => None,
+                false => slots.take(self.org, self.trying),
+            };
+            let Some(slot) = slot else {
+                is_all = false;
+                break;
+            };
+            self.farewells += usize::from(farewell::is_first(&known));
             let known = Box::new(known);
             let (session, webhook) = (known.session, self.webhook.clone());
             let snapshot = Arc::clone(&snapshot);
-            let trial = Trial { org: self.org, of, session, webhook, known: Some(known.clone()), snapshot };
+            let trial = Trial { org: self.org, of, session, webhook, known: Some(known.clone()), snapshot, slot };
             let service = Arc::clone(self.service);
             self.rows.insert(of);
             self.trying += 1;
@@ -289,6 +302,17 @@ impl<'a> Work<'a> {
         let first = snapshot.next_delivery(self.org, self.line)?;
         self.rows_due = first.filter(|first| *first > now || !is_all);
         Ok(())
+    }
+
+    /// Whether something that is remembered is told to nobody any more, because its receiver's owner has taken the webhook
+    /// away. What went with a session was not taken away: its farewell is told to the receiver that it had.
+    fn is_unwanted(&self, known: &Delivery) -> Result<bool, Ended> {
+        if self.webhook.is_some() || matches!(self.line, Line::Plugin(_)) {
+            return Ok(false);
+        }
+        let Delivered::Farewell(Some(farewell)) = &known.record.what else { return Ok(true) };
+        let Some(session) = farewell.webhook.session else { return Ok(true) };
+        Ok(self.snapshot.session(self.org, session)?.is_some())
     }
 
     /// Reads on in the outbox while there is room.
@@ -311,7 +335,7 @@ impl<'a> Work<'a> {
             let count = entries.len();
             for entry in entries {
                 let parts = self.parts(snapshot, webhook, entry.place, entry.kind)?;
-                self.window.read(entry.place, entry.session, &parts);
+                self.window.read(entry.place, entry.session, parts);
             }
             if count < READ_AT_ONCE {
                 break;
@@ -321,15 +345,15 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// The parts of an event that are to be delivered. What is remembered already was read before a crash; the end of a
-    /// session has a delivery from the beginning.
+    /// The parts of an event that are to be delivered. What is remembered already was read before a restart, and only what its
+    /// session still waits for is taken up again; the end of a session has a delivery from the beginning.
     fn parts(
-        &self,
+        &mut self,
         snapshot: &Snapshot,
         webhook: &Webhook,
         place: OutboxPlace,
         kind: EventKind,
-    ) -> Result<Vec<u8>, Ended> {
+    ) -> Result<Vec<Part>, Ended> {
         let mut parts = Vec::new();
         if kind == EventKind::Deleted {
             return Ok(parts);
@@ -337,7 +361,13 @@ impl<'a> Work<'a> {
         for part in wanted(&webhook.spec, kind) {
             let of = DeliveryKey { line: self.line, place, part };
             if place > self.remembered_through || !snapshot.is_remembered(self.org, of)? {
-                parts.push(part);
+                parts.push((part, Vec::new()));
+            } else if let Some(known) = snapshot.delivery(self.org, of)?
+                && known.record.is_held
+                && matches!(known.state, DeliveryState::Waiting { .. })
+                && self.rows.insert(of)
+            {
+                parts.push((part, known.record.attempts));
             }
         }
         Ok(parts)
@@ -355,10 +385,12 @@ impl<'a> Work<'a> {
             }
             Came::Kept(changes, Ok(())) => {
                 self.is_keeping = false;
-                // What is kept as it is now may be tried again when it is due again, and no sooner.
-                for change in &changes {
-                    if let DeliveryChange::Keep(of, _) | DeliveryChange::Remove(of) = change {
-                        self.rows.remove(of);
+                // What is kept as it is now may be tried again when it is due again, and no sooner; unless it is in the window still,
+                // or more has come of it meanwhile.
+                let later: HashSet<DeliveryKey> = self.ledger.iter().filter_map(key_of).collect();
+                for of in changes.iter().filter_map(key_of) {
+                    if !self.window.has(of.place, of.part) && !later.contains(&of) {
+                        self.rows.remove(&of);
                     }
                 }
                 self.renew()?;
@@ -429,10 +461,9 @@ impl<'a> Work<'a> {
         }
         self.health.looked_through = self.window.through();
         self.service.keep_health(self.org, self.line, self.health, self.kept.through);
-        let is_told = self.webhook.is_some();
         Ok(if is_over {
             Some(now)
-        } else if is_told && self.health.rests_until > now && !self.is_done()? {
+        } else if self.health.rests_until > now && !self.is_done()? {
             Some(self.health.rests_until)
         } else {
             next
@@ -441,9 +472,11 @@ impl<'a> Work<'a> {
 
     /// Whether the line has nothing more but what is remembered and not due.
     fn is_done(&self) -> Result<bool, Ended> {
-        let Some(webhook) = &self.webhook else { return Ok(true) };
         let snapshot = self.service.store.snapshot()?;
-        let more = snapshot.outbox_has_after(self.org, webhook.session, self.window.through())?;
+        let more = match &self.webhook {
+            Some(webhook) => snapshot.outbox_has_after(self.org, webhook.session, self.window.through())?,
+            None => false,
+        };
         let due = snapshot.next_delivery(self.org, self.line)?.is_some();
         Ok(!more && !due)
     }
@@ -469,5 +502,13 @@ impl<'a> Work<'a> {
 
     fn scale(&self) -> f64 {
         self.service.deliveries.config.as_ref().map_or(1.0, |config| config.retry_scale)
+    }
+}
+
+/// What a change is about.
+fn key_of(change: &DeliveryChange) -> Option<DeliveryKey> {
+    match change {
+        DeliveryChange::Keep(of, _) | DeliveryChange::Remove(of) => Some(*of),
+        DeliveryChange::Queue { .. } | DeliveryChange::Progress { .. } => None,
     }
 }

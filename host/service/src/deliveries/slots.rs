@@ -1,23 +1,24 @@
 //! Slots for requests that are on their way. Each holds a connection and the memory of what is sent and answered.
 //!
-//! An organisation has never more than half of what is free, so that receivers who take their time take nobody else's.
+//! Nobody waits for a slot: a line begins as much as it gets slots for, and asks again when something of its own comes back.
+//! So that this is soon, a line that has none gets one whatever the others hold, and beyond that never more than
+//! half of what its organisation has left, which is never more than half of what is left in all. Receivers who take
+//! their time take nobody else's.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use portcullis_core::OrgId;
-use tokio::sync::Notify;
 
-/// How many requests are on their way at once.
+/// How many requests are on their way at once, but for the first of every line.
 const IN_ALL: usize = 1_024;
-/// How many of them are one organisation's, at most.
-const OF_ORG: usize = 128;
+/// How many of them are one organisation's.
+const OF_ORG: usize = 256;
 
 /// The slots.
 #[derive(Default)]
 pub(super) struct Slots {
     taken: Mutex<Taken>,
-    freed: Notify,
 }
 
 #[derive(Default)]
@@ -33,31 +34,27 @@ pub(super) struct Slot {
 }
 
 impl Slots {
-    /// A slot, as soon as there is one.
-    pub(super) async fn take(self: &Arc<Self>, org: OrgId) -> Slot {
-        loop {
-            let freed = self.freed.notified();
-            tokio::pin!(freed);
-            // Whoever looks is in the line before, so that no slot becomes free unseen.
-            freed.as_mut().enable();
-            if let Some(slot) = self.try_take(org) {
-                return slot;
-            }
-            freed.await;
-        }
-    }
-
-    fn try_take(self: &Arc<Self>, org: OrgId) -> Option<Slot> {
+    /// A slot for a line that holds so many, if it may have one more.
+    pub(super) fn take(self: &Arc<Self>, org: OrgId, held_by_line: usize) -> Option<Slot> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = taken.by_org.get(&org).copied().unwrap_or_default();
-        let free = IN_ALL.saturating_sub(taken.in_all);
-        // One slot is everybody's: an organisation that has none gets one, whatever the others hold.
-        if held > 0 && held >= (free / 2).clamp(1, OF_ORG) {
+        let of_org = taken.by_org.get(&org).copied().unwrap_or_default();
+        let left_in_all = IN_ALL.saturating_sub(taken.in_all);
+        let left_of_org = OF_ORG.saturating_sub(of_org);
+        if held_by_line > 0 && (held_by_line >= left_of_org / 2 || of_org >= left_in_all / 2) {
             return None;
         }
+        Some(self.given(&mut taken, org))
+    }
+
+    /// A slot for what waits for nobody.
+    pub(super) fn take_anyway(self: &Arc<Self>, org: OrgId) -> Slot {
+        self.given(&mut self.taken.lock().unwrap_or_else(PoisonError::into_inner), org)
+    }
+
+    fn given(self: &Arc<Self>, taken: &mut Taken, org: OrgId) -> Slot {
         taken.in_all += 1;
         *taken.by_org.entry(org).or_default() += 1;
-        Some(Slot { slots: Arc::clone(self), org })
+        Slot { slots: Arc::clone(self), org }
     }
 }
 
@@ -71,8 +68,6 @@ impl Drop for Slot {
                 taken.by_org.remove(&self.org);
             }
         }
-        drop(taken);
-        self.slots.freed.notify_waiters();
     }
 }
 
@@ -84,18 +79,36 @@ mod test {
         OrgId::from_bytes(number.to_be_bytes())
     }
 
-    #[test]
-    fn everybody_has_a_slot_and_nobody_has_all() {
-        let slots = Arc::new(Slots::default());
-        let take_all = |org| std::iter::from_fn(|| slots.try_take(org)).collect::<Vec<_>>();
-        let first = take_all(org(1));
-        assert_eq!(first.len(), OF_ORG);
-        let mut held = vec![first];
-        for greedy in 2..2_000 {
-            held.push(take_all(org(greedy)));
+    /// All that a line gets.
+    fn line(slots: &Arc<Slots>, org: OrgId) -> Vec<Slot> {
+        let mut held = Vec::new();
+        while let Some(slot) = slots.take(org, held.len()) {
+            held.push(slot);
         }
-        assert!(held.iter().all(|slots| !slots.is_empty()), "an organisation got none");
-        assert_eq!(take_all(org(9_999)).len(), 1);
+        held
+    }
+
+    /// Sixty receivers that hung took every slot of their organisation, and its other receivers waited for half a minute.
+    #[test]
+    fn every_line_has_a_slot_and_none_has_all_of_its_organisation() {
+        let slots = Arc::new(Slots::default());
+        let held: Vec<_> = (0..100).map(|_| line(&slots, org(1))).collect();
+        let sizes: Vec<_> = held.iter().map(Vec::len).collect();
+        assert_eq!(sizes[..6], [85, 57, 38, 25, 17, 11]);
+        assert!(sizes[6..].iter().all(|size| (1..=8).contains(size)), "{sizes:?}");
+        assert!(line(&slots, org(2)).len() > 64, "another organisation has its own");
+    }
+
+    #[test]
+    fn no_organisation_has_all() {
+        let slots = Arc::new(Slots::default());
+        let mut held = Vec::new();
+        for greedy in 0..2_000 {
+            let more = line(&slots, org(greedy));
+            assert!(!more.is_empty(), "an organisation got none");
+            held.push(more);
+        }
+        assert_eq!(line(&slots, org(9_999)).len(), 1);
         held.clear();
         assert_eq!(slots.taken.lock().unwrap().in_all, 0);
         assert!(slots.taken.lock().unwrap().by_org.is_empty());

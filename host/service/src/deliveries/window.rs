@@ -28,6 +28,9 @@ pub(super) struct Item {
     pub(super) failed: Vec<DeliveryAttempt>,
 }
 
+/// A part of an event that is to be delivered, and how it has failed so far, if it was tried before a restart.
+pub(super) type Part = (u8, Vec<DeliveryAttempt>);
+
 /// What is not settled yet.
 pub(super) struct Window {
     queues: HashMap<About, Queue>,
@@ -86,7 +89,7 @@ impl Window {
     }
 
     /// An event was read in the order of the outbox; these are the parts of it that the receiver wants.
-    pub(super) fn read(&mut self, place: OutboxPlace, about: About, parts: &[u8]) {
+    pub(super) fn read(&mut self, place: OutboxPlace, about: About, parts: Vec<Part>) {
         let before = std::mem::replace(&mut self.read_through, place);
         if parts.is_empty() {
             return;
@@ -118,7 +121,7 @@ impl Window {
     pub(super) fn read_more(
         &mut self,
         about: About,
-        entries: impl IntoIterator<Item = (OutboxPlace, Vec<u8>)>,
+        entries: impl IntoIterator<Item = (OutboxPlace, Vec<Part>)>,
         is_all: bool,
     ) {
         let mut last = None;
@@ -128,7 +131,7 @@ impl Window {
                 break;
             }
             last = Some(place);
-            self.put(place, about, &parts);
+            self.put(place, about, parts);
         }
         if let Some(queue) = self.queues.get_mut(&about) {
             queue.unread_after = last.filter(|_| !is_all);
@@ -136,16 +139,21 @@ impl Window {
         self.tidy(about);
     }
 
-    fn put(&mut self, place: OutboxPlace, about: About, parts: &[u8]) {
+    fn put(&mut self, place: OutboxPlace, about: About, parts: Vec<Part>) {
         let queue = self.queues.entry(about).or_default();
-        for part in parts.iter().copied() {
+        for (part, failed) in parts {
             if queue.items.is_empty() && !queue.busy {
                 self.ready.push_back(about);
             }
-            queue.items.push_back(Item { place, part, about, held: Duration::ZERO, failed: Vec::new() });
+            queue.items.push_back(Item { place, part, about, held: Duration::ZERO, failed });
             self.open.insert((place, part));
         }
         self.tidy(about);
+    }
+
+    /// Whether there is something to be tried next.
+    pub(super) fn has_next(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// What is to be tried next.
@@ -168,6 +176,11 @@ impl Window {
             queue.items.push_front(item);
             self.held.insert((until, about));
         }
+    }
+
+    /// Whether something is not settled yet.
+    pub(super) fn has(&self, place: OutboxPlace, part: u8) -> bool {
+        self.open.contains(&(place, part))
     }
 
     /// When the first of those that are held is tried again.
@@ -222,10 +235,15 @@ mod test {
         Some(SessionId::from_bytes([byte; 16]))
     }
 
+    /// What most events have: one part, which was not tried yet.
+    fn untried() -> Part {
+        (0, Vec::new())
+    }
+
     fn window(events: &[(u64, u8)]) -> Window {
         let mut window = Window::new(OutboxPlace(0), false);
         for (place, byte) in events {
-            window.read(OutboxPlace(*place), about(*byte), &[0]);
+            window.read(OutboxPlace(*place), about(*byte), vec![untried()]);
         }
         window
     }
@@ -275,7 +293,8 @@ mod test {
             window.settle(&first);
             assert!(window.through() < OutboxPlace(place), "{:?} at {place}", window.through());
             for (about, after) in window.unread() {
-                let entries = (after.0 + 1..=100).take(window.at_once()).map(|place| (OutboxPlace(place), vec![0]));
+                let entries =
+                    (after.0 + 1..=100).take(window.at_once()).map(|place| (OutboxPlace(place), vec![untried()]));
                 window.read_more(about, entries.collect::<Vec<_>>(), after.0 + 16 >= 100);
             }
             first = window.next().unwrap();
@@ -290,29 +309,29 @@ mod test {
     #[test]
     fn what_comes_while_a_session_is_unread_is_read_after_it() {
         let mut window = window(&(1..=20).map(|place| (place, 1)).collect::<Vec<_>>());
-        window.read(OutboxPlace(21), about(1), &[0]);
+        window.read(OutboxPlace(21), about(1), vec![untried()]);
         let mut items = Vec::new();
         while let Some(item) = window.next() {
             window.settle(&item);
             items.push(item.place.0);
             for (about, after) in window.unread() {
                 // The store has an event more by now, which will be read in its turn.
-                let entries = (after.0 + 1..=22).map(|place| (OutboxPlace(place), vec![0]));
+                let entries = (after.0 + 1..=22).map(|place| (OutboxPlace(place), vec![untried()]));
                 window.read_more(about, entries.collect::<Vec<_>>(), false);
             }
         }
         assert_eq!(items, (1..=21).collect::<Vec<_>>());
         assert!(window.is_empty());
-        window.read(OutboxPlace(22), about(1), &[0]);
+        window.read(OutboxPlace(22), about(1), vec![untried()]);
         assert_eq!((tried(&mut window), window.through()), (vec![22], OutboxPlace(21)));
     }
 
     #[test]
     fn an_event_that_nobody_wants_is_passed_over() {
         let mut window = Window::new(OutboxPlace(4), false);
-        window.read(OutboxPlace(9), about(1), &[]);
+        window.read(OutboxPlace(9), about(1), Vec::new());
         assert!(window.is_empty() && window.through() == OutboxPlace(9));
-        window.read(OutboxPlace(10), about(1), &[0, 1]);
+        window.read(OutboxPlace(10), about(1), vec![untried(), (1, Vec::new())]);
         let first = window.next().unwrap();
         window.settle(&first);
         assert_eq!(window.through(), OutboxPlace(9), "the other part is not settled");

@@ -28,6 +28,7 @@ mod requests;
 mod storms;
 mod story;
 mod trying;
+mod unhooking;
 mod versions;
 mod waiting;
 mod webhooks;

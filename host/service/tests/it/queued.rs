@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use portcullis_core::operation::SendText;
-use portcullis_core::{MessageId, Intent, MessageState, Operation, OperationKind, Refusal, SessionId, Timestamp};
+use portcullis_core::{Intent, MessageId, MessageState, Operation, OperationKind, Refusal, SessionId, Timestamp};
 use portcullis_service::{Call, Dispatched, QuotaChange, SendCall, ServiceError, SimulatorAct};
 
 use crate::guests::denying;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use portcullis_core::operation::{Redelivery, RedeliveryOf};
 use portcullis_core::webhook::{EventFormat, WebhookChange, WebhookSpec};
 use portcullis_core::{
-    Capabilities, Capability, Clock, DeliveryState, DisabledBecause, Operation, OperationKind, Principal, DeliveryId,
+    Capabilities, Capability, Clock, DeliveryId, DeliveryState, DisabledBecause, Operation, OperationKind, Principal,
     Secret, SessionId, Timestamp, Webhook, WebhookId,
 };
 use portcullis_service::{

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portcullis_core::operation::{CreateSession, SendText, WhenUnpaired};
 use portcullis_core::{
-    AuditEntry, BindingId, Capabilities, Capability, Clock, DecisionRecord, MessageId, FailureFold, Labels, Mode,
+    AuditEntry, BindingId, Capabilities, Capability, Clock, DecisionRecord, FailureFold, Labels, MessageId, Mode,
     Operation, OperationKind, OrgId, OutboxPlace, OutgoingMessage, Permit, Plan, PluginId, Principal, Selector,
     Session, SessionId, Target, Timestamp, Verdict,
 };

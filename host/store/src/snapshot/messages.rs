@@ -11,12 +11,7 @@ use crate::tables::{self, Prefix, key, part};
 
 impl Snapshot {
     /// One remembered message.
-    pub fn message(
-        &self,
-        org: OrgId,
-        session: SessionId,
-        id: MessageId,
-    ) -> Result<Option<OutgoingMessage>, ReadError> {
+    pub fn message(&self, org: OrgId, session: SessionId, id: MessageId) -> Result<Option<OutgoingMessage>, ReadError> {
         let row = messages::row(org, session, id);
         self.get(tables::MESSAGES, Owner::session(org, session), &row, HEAD)
     }

@@ -25,7 +25,8 @@ pub struct OutboxEntry {
 pub struct PlacedEvent {
     /// Where it stands in its organisation's outbox.
     pub place: OutboxPlace,
-    /// Its ordinal within its session, or among those events of its organisation that are about no session; the first is 1.
+    /// Its ordinal within its session, or among those events of its organisation that are about no session; the first is 1. An event that
+    /// does not count ([`portcullis_core::EventBody::counts`]) has that of the event before it.
     pub seq: u64,
     /// The event.
     pub event: DomainEvent,

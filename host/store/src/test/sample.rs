@@ -11,11 +11,11 @@ use portcullis_core::session::Names;
 use portcullis_core::verdict::{Allowance, Veto};
 use portcullis_core::{
     Answer, ApiKey, AuditEntry, AuditId, AuditOutcome, Binding, BindingId, Capabilities, Confirmation, DecisionId,
-    DecisionRecord, Delivered, Delivery, DeliveryAttempt, MessageId, DeliveryKey, DeliveryRecord, DeliveryState,
-    DomainEvent, Errand, ErrandBody, ErrandId, EventBody, EventFormat, EventId, FirstRound, Intent, KeyId, Labels,
-    Line, MessageState, Operation, OperationKind, Org, OrgId, OutboxPlace, OutgoingMessage, Plan, PluginClass,
-    PluginId, PluginRules, PluginVersion, Principal, PrincipalKind, Publisher, PublisherId, Quotas, RetryPolicy,
-    Secret, Session, SessionId, Suspension, Timestamp, Verdict, Webhook, WebhookId, WebhookSpec,
+    DecisionRecord, Delivered, Delivery, DeliveryAttempt, DeliveryKey, DeliveryRecord, DeliveryState, DomainEvent,
+    Errand, ErrandBody, ErrandId, EventBody, EventFormat, EventId, FirstRound, Intent, KeyId, Labels, Line, MessageId,
+    MessageState, Operation, OperationKind, Org, OrgId, OutboxPlace, OutgoingMessage, Plan, PluginClass, PluginId,
+    PluginRules, PluginVersion, Principal, PrincipalKind, Publisher, PublisherId, Quotas, RetryPolicy, Secret, Session,
+    SessionId, Suspension, Timestamp, Verdict, Webhook, WebhookId, WebhookSpec,
 };
 
 use crate::{Commit, Committed, Erased, Expectation, FactRecord, PluginTimer, Snapshot, Store, Write};
@@ -73,6 +73,7 @@ pub(super) fn event(owner: u8, about: Option<u8>, unique: u128) -> DomainEvent {
         session: about.map(session_id),
         at: NOW,
         generation: 1,
+        device: None,
         body: EventBody::MessageIn {
             message: "3EB0".into(),
             from: "49151@s.whatsapp.net".into(),
@@ -272,7 +273,7 @@ pub(super) fn delivery(unique: u128, about: Option<u8>, state: DeliveryState) ->
         took_ms: 7,
         outcome: AttemptOutcome::Answered { status: 503, body: "not now".into() },
     };
-    let record = DeliveryRecord { what: Delivered::Event, failures: 1, attempts: vec![attempt] };
+    let record = DeliveryRecord { what: Delivered::Event, failures: 1, is_held: false, attempts: vec![attempt] };
     let (id, session) = (EventId::new(NOW, unique), about.map(session_id));
     Delivery { id, session, state, at: NOW, changed_at: NOW, record }
 }

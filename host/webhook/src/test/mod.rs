@@ -9,7 +9,7 @@ use expect_test::expect_file;
 use portcullis_core::session::{AccountLimit, FailureCause, LoggedOutBy, PairingCode, PairingMethod};
 use portcullis_core::webhook::DisabledBecause;
 use portcullis_core::{
-    MessageId, Device, DomainEvent, EventBody, EventFormat, EventId, EventKind, MessageStage, Names, OrgId,
+    Device, DomainEvent, EventBody, EventFormat, EventId, EventKind, MessageId, MessageStage, Names, OrgId,
     RetryPolicy, Secret, Session, SessionId, Timestamp, Webhook, WebhookId, WebhookSpec,
 };
 use serde_json::Value;
@@ -70,6 +70,7 @@ fn event(body: EventBody) -> DomainEvent {
         session: (!of_org).then(|| SessionId::from_bytes([5; 16])),
         at: NOW,
         generation: 3,
+        device: (!of_org && !body.outlives_session()).then(device),
         body,
     }
 }
@@ -226,6 +227,19 @@ fn whatever_is_told_can_be_subscribed_to() {
     // The native formats leave no kind out.
     for format in [EventFormat::Router, EventFormat::Standard] {
         assert!(EventKind::ALL.iter().all(|kind| !parts(format, *kind).is_empty()));
+    }
+}
+
+/// Short losses of the connection used up numbers, and to whoever heard everything each looked like a lost event.
+#[test]
+fn what_counts_is_what_the_native_formats_tell() {
+    const STATUSES: [&str; 8] =
+        ["stopped", "starting", "pairing", "online", "reconnecting", "logged-out", "failed", "removing"];
+    let changes = STATUSES.iter().flat_map(|from| STATUSES.iter().map(|to| status(from, to)));
+    for body in changes.chain(samples()).filter(|body| body.kind() != EventKind::WebhookTest) {
+        let event = event(body);
+        let told = message(&spec(EventFormat::Router, &["*"]), 0, &telling(&event, &about())).is_some();
+        assert_eq!(event.body.counts(), told, "{:?}", event.body);
     }
 }
 

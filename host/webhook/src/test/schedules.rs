@@ -115,6 +115,7 @@ fn a_wish_to_be_left_alone_is_seconds_or_a_date() {
     check("Sun, 06 Nov 1994 08:49:30 GMT", Some(0));
     check("Mon, 07 Nov 2094 08:49:37 GMT", None);
     check("Sun, 07 Nov 2094 08:49:37 GMT", Some(24 * 60 * 60));
+    check("Fri, 31 Dec 9999 23:59:59 GMT", Some(24 * 60 * 60));
     for nothing in ["", "soon", "-1", "1.5", "Sun, 06 Nov 1994", "Thu, 01 Jan -001 00:00:00 GMT"] {
         check(nothing, None);
     }

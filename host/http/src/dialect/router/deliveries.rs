@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 use portcullis_core::operation::{Redelivery, RedeliveryOf};
-use portcullis_core::{DeliveryKey, Line, Operation, DeliveryId, Timestamp, WebhookId};
+use portcullis_core::{DeliveryId, DeliveryKey, Line, Operation, Timestamp, WebhookId};
 use portcullis_service::{DeliveryFilter, Outcome};
 use schemars::JsonSchema;
 use serde::Deserialize;

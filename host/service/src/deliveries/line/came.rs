@@ -27,36 +27,44 @@ impl Work<'_> {
         };
         let next = self.judge(&done, u32::try_from(item.failed.len()).unwrap_or(u32::MAX));
         let now = self.service.now();
+        let of = DeliveryKey { line: self.line, place: item.place, part: item.part };
+        let mut record = DeliveryRecord::new(Delivered::Event);
+        item.failed.iter().cloned().for_each(|attempt| record.fail(attempt));
+        let (id, session, at) = (done.id, item.about, done.at);
+        let known = Delivery { id, session, state: DeliveryState::Dead, at, changed_at: now, record };
+        let took = Duration::from_millis(done.attempt.took_ms);
         if let Some(Next::Again { after }) = next
-            && keeps_order(item.held, after)
+            && keeps_order(item.held + took, after)
         {
-            item.held += after;
-            item.failed.push(done.attempt);
-            self.window.hold(item, now.after(after.mul_f64(self.scale())));
+            item.held += took + after;
+            item.failed.push(done.attempt.clone());
+            let mut kept = known;
+            kept.record.fail(done.attempt);
+            kept.record.is_held = true;
+            let due = now.after(after.mul_f64(self.scale()));
+            kept.state = DeliveryState::Waiting { due };
+            self.ledger.push(DeliveryChange::Keep(of, Arc::new(kept)));
+            self.rows.insert(of);
+            self.window.hold(item, due);
             return Ok(());
         }
         self.window.settle(&item);
-        let mut record = DeliveryRecord::new(Delivered::Event);
-        item.failed.into_iter().for_each(|attempt| record.fail(attempt));
-        let known = Delivery {
-            id: done.id,
-            session: item.about,
-            state: DeliveryState::Dead,
-            at: done.at,
-            changed_at: now,
-            record,
-        };
-        let of = DeliveryKey { line: self.line, place: item.place, part: item.part };
         self.record(of, known, done, next);
         Ok(())
     }
 
-    pub(super) fn row_tried(&mut self, of: DeliveryKey, known: &Delivery, tried: Tried) -> Result<(), Ended> {
-        if known.state == (DeliveryState::Waiting { due: farewell::FIRST })
+    /// A farewell was tried, or is told to nobody; its session goes on with its end when there is no other.
+    pub(super) fn farewell_done(&self, known: &Delivery) {
+        if farewell::is_first(known)
             && let Some(session) = known.session
         {
             self.service.farewell_tried(self.org, session);
         }
+    }
+
+    pub(super) fn row_tried(&mut self, of: DeliveryKey, known: &Delivery, tried: Tried) -> Result<(), Ended> {
+        self.farewells -= usize::from(farewell::is_first(known));
+        self.farewell_done(known);
         match tried {
             Tried::Unread => return Err(Ended::Failed),
             Tried::Nothing => self.ledger.push(DeliveryChange::Remove(of)),

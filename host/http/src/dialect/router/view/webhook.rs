@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use portcullis_core::delivery::AttemptOutcome;
 use portcullis_core::webhook::RetryGrowth;
 use portcullis_core::{
-    DeliveryAttempt, DeliveryKey, DeliveryState, EventFormat, EventId, Line, OrgId, DeliveryId, Secret, SessionId,
+    DeliveryAttempt, DeliveryId, DeliveryKey, DeliveryState, EventFormat, EventId, Line, OrgId, Secret, SessionId,
     Timestamp, Webhook, WebhookId,
 };
 use portcullis_service::{DeliveryRow, Redelivered, WebhookHealth};
