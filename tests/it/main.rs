@@ -23,6 +23,7 @@ mod guest;
 mod hooks;
 mod hostile;
 mod languages;
+mod ledger;
 mod live;
 mod neighbour;
 mod neighbour_street;

@@ -97,6 +97,9 @@ pub(crate) const SAMPLES: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/decisions", ""),
     ("GET", "/api/v1/decisions/{id}", ""),
     ("GET", "/api/v1/audit", ""),
+    ("GET", "/api/v1/audit/export", ""),
+    ("GET", "/api/v1/receipts/{id}", ""),
+    ("GET", "/api/v1/sessions/{id}/export", ""),
 
     ("POST", "/v2/session/create", ""),
     ("POST", "/v2/send/text", r#"{"chatId": "6281@c.us", "message": "hi"}"#),
@@ -173,6 +176,8 @@ pub(crate) fn route(method: &str, path: &str) -> RouteInfo {
 pub(crate) struct Owner {
     pub(crate) org: Org,
     pub(crate) session: String,
+    /// A session that is gone.
+    erased: String,
     pub(crate) plugin: String,
     pub(crate) binding: String,
     pub(crate) decision: String,
@@ -195,6 +200,8 @@ impl Owner {
         let org = gateway.org("The Owner's Name").await;
         let plan = json!({ "plan": { "name": "business", "active": true } });
         gateway.operator().patch(&format!("/api/v1/orgs/{}", org.id), &plan).await.expect(200);
+        let erased = text(&org.client.post("/api/v1/sessions", &json!({})).await.expect(201), "id");
+        org.client.delete(&format!("/api/v1/sessions/{erased}")).await.expect(204);
         let plugin = org.catalogue("grace-delete").await;
         let binding = org.bind(&plugin, json!({ "legalHoldLabel": "the-owners-label" })).await;
         let session = org.working().await;
@@ -234,6 +241,7 @@ impl Owner {
         Self {
             org,
             session,
+            erased,
             plugin,
             binding,
             decision,
@@ -272,6 +280,7 @@ impl Owner {
             Some("decisions") => &self.decision,
             Some("publishers") => &self.publisher,
             Some("webhooks") => &self.webhook,
+            Some("receipts") => &self.erased,
             _ => "",
         };
         let filled = pattern.replace("{id}", id).replace("{key}", &self.key).replace("{message}", &self.message);
@@ -286,6 +295,7 @@ impl Owner {
         let Self {
             org,
             session,
+            erased,
             plugin,
             binding,
             decision,
@@ -300,7 +310,7 @@ impl Owner {
             token,
         } = self;
         let mut secrets: Vec<&str> =
-            [&org.id, session, plugin, binding, decision, key, webhook, message, publisher, token]
+            [&org.id, session, erased, plugin, binding, decision, key, webhook, message, publisher, token]
                 .map(String::as_str)
                 .to_vec();
         secrets.extend(wawp.iter().map(String::as_str));

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::verdict::Amendment;
 use crate::{
-    Answer, AuditId, DecisionId, OperationKind, OrgId, PrincipalKind, RequestId, SessionId, Timestamp, Verdict,
+    Answer, AuditId, DecisionId, OperationKind, OrgId, PrincipalKind, Receipt, RequestId, SessionId, Timestamp, Verdict,
 };
 
 /// One line of an organisation's audit.
@@ -60,12 +60,12 @@ pub enum AuditOutcome {
         /// The denial's code.
         code: String,
     },
-    /// A deletion reached its end; this entry is the receipt.
+    /// A deletion reached its end.
     Erased {
-        /// When the deletion was asked for.
-        since: Timestamp,
-        /// SHA-256 over the overwritten key slot, in hexadecimal.
-        slot_digest: String,
+        /// What is kept of it.
+        receipt: Box<Receipt>,
+        /// An ed25519 signature of [`Receipt::signed_text`], in base64.
+        signature: String,
     },
 }
 

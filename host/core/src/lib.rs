@@ -24,6 +24,7 @@ pub mod plugin;
 pub mod port;
 pub mod principal;
 pub mod rate;
+pub mod receipt;
 pub mod secret;
 pub mod session;
 pub mod time;
@@ -62,6 +63,7 @@ pub use port::{
 };
 pub use principal::{Capabilities, Capability, Principal, PrincipalKind};
 pub use rate::{LimitCheck, RateLimits, RatePolicy, Window};
+pub use receipt::{AuditEnd, Receipt, Removal};
 pub use secret::Secret;
 pub use session::{Attempt, Device, Intent, Names, Proxy, Session, Status, TempLink};
 pub use time::Timestamp;

@@ -8,7 +8,7 @@ mod profile;
 use serde::{Deserialize, Serialize};
 
 use crate::confirmation::Given;
-use crate::{Labels, OrgId, Secret, SessionId, Timestamp};
+use crate::{Labels, OrgId, Removal, Secret, SessionId, Timestamp};
 
 pub use profile::{Proxy, ProxyProtocol, Settings, TEMP_LINK_LIFETIME, TempLink};
 
@@ -46,6 +46,9 @@ pub struct Session {
     /// What was confirmed when a delete was asked for, for when it is due; it means nothing without one.
     #[serde(default)]
     pub confirmed_delete: Option<Given>,
+    /// How its deletion goes, once it has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal: Option<Removal>,
     /// What is so.
     pub status: Status,
     /// The last engine run that was begun; the next one gets the next number.
@@ -381,6 +384,7 @@ impl Session {
             rate_policy: crate::rate::DEFAULT_POLICY.to_owned(),
             intent: Intent::Stopped,
             confirmed_delete: None,
+            removal: None,
             status: Status::Stopped,
             last_attempt: Attempt::default(),
             device: None,

@@ -1,5 +1,6 @@
 //! Administration over HTTP against a running gateway.
 
+use bytes::Bytes;
 use portcullis_net::{Client, Method, Response};
 use serde_json::{Value, json};
 
@@ -164,15 +165,25 @@ impl Api {
         org: Option<&str>,
         body: Vec<u8>,
     ) -> Result<Value, Failure> {
+        let body = self.ask(method, path, org, body).await?;
+        Ok(serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    /// Answers the bytes of a success.
+    pub(crate) async fn fetch(&self, path: &str, org: Option<&str>) -> Result<Vec<u8>, Failure> {
+        Ok(self.ask(Method::GET, path, org, Vec::new()).await?.to_vec())
+    }
+
+    async fn ask(&self, method: Method, path: &str, org: Option<&str>, body: Vec<u8>) -> Result<Bytes, Failure> {
         let target = match org {
             Some(org) => format!("{path}{}org={org}", if path.contains('?') { '&' } else { '?' }),
             None => path.to_owned(),
         };
         let Response { status, body, .. } = self.client.send(method, &target, body).await?;
-        let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         if status.is_success() {
             return Ok(body);
         }
+        let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let message = body["error"]["message"].as_str().unwrap_or("no message").to_owned();
         Err(Refused { status: status.as_u16(), message, body }.into())
     }

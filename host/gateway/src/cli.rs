@@ -45,6 +45,12 @@ pub(crate) enum Command {
     /// What policy decided, as a running gateway recorded it.
     #[command(subcommand)]
     Decision(Decision),
+    /// The audit: a copy of it, and whether a copy is what the gateway wrote.
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Receipts of what was erased.
+    #[command(subcommand)]
+    Receipt(ReceiptCommand),
 }
 
 /// Where the running gateway is, and who asks.
@@ -108,6 +114,47 @@ pub(crate) struct OperatorKey {
     /// Where the stopped gateway keeps everything.
     #[arg(long)]
     pub(crate) data_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Copy the audit of a running gateway to a new file, as JSON lines.
+    Export {
+        /// Whose audit; that of the key's organisation if it is left out.
+        #[arg(long)]
+        org: Option<String>,
+        /// The file, which must not exist.
+        #[arg(long)]
+        to: PathBuf,
+    },
+    /// Verify a copy: that no line is missing, was changed or was added, and that the gateway has signed its end.
+    Verify {
+        /// The file.
+        file: PathBuf,
+        /// The gateway's public key, in base64; the one that the copy names if it is left out.
+        #[arg(long)]
+        public_key: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReceiptCommand {
+    /// Show the receipt of a session that a running gateway has erased, or of an organisation.
+    Show {
+        /// The session's or the organisation's id.
+        id: String,
+        /// In which organisation; that of the key if it is left out.
+        #[arg(long)]
+        org: Option<String>,
+    },
+    /// Verify that a gateway has signed a receipt.
+    Verify {
+        /// A file that holds the receipt as the gateway shows it.
+        file: PathBuf,
+        /// The gateway's public key, in base64; the one that the file names if it is left out.
+        #[arg(long)]
+        public_key: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,6 +10,7 @@ mod check;
 mod cli;
 mod config;
 mod demo;
+mod ledger;
 mod plugin;
 mod terminal;
 
@@ -49,6 +50,8 @@ pub fn main() -> ExitCode {
             Command::Plugin(command) => plugin::plugin(cli.remote, command).await,
             Command::Publisher(command) => plugin::publisher(cli.remote, command).await,
             Command::Session(command) => administration::session(cli.remote, command).await,
+            Command::Audit(command) => ledger::audit(cli.remote, command).await,
+            Command::Receipt(command) => ledger::receipt(cli.remote, command).await,
             Command::Decision(command) => administration::decision(cli.remote, command).await,
         }
     });

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use portcullis_core::operation::SendText;
 use portcullis_core::{
-    ApiKey, AuditEntry, AuditId, BindingId, DecisionId, DecisionRecord, Delivery, DeliveryId, EventFormat, EventId,
-    KeyId, MessageId, Operation, OperationKind, Org, OrgId, OutboxPlace, OutgoingMessage, PluginClass, PluginId,
-    PluginRules, PluginVersion, Publisher, PublisherId, RatePolicy, Secret, Session, SessionId, Timestamp, Verdict,
-    Webhook, WebhookId,
+    ApiKey, BindingId, DecisionId, DecisionRecord, Delivery, DeliveryId, EventFormat, EventId, KeyId, MessageId,
+    Operation, OperationKind, Org, OrgId, OutboxPlace, OutgoingMessage, PluginClass, PluginId, PluginRules,
+    PluginVersion, Publisher, PublisherId, RatePolicy, Secret, Session, SessionId, Timestamp, Verdict, Webhook,
+    WebhookId,
 };
 use portcullis_service::{
-    BindingChange, BindingState, DecisionPage, DecisionQuery, DeliveryFilter, DeliveryRow, DeliveryRows, Dispatched,
-    Done, Fact, KeyRequest, NewBinding, NewFact, NewKey, NewOrg, NewPublisher, Novelty, OrgChange, Page, PluginLogLine,
-    Replay, Replayed, RequestQuery, Scan, Scanned, SecretName, Signature, SimulatorAct, WebhookHealth,
+    AuditExport, AuditLine, BindingChange, BindingState, DecisionPage, DecisionQuery, DeliveryFilter, DeliveryRow,
+    DeliveryRows, Dispatched, Done, Fact, KeyRequest, NewBinding, NewFact, NewKey, NewOrg, NewPublisher, Novelty,
+    OrgChange, Page, PluginLogLine, Replay, Replayed, RequestQuery, Scan, Scanned, SecretName, Signature,
+    SignedReceipt, SimulatorAct, WebhookHealth,
 };
 
 use crate::live::{Opened, Since};
@@ -172,6 +173,28 @@ pub(crate) enum Asked {
         plugin: PluginId,
         scan: Scan,
     },
+    /// The audit in order, from after a line on.
+    ExportAudit {
+        /// The number of the line.
+        after: u64,
+        /// How many lines at most.
+        limit: Option<u64>,
+    },
+    /// Everything of a session that its owner may want to keep.
+    ExportSession {
+        /// The session.
+        session: SessionId,
+    },
+    /// The receipt of a session that was erased.
+    Receipt {
+        /// The session.
+        session: SessionId,
+    },
+    /// The receipt of an organisation that was erased.
+    ReceiptOfOrg {
+        /// The organisation.
+        org: OrgId,
+    },
     /// Something that happened outside of the gateway.
     Tell(NewFact),
     Catalogue,
@@ -207,7 +230,7 @@ pub(crate) enum Asked {
         decision: DecisionId,
     },
     Audit {
-        before: Option<AuditId>,
+        before: Option<u64>,
         limit: usize,
     },
 }
@@ -354,7 +377,20 @@ pub(crate) enum Answer {
     BindingDeleted,
     Decisions(DecisionPage),
     Decision(Box<DecisionRecord>),
-    Audit(Page<AuditEntry>),
+    Audit(Page<AuditLine>),
+    /// An audit in order, to be read bit by bit.
+    AuditExport(Box<AuditExport>),
+    /// A session with what its owner may want to keep.
+    SessionExport {
+        /// The session.
+        session: Arc<Session>,
+        /// Its webhooks.
+        webhooks: Vec<Webhook>,
+        /// What of the audit is about it.
+        export: Box<AuditExport>,
+    },
+    /// A receipt.
+    Receipt(Box<SignedReceipt>),
 }
 
 impl Answer {

@@ -233,6 +233,20 @@ async fn act(front: &Arc<Front>, asking: Asking, asked: Asked) -> Result<Answer,
         }
         Asked::Decision { decision } => Answer::Decision(Box::new(service.decision(&permit, decision)?)),
         Asked::Audit { before, limit } => Answer::Audit(service.audit(&permit, before, limit)?),
+        Asked::ExportAudit { after, limit } => {
+            Answer::AuditExport(Box::new(service.export_audit(&permit, after, limit)?))
+        }
+        Asked::ExportSession { session } => {
+            let webhooks = service.webhooks_of(&permit, session)?;
+            let found = service.session(&permit)?;
+            Answer::SessionExport {
+                session: found,
+                webhooks,
+                export: Box::new(service.export_audit(&permit, 0, None)?),
+            }
+        }
+        Asked::Receipt { session } => Answer::Receipt(Box::new(service.receipt(&permit, session)?)),
+        Asked::ReceiptOfOrg { org } => Answer::Receipt(Box::new(service.receipt_of_org(&permit, org)?)),
     })
 }
 
@@ -284,6 +298,7 @@ fn target(asking: &Asking, asked: &Asked) -> Target {
         | Asked::PairOrStart { session, .. }
         | Asked::RatePolicy { session }
         | Asked::Message { session, .. }
+        | Asked::ExportSession { session }
         | Asked::Simulate { session, .. } => Target::session(asking.org, *session),
         Asked::Send { send, .. } => Target::session(asking.org, send.session),
         Asked::Webhooks { of: Some((session, _)) } => Target::session(asking.org, *session),
@@ -335,6 +350,9 @@ fn target(asking: &Asking, asked: &Asked) -> Target {
         | Asked::DeleteBinding { .. }
         | Asked::Decisions { .. }
         | Asked::Decision { .. }
+        | Asked::ExportAudit { .. }
+        | Asked::Receipt { .. }
+        | Asked::ReceiptOfOrg { .. }
         | Asked::Audit { .. } => Target::org(asking.org),
     }
 }

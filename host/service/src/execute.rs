@@ -300,6 +300,9 @@ impl Service {
         let extras = plan::extend(&case.org, Some(&mut moved.session), follow_ups, now, depth, |id| case.link_of(id));
         commit.limits = allowance.limits.iter().map(|limit| limit.check.clone()).collect();
 
+        if let Some(removal) = moved.session.removal.as_mut().filter(|removal| removal.began_at == now) {
+            removal.decision = decision;
+        }
         let session = Arc::new(moved.session);
         if case.session.is_none() {
             // What was decided about a session's birth is sealed with its key, and goes with it.

@@ -27,6 +27,7 @@ mod execute;
 mod facts;
 mod follow;
 mod keys;
+mod ledger;
 mod lines;
 mod links;
 mod messages;
@@ -80,6 +81,7 @@ pub use error::{ServiceError, SignatureError, StoreFailure};
 pub use execute::{Call, Caller, Done, Novelty, Outcome};
 pub use facts::{Fact, NewFact};
 pub use keys::KeyRequest;
+pub use ledger::{AuditExport, SignedEnd, SignedReceipt};
 pub use links::Followed;
 pub use mint::random;
 pub use news::{Everybody, Follower, Stretch};
@@ -88,10 +90,10 @@ pub use plugin_log::PluginLogLine;
 pub use plugins::Upload;
 /// Why a message was not sent, as the engine says it.
 pub use portcullis_engine::{NumberCheck, SendError};
-/// Which deliveries are listed: of a webhook, or of a plugin.
-pub use portcullis_store::DeliveryFilter;
 /// An event of an organisation with its place among the others.
 pub use portcullis_store::PlacedEvent;
+/// Which deliveries are listed: of a webhook, or of a plugin.
+pub use portcullis_store::{AuditLine, ChainEnd, DeliveryFilter};
 pub use publishers::{NewPublisher, Signature, signed_text};
 pub use queries::Page;
 pub use replay::{Change, MOST_REPLAYED, Replay, Replayed};

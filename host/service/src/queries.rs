@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use portcullis_core::{
-    ApiKey, AuditEntry, AuditId, Denial, OperationKind, Org, OrgId, Permit, PluginId, PluginVersion, Session, SessionId,
-};
+use portcullis_core::{ApiKey, Denial, OperationKind, Org, OrgId, Permit, PluginId, PluginVersion, Session, SessionId};
 
 use crate::{Service, ServiceError};
 
@@ -124,21 +122,6 @@ impl Service {
         let mut versions = self.store.snapshot()?.plugin_versions(permit.target().org, plugin)?;
         versions.sort_by_key(|version| version.version);
         if versions.is_empty() { Err(ServiceError::NotFound("plugin")) } else { Ok(versions) }
-    }
-
-    /// The audit, newest first.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn audit(
-        &self,
-        permit: &Permit,
-        before: Option<AuditId>,
-        limit: usize,
-    ) -> Result<Page<AuditEntry>, ServiceError> {
-        expect(permit, OperationKind::AuditRead)?;
-        let found = self.store.snapshot()?.audit(permit.target().org, before, limit + 1)?;
-        Ok(Page::cut(found, limit))
     }
 }
 

@@ -326,6 +326,19 @@ impl Service {
         }
     }
 
+    /// The webhooks of one session, for whoever may read the audit of it.
+    ///
+    /// # Errors
+    /// If there is no such session, or the store cannot be read.
+    pub fn webhooks_of(&self, permit: &Permit, session: SessionId) -> Result<Vec<Webhook>, ServiceError> {
+        expect(permit, OperationKind::AuditRead)?;
+        let org = permit.target().org;
+        if permit.target().session != Some(session) || self.views.get(org, session).is_none() {
+            return Err(ServiceError::NotFound("session"));
+        }
+        Ok(self.store.snapshot()?.session_webhooks(org, session)?)
+    }
+
     /// One webhook.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use portcullis_core::{OrgId, PluginId, SessionId};
 
+use crate::audit::Chains;
 use crate::commit::{Expectation, Quota, QuotaKind};
 use crate::counts::Counts;
 use crate::error::{CommitError, StoreFault};
@@ -31,6 +32,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) doomed: HashSet<Owner>,
     /// Where outboxes end.
     pub(crate) ends: outbox::Ends,
+    /// Where audits end.
+    pub(crate) chains: Chains,
 }
 
 impl Batch<'_> {
@@ -107,6 +110,9 @@ pub(crate) fn apply(
     }
     if let Some((fact, kept)) = &commit.fact {
         facts::remember(tables, org, (fact, kept), commit.now)?;
+    }
+    for entry in &commit.audit {
+        batch.chains.append(tables, entry)?;
     }
     // The events come last: those of an erased session that were there before are gone by now.
     let mut places = Vec::with_capacity(commit.events.len());
@@ -209,6 +215,7 @@ fn apply_step(
         Step::EraseOrg => {
             erase::org(tables, batch, commit.org, commit.now)?;
             batch.ends.forget_org(commit.org);
+            batch.chains.forget_org(commit.org);
             *counts = Counts::default();
         }
     }

@@ -11,19 +11,21 @@
 use std::sync::Arc;
 
 use portcullis_core::{
-    AuditEntry, AuditId, AuditOutcome, DecisionRecord, Intent, OperationKind, OrgId, PrincipalKind, Session, SessionId,
-    Timestamp, Verdict, verdict::Allowance,
+    AuditEntry, AuditId, AuditOutcome, DecisionRecord, Intent, OperationKind, OrgId, PrincipalKind, Receipt, Removal,
+    Session, SessionId, Timestamp, Verdict, verdict::Allowance,
 };
 use redb::{Database, ReadableDatabase};
 use sha2::{Digest, Sha256};
 
 use crate::apply::Batch;
+use crate::audit::{Chains, Signer};
 use crate::commit::Erased;
 use crate::counts::Counts;
 use crate::error::{CommitError, StoreFault};
 use crate::keyfile::Owner;
 use crate::keyring::Keyring;
 use crate::seal::{Envelope, hex, random};
+use crate::step::SealedEntry;
 use crate::tables::{self, Prefix, Tables, heads, key, number, part, remove_prefix, session_of};
 use crate::writer::{CommitMode, begin};
 use crate::{confirmations, counters, errands, kv, messages, outbox, timers, tokens, webhooks};
@@ -33,8 +35,16 @@ struct Tombstone {
     owner: Owner,
     slot: u32,
     generation: u32,
+    /// When the deletion was asked for.
     since: Timestamp,
+    /// When the rows went.
+    removed_at: Timestamp,
+    /// How many events went that some receiver had not been told.
+    discarded: u64,
+    /// SHA-256 of the slot as it was.
     digest: [u8; 32],
+    /// How the deletion of a session went until then.
+    removal: Option<Removal>,
 }
 
 impl Tombstone {
@@ -44,7 +54,10 @@ impl Tombstone {
             slot: part(value, 0).map(u32::from_be_bytes)?,
             generation: part(value, 4).map(u32::from_be_bytes)?,
             since: Timestamp::from_millis(number(value, 8)?),
-            digest: part(value, 16)?,
+            removed_at: Timestamp::from_millis(number(value, 16)?),
+            discarded: number(value, 24)?,
+            digest: part(value, 32)?,
+            removal: value.get(64..).and_then(|json| serde_json::from_slice(json).ok()),
         })
     }
 
@@ -53,7 +66,10 @@ impl Tombstone {
             &self.slot.to_be_bytes(),
             &self.generation.to_be_bytes(),
             &self.since.as_millis().to_be_bytes(),
+            &self.removed_at.as_millis().to_be_bytes(),
+            &self.discarded.to_be_bytes(),
             &self.digest,
+            &self.removal.as_ref().and_then(|removal| serde_json::to_vec(removal).ok()).unwrap_or_default(),
         ])
     }
 }
@@ -77,8 +93,11 @@ pub(crate) fn session(
     let row = key(&[&org_part, &session]);
     let own = Prefix::new(&[&row]);
     let removed = tables.sessions.remove(&row[..])?.map(|row| row.value().to_vec());
-    let since = removed.as_deref().and_then(|value| wanted_since(batch, owner, &row, value)).unwrap_or(now);
-    bury(tables, batch, owner, since)?;
+    let known = removed.as_deref().and_then(|value| known(batch, owner, &row, value));
+    let told_through = outbox::told_through(tables, org, id)?;
+    let discarded = outbox::remove_of_session(tables, org, session, &told_through)?;
+    let (since, removal) = known.unwrap_or((now, None));
+    bury(tables, batch, Grave { owner, since, removed_at: now, discarded, removal })?;
     if let Some(name) = removed.as_deref().and_then(|value| part::<16>(value, 8)) {
         tables.instance_names.remove(&key(&[&org_part, &name])[..])?;
     }
@@ -89,7 +108,6 @@ pub(crate) fn session(
     for (record, _) in heads(&tables.decision_records, &own, 0)? {
         tables.decision_records.insert(&record[..], &[][..])?;
     }
-    outbox::remove_of_session(tables, org, session)?;
     timers::remove_of_session(tables, org, id)?;
     errands::remove_all(tables, counts, org, errands::Of::Session(id))?;
     confirmations::remove_of_session(tables, counts, org, id)?;
@@ -108,7 +126,7 @@ pub(crate) fn org(
     let own = Prefix::new(&[&org_part]);
     for (row, _) in heads(&tables.sessions, &own, 0)? {
         if let Some(id) = part(&row, 16) {
-            bury(tables, batch, Owner::session(org, SessionId::from_bytes(id)), now)?;
+            bury(tables, batch, Grave::of(Owner::session(org, SessionId::from_bytes(id)), now))?;
         }
     }
     for (_, hash) in heads(&tables.keys, &own, 32)? {
@@ -152,6 +170,8 @@ pub(crate) fn org(
         &mut tables.decisions,
         &mut tables.decision_records,
         &mut tables.audit,
+        &mut tables.audit_ends,
+        &mut tables.receipts,
         &mut tables.events,
         &mut tables.outbox,
         &mut tables.outbox_ends,
@@ -172,7 +192,7 @@ pub(crate) fn org(
         remove_prefix(rows, &own)?;
     }
     tables.tallies.retain_in(.., |row| !row.ends_with(&org_part))?;
-    bury(tables, batch, Owner::org(org), now)
+    bury(tables, batch, Grave::of(Owner::org(org), now))
 }
 
 /// Destroys the keys of all tombstones, writes receipts and drops the tombstones.
@@ -212,13 +232,16 @@ pub(crate) fn finish(
     let mut erased = Vec::with_capacity(tombstones.len());
     {
         let mut tables = Tables::of(&transaction);
+        let mut chains = Chains::default();
+        let signer = Signer::new(&ring.hashes);
         for tombstone in &tombstones {
             let slot_digest = hex(&tombstone.digest);
-            write_receipt(&mut tables, ring, tombstone, &slot_digest, now)?;
+            write_receipt(&mut tables, &mut chains, ring, &signer, tombstone, now)?;
             tables.tombstones.remove(&tombstone.owner.key()[..])?;
             let Owner { org, session } = tombstone.owner;
             erased.push(Erased { org, session, since: tombstone.since, slot_digest });
         }
+        chains.write(&mut tables)?;
     }
     transaction.commit()?;
     for tombstone in &tombstones {
@@ -229,20 +252,37 @@ pub(crate) fn finish(
 
 fn write_receipt(
     tables: &mut Tables<'_>,
+    chains: &mut Chains,
     ring: &Keyring,
+    signer: &Signer,
     tombstone: &Tombstone,
-    slot_digest: &str,
     now: Timestamp,
 ) -> Result<(), CommitError> {
     let Owner { org, session } = tombstone.owner;
-    let (audit_org, operation, subject) = match session {
-        Some(_) => (org, OperationKind::SessionDelete, None),
-        None => (OrgId::PLATFORM, OperationKind::OrgDelete, Some(org.to_string())),
+    let (audit_org, operation, subject, about) = match session {
+        Some(id) => (org, OperationKind::SessionDelete, None, id.to_bytes()),
+        None => (OrgId::PLATFORM, OperationKind::OrgDelete, Some(org.to_string()), org.to_bytes()),
     };
     // The sessions of an organisation that goes itself have no audit left to stand in.
     let Some(data_key) = ring.live(Owner::org(audit_org)) else { return Ok(()) };
     let mut unique = [0; 16];
     random(&mut unique)?;
+    let removal = tombstone.removal.as_ref();
+    let receipt = Receipt {
+        org,
+        session,
+        asked_at: tombstone.since,
+        due_at: removal.map(|removal| removal.due_at),
+        began_at: removal.map(|removal| removal.began_at),
+        decision: removal.and_then(|removal| removal.decision),
+        unlink: removal.map(|removal| removal.unlink),
+        notify: removal.map(|removal| removal.notify),
+        events_discarded: tombstone.discarded,
+        rows_removed_at: tombstone.removed_at,
+        key_destroyed_at: now,
+        slot_digest: hex(&tombstone.digest),
+    };
+    let signature = signer.sign(receipt.signed_text().as_bytes());
     let entry = AuditEntry {
         id: AuditId::new(now, u128::from_be_bytes(unique)),
         org: audit_org,
@@ -252,14 +292,15 @@ fn write_receipt(
         operation,
         session,
         subject,
-        outcome: AuditOutcome::Erased { since: tombstone.since, slot_digest: slot_digest.to_owned() },
-        decision: None,
+        decision: receipt.decision,
+        outcome: AuditOutcome::Erased { receipt: Box::new(receipt), signature },
     };
     let table = tables::name(tables::AUDIT);
     let plain = serde_json::to_vec(&entry).map_err(|source| CommitError::Encode { table, source: Arc::new(source) })?;
-    let row = key(&[&audit_org.to_bytes(), &entry.id.to_bytes()]);
-    let value = data_key.seal(table, &row, &[], &plain)?;
-    tables.audit.insert(&row[..], &value[..])?;
+    let (audit_org_part, id) = (audit_org.to_bytes(), entry.id.to_bytes());
+    let envelope = data_key.seal(table, &key(&[&audit_org_part, &id]), &[], &plain)?;
+    let number = chains.append(tables, &SealedEntry { org: audit_org, id, envelope })?;
+    tables.receipts.insert(&key(&[&audit_org_part, &about]), &number.to_be_bytes())?;
     Ok(())
 }
 
@@ -283,26 +324,43 @@ pub(crate) fn skeleton(mut record: DecisionRecord) -> DecisionRecord {
     record
 }
 
+/// Whose key is to be destroyed, and what is to be said of it.
+struct Grave {
+    owner: Owner,
+    since: Timestamp,
+    removed_at: Timestamp,
+    discarded: u64,
+    removal: Option<Removal>,
+}
+
+impl Grave {
+    /// One of which nothing more is known.
+    fn of(owner: Owner, now: Timestamp) -> Self {
+        Self { owner, since: now, removed_at: now, discarded: 0, removal: None }
+    }
+}
+
 /// Leaves a tombstone for the owner's key, and dooms the key.
-fn bury(tables: &mut Tables<'_>, batch: &mut Batch<'_>, owner: Owner, since: Timestamp) -> Result<(), StoreFault> {
+fn bury(tables: &mut Tables<'_>, batch: &mut Batch<'_>, grave: Grave) -> Result<(), StoreFault> {
+    let Grave { owner, since, removed_at, discarded, removal } = grave;
     // An owner whose slot was damaged has rows but no key: nothing of it opens already.
     if let Some(data_key) = batch.living(owner) {
         let (slot, generation) = (data_key.slot, data_key.generation);
         let digest = Sha256::digest(batch.ring.file.bytes(slot)?).into();
-        let tombstone = Tombstone { owner, slot, generation, since, digest };
+        let tombstone = Tombstone { owner, slot, generation, since, removed_at, discarded, digest, removal };
         tables.tombstones.insert(&owner.key()[..], &tombstone.value()[..])?;
     }
     batch.doomed.insert(owner);
     Ok(())
 }
 
-/// When the deletion was asked for, as the session's row says.
-fn wanted_since(batch: &Batch<'_>, owner: Owner, row: &[u8], value: &[u8]) -> Option<Timestamp> {
+/// When the deletion was asked for and how it went, as the session's row says.
+fn known(batch: &Batch<'_>, owner: Owner, row: &[u8], value: &[u8]) -> Option<(Timestamp, Option<Removal>)> {
     let envelope = Envelope::parse(value.get(24..)?)?;
     let plain = batch.living(owner)?.open(tables::name(tables::SESSIONS), row, &envelope)?;
     let session: Session = serde_json::from_slice(&plain).ok()?;
     match session.intent {
-        Intent::Removed { since, .. } => Some(since),
+        Intent::Removed { since, .. } => Some((since, session.removal)),
         Intent::Running | Intent::Stopped => None,
     }
 }

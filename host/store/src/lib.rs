@@ -24,6 +24,7 @@
 
 mod aged;
 mod apply;
+mod audit;
 mod bindings;
 mod commit;
 mod confirmations;
@@ -68,6 +69,7 @@ use portcullis_core::Timestamp;
 use redb::{Database, ReadableDatabase};
 use tokio::sync::{Semaphore, oneshot};
 
+pub use audit::{ChainEnd, Signer};
 pub use commit::{
     Commit, Committed, DeliveryChange, DeliveryPlace, Erased, ErrandChange, Expectation, FACT_BYTES, FactRecord,
     IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, KnownFact, KvQuota, MessagePhase, PluginTimer, Progress, Quota,
@@ -78,7 +80,9 @@ pub use errands::REQUESTS_MAX;
 pub use error::{CommitError, OpenError, ReadError, StoreFault};
 pub use kv::KvUsage;
 pub use plugins::SECRETS_MAX;
-pub use snapshot::{DecisionFilter, DecisionPage, DeliveryFilter, DeliveryPage, OutboxEntry, PlacedEvent, Snapshot};
+pub use snapshot::{
+    AuditLine, DecisionFilter, DecisionPage, DeliveryFilter, DeliveryPage, OutboxEntry, PlacedEvent, Snapshot,
+};
 pub use timers::TIMERS_MAX;
 pub use verify::Report;
 pub use writer::CommitMode;
@@ -208,6 +212,12 @@ impl Store {
     /// If redb fails; rows that are damaged are findings.
     pub fn verify(&self) -> Result<Report, ReadError> {
         verify::verify(&self.snapshot()?)
+    }
+
+    /// Whoever signs receipts, and what is exported of audits.
+    #[must_use]
+    pub fn signer(&self) -> Signer {
+        Signer::new(&self.shared().ring.hashes)
     }
 
     /// A key for what stands outside the store, derived from the master key. Each purpose has a key of its own,

@@ -5,12 +5,13 @@
 
 use std::collections::HashMap;
 
-use portcullis_core::{EventKind, OrgId, Timestamp};
+use portcullis_core::{DeliveryState, EventKind, OrgId, SessionId, Timestamp};
 
 use crate::error::StoreFault;
 use crate::seal::Scope;
 use crate::step::SealedEvent;
 use crate::tables::{NO_SESSION, Prefix, Rows, Tables, key, number, part};
+use crate::{deliveries, webhooks};
 
 /// Bytes of the head of an event's row: its id, its kind, its ordinal.
 pub(crate) const HEAD: usize = 16 + 1 + 8;
@@ -94,8 +95,59 @@ pub(crate) fn head(id: [u8; 16], kind: EventKind) -> [u8; HEAD] {
     head
 }
 
-/// Takes the events of a session out that its key has sealed.
-pub(crate) fn remove_of_session(tables: &mut Tables<'_>, org: OrgId, session: [u8; 16]) -> Result<(), StoreFault> {
+/// How far everybody has come who is told of a session.
+pub(crate) fn told_through(tables: &Tables<'_>, org: OrgId, session: SessionId) -> Result<Vec<Listener>, StoreFault> {
+    let org = org.to_bytes();
+    let mut listeners = Vec::new();
+    for of in [NO_SESSION, session.to_bytes()] {
+        for row in tables.session_webhooks.range(Prefix::new(&[&org, &of]).span())? {
+            let (row, _) = row?;
+            let webhook = key(&[&org, &row.value()[32..]]);
+            if !tables.webhooks.get(&webhook)?.is_some_and(|row| webhooks::is_told(row.value())) {
+                continue;
+            }
+            let through = tables.progress.get(&webhook)?.and_then(|progress| number(progress.value(), 0));
+            let line = key(&[&org, &[0], &webhook[16..]]);
+            let has_waiting = tables.deliveries_due.range(Prefix::new(&[&line]).span())?.next().is_some();
+            listeners.push(Listener { line, through: through.unwrap_or_default(), has_waiting });
+        }
+    }
+    Ok(listeners)
+}
+
+/// A webhook that is told of a session.
+pub(crate) struct Listener {
+    /// Its line, as it begins keys.
+    line: Vec<u8>,
+    /// Everything up to here is delivered or remembered.
+    through: u64,
+    /// Whether anything waits for another try.
+    has_waiting: bool,
+}
+
+impl Listener {
+    /// Whether an event was not told yet.
+    fn waits_for(&self, tables: &Tables<'_>, place: u64) -> Result<bool, StoreFault> {
+        if place > self.through || !self.has_waiting {
+            return Ok(place > self.through);
+        }
+        let parts = Prefix::new(&[&self.line, &place.to_be_bytes()]);
+        for row in tables.deliveries.range(parts.span())? {
+            if matches!(deliveries::state(row?.1.value()), Some(DeliveryState::Waiting { .. })) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Takes the events of a session out that its key has sealed. Answers how many of them some listener was not told yet.
+pub(crate) fn remove_of_session(
+    tables: &mut Tables<'_>,
+    org: OrgId,
+    session: [u8; 16],
+    listeners: &[Listener],
+) -> Result<u64, StoreFault> {
     let org = org.to_bytes();
     let own = Prefix::new(&[&org, &session]);
     let mut removed = Vec::new();
@@ -105,11 +157,19 @@ pub(crate) fn remove_of_session(tables: &mut Tables<'_>, org: OrgId, session: [u
             removed.push(row.value().to_vec());
         }
     }
+    let mut untold = 0;
     for row in removed {
+        let place = number(&row, 32).unwrap_or_default();
+        for listener in listeners {
+            if listener.waits_for(tables, place)? {
+                untold += 1;
+                break;
+            }
+        }
         tables.events.remove(&row)?;
         tables.outbox.remove(&key(&[&org, &row[32..]]))?;
     }
-    Ok(())
+    Ok(untold)
 }
 
 /// Takes the oldest events of an organisation out, up to a place, and no more than so many.

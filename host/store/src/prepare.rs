@@ -22,7 +22,7 @@ use crate::error::CommitError;
 use crate::keyfile::Owner;
 use crate::keyring::Keyring;
 use crate::seal::DataKey;
-use crate::step::{Limit, Prepared, Remembered, SealedEvent, Step};
+use crate::step::{Limit, Prepared, Remembered, SealedEntry, SealedEvent, Step};
 use crate::tables::{self, Definition, key, session_part};
 use crate::{confirmations, counters, erase, messages, outbox, webhooks};
 
@@ -132,6 +132,7 @@ impl<'a> Sealer<'a> {
                 uses: HashMap::new(),
                 reserved: Vec::new(),
                 steps: Vec::with_capacity(writes.len() + 4),
+                audit: Vec::new(),
                 events: Vec::new(),
                 queued: Vec::new(),
                 kv: Vec::new(),
@@ -356,9 +357,9 @@ impl<'a> Sealer<'a> {
             }
         }
         let data_key = self.living(Owner::org(entry.org))?;
-        let (table, key) = (tables::AUDIT, key(&[&entry.org.to_bytes(), &entry.id.to_bytes()]));
-        let value = seal(&data_key, table, &key, &[], entry)?;
-        self.prepared.steps.push(Step::Put { table, key, value });
+        let (org, id) = (entry.org, entry.id.to_bytes());
+        let envelope = seal(&data_key, tables::AUDIT, &key(&[&org.to_bytes(), &id]), &[], entry)?;
+        self.prepared.audit.push(SealedEntry { org, id, envelope });
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 //! What a session's or an organisation's key had sealed is gone with the key, also for snapshots that are older:
 //! such rows read as absent.
 
+mod audit;
 mod decisions;
 mod deliveries;
 mod messages;
@@ -13,15 +14,14 @@ mod outbox;
 mod plugins;
 mod policy;
 
+pub use audit::AuditLine;
 pub use decisions::{DecisionFilter, DecisionPage};
 pub use deliveries::{DeliveryFilter, DeliveryPage};
 pub use outbox::{OutboxEntry, PlacedEvent};
 
 use std::sync::Arc;
 
-use portcullis_core::{
-    ApiKey, AuditEntry, AuditId, Binding, BindingId, KeyId, Org, OrgId, PluginId, PluginVersion, Session, SessionId,
-};
+use portcullis_core::{ApiKey, Binding, BindingId, KeyId, Org, OrgId, PluginId, PluginVersion, Session, SessionId};
 use redb::{ReadOnlyTable, ReadTransaction};
 use serde::de::DeserializeOwned;
 
@@ -151,16 +151,6 @@ impl Snapshot {
     /// One binding.
     pub fn binding(&self, org: OrgId, id: BindingId) -> Result<Option<Binding>, ReadError> {
         self.get(tables::BINDINGS, Owner::org(org), &key(&[&org.to_bytes(), &id.to_bytes()]), 8)
-    }
-}
-
-// === Audit ===
-
-impl Snapshot {
-    /// At most `limit` entries of the audit, newest first, from the one before `before` on.
-    pub fn audit(&self, org: OrgId, before: Option<AuditId>, limit: usize) -> Result<Vec<AuditEntry>, ReadError> {
-        let (own, before) = (Prefix::new(&[&org.to_bytes()]), before.map(|id| key(&[&org.to_bytes(), &id.to_bytes()])));
-        self.list(tables::AUDIT, own.before(before.as_deref()), true, limit, 0, owner_org)
     }
 }
 

@@ -32,6 +32,7 @@ pub(crate) struct Prepared {
     /// Keys for owners who are made by this commit.
     pub(crate) reserved: Vec<Reserved>,
     pub(crate) steps: Vec<Step>,
+    pub(crate) audit: Vec<SealedEntry>,
     pub(crate) events: Vec<SealedEvent>,
     pub(crate) queued: Vec<Queued>,
     pub(crate) kv: Vec<KvStep>,
@@ -189,6 +190,13 @@ pub(crate) struct SealedEvent {
     pub(crate) counts: bool,
     pub(crate) at: Timestamp,
     pub(crate) value: Vec<u8>,
+}
+
+/// An entry of the audit that has no number yet.
+pub(crate) struct SealedEntry {
+    pub(crate) org: OrgId,
+    pub(crate) id: [u8; 16],
+    pub(crate) envelope: Vec<u8>,
 }
 
 /// A delivery that has no place yet.

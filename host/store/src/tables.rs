@@ -247,10 +247,21 @@ tables! {
     /// nothing at all once the session is erased.
     DECISION_RECORDS decision_records "decision-records-1";
 
-    /// Table: the audit.
-    /// Key: org, audit entry.
-    /// Value: [`portcullis_core::AuditEntry`] under the org's key.
-    AUDIT audit "audit-1";
+    /// Table: the audit, in the order of its lines.
+    /// Key: org, number of the line (8).
+    /// Value: link (32), audit entry (16), then [`portcullis_core::AuditEntry`] under the org's key. The envelope is bound to the
+    /// entry's id, because the number is not known when it is sealed.
+    AUDIT audit "audit-2";
+
+    /// Table: the last line of each audit.
+    /// Key: org.
+    /// Value: number (8), link (32).
+    AUDIT_ENDS audit_ends "audit-ends-1";
+
+    /// Table: the receipts in the audit.
+    /// Key: org, the session; or zeros for the platform, and the org that was erased.
+    /// Value: number of the line (8).
+    RECEIPTS receipts "receipts-1";
 
     /// Table: events in the outbox, by session.
     /// Key: org, session or zeros, place (8).
@@ -344,8 +355,9 @@ tables! {
 
     /// Table: owners whose rows are gone and whose keys are still to be destroyed.
     /// Key: org, session, or zeros for the org itself.
-    /// Value: slot (4), slot generation (4), since (8), SHA-256 of the slot as it was (32).
-    TOMBSTONES tombstones "tombstones-1";
+    /// Value: slot (4), slot generation (4), since (8), when its rows went (8), discarded events (8), SHA-256 of the slot as it
+    /// was (32), then a session's [`portcullis_core::Removal`] as JSON: ids, times and words only.
+    TOMBSTONES tombstones "tombstones-2";
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The store from outside, and from the two seams below it: the database's storage and the key file's.
 
+mod chaining;
 mod commits;
 mod crash;
 mod decisions;

@@ -2,14 +2,13 @@
 //!
 //! A finding is a sentence that names the table and the row. Nothing is repaired here.
 
+mod audit;
 mod deliveries;
 mod plugins;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use portcullis_core::{
-    ApiKey, AuditEntry, Binding, DecisionRecord, Org, OrgId, OutgoingMessage, PluginVersion, Session,
-};
+use portcullis_core::{ApiKey, Binding, DecisionRecord, Org, OrgId, OutgoingMessage, PluginVersion, Session};
 use serde::de::DeserializeOwned;
 
 use crate::commit::QuotaKind;
@@ -45,6 +44,7 @@ pub(crate) fn verify(snapshot: &Snapshot) -> Result<Report, ReadError> {
     check.secrets_and_publishers()?;
     check.org_rows()?;
     check.decisions()?;
+    check.audit()?;
     check.events()?;
     check.deliveries()?;
     check.timers()?;
@@ -156,9 +156,6 @@ impl Check<'_> {
             check.agree(tables::BINDINGS, row, &[&binding.org.to_bytes(), &binding.id.to_bytes()]);
             check.head(tables::BINDINGS, row, value, &[&binding.generation.to_be_bytes()]);
             check.count(binding.org, QuotaKind::Bindings);
-        })?;
-        self.json(tables::AUDIT, 0, owner_org, |check, row, _, entry: AuditEntry| {
-            check.agree(tables::AUDIT, row, &[&entry.org.to_bytes(), &entry.id.to_bytes()]);
         })?;
         let mut counted = std::mem::take(&mut self.counts);
         self.each(tables::COUNTS, |check, row, value| {

@@ -25,6 +25,7 @@ use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::apply::{self, Batch};
+use crate::audit::Chains;
 use crate::commit::{Committed, Erased};
 use crate::erase;
 use crate::error::{CommitError, StoreFault};
@@ -201,7 +202,7 @@ impl Work {
         let doomed = {
             let mut tables = Tables::of(&transaction);
             let (made, doomed) = (HashMap::new(), HashSet::new());
-            let mut batch = Batch { ring: &self.ring, made, doomed, ends: Ends::default() };
+            let mut batch = Batch { ring: &self.ring, made, doomed, ends: Ends::default(), chains: Chains::default() };
             for (mut commit, reply) in waiting {
                 match apply::check(&tables, &batch, &commit) {
                     Ok(()) if commit.only_checked => {
@@ -232,6 +233,7 @@ impl Work {
                 applied.push(commit);
             }
             batch.ends.write(&mut tables)?;
+            batch.chains.write(&mut tables)?;
             batch.doomed
         };
         if winners.is_empty() {

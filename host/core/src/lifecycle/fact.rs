@@ -1,6 +1,7 @@
 //! Facts: what happens when an engine run reports.
 
 use super::{Draft, Effect, EngineFact, Fact, NEXT_CODE_GRACE, RECONNECT_TIMEOUT, START_TIMEOUT, Step, time};
+use crate::receipt::Unlink;
 use crate::session::{FailureCause, LoggedOutBy, PairingMethod, RemovalStep};
 use crate::{Attempt, EventBody, Session, Status, Timestamp};
 
@@ -122,6 +123,13 @@ fn while_unlinking(session: &Session, attempt: Attempt, fact: &Fact, now: Timest
     match fact {
         Fact::Unlinked | Fact::LoggedOut | Fact::Ended { .. } => {
             draft.session.device = None;
+            if let Some(removal) = &mut draft.session.removal {
+                removal.unlink = match fact {
+                    // Whatever has ended the run, nobody has confirmed anything.
+                    Fact::Ended { .. } => Unlink::NotConfirmed,
+                    _ => Unlink::Confirmed,
+                };
+            }
             time::begin_notify(&mut draft);
         }
         Fact::Lost => {

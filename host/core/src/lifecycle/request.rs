@@ -1,8 +1,9 @@
 //! Requests: what happens when somebody asks and policy has agreed.
 
 use super::{Draft, Effect, Refusal, Request, Step, UNLINK_TIMEOUT};
+use crate::receipt::{Notify, Unlink};
 use crate::session::{LoggedOutBy, PairingMethod, RemovalStep};
-use crate::{EventBody, Intent, Secret, Session, Status, Timestamp};
+use crate::{EventBody, Intent, Removal, Secret, Session, Status, Timestamp};
 
 /// Applies a request.
 ///
@@ -172,7 +173,18 @@ fn delete(session: &Session, due: Timestamp, reason: String, now: Timestamp) -> 
 
 fn begin_removal(session: &Session, draft: &mut Draft) {
     draft.events.push(EventBody::Deleting);
-    if session.device.is_none() {
+    let is_linked = session.device.is_some();
+    if let Intent::Removed { since, due, .. } = &draft.session.intent {
+        draft.session.removal = Some(Removal {
+            asked_at: *since,
+            due_at: *due,
+            began_at: draft.now,
+            decision: None,
+            unlink: if is_linked { Unlink::UnderWay } else { Unlink::NotLinked },
+            notify: Notify::UnderWay,
+        });
+    }
+    if !is_linked {
         draft.halt();
         super::time::begin_notify(draft);
         return;
@@ -220,6 +232,7 @@ fn take_back(session: &Session, event: EventBody, now: Timestamp) -> Result<Step
         | Status::Failed { .. } => {}
     }
     draft.session.intent = Intent::Stopped;
+    draft.session.removal = None;
     draft.events.push(event);
     if *was_running && draft.session.status == Status::Stopped && session.linked_device().is_some() {
         draft.session.intent = Intent::Running;

@@ -1,6 +1,7 @@
 //! Time: what happens when nothing else did.
 
 use super::{Draft, Effect, NOTIFY_TIMEOUT, Step};
+use crate::receipt::{Notify, Unlink};
 use crate::session::{FailureCause, RemovalStep};
 use crate::{EventBody, Session, Status, Timestamp};
 
@@ -25,9 +26,12 @@ pub(super) fn deadline(session: &Session, now: Timestamp) -> Step {
         }
         Status::Removing { step: RemovalStep::Unlink { .. } } => {
             draft.halt();
+            if let Some(removal) = &mut draft.session.removal {
+                removal.unlink = Unlink::NotConfirmed;
+            }
             begin_notify(&mut draft);
         }
-        Status::Removing { step: RemovalStep::Notify { .. } } => begin_erase(&mut draft),
+        Status::Removing { step: RemovalStep::Notify { .. } } => begin_erase(&mut draft, Notify::TimedOut),
         // These have no deadline, so they never pass the check above.
         Status::Stopped
         | Status::Online { .. }
@@ -43,7 +47,7 @@ pub(super) fn notified(session: &Session, now: Timestamp) -> Step {
     match &session.status {
         Status::Removing { step: RemovalStep::Notify { .. } } => {
             let mut draft = Draft::of(session, now);
-            begin_erase(&mut draft);
+            begin_erase(&mut draft, Notify::Tried);
             draft.finish()
         }
         Status::Stopped
@@ -64,7 +68,10 @@ pub(super) fn begin_notify(draft: &mut Draft) {
     draft.effects.push(Effect::Notify);
 }
 
-fn begin_erase(draft: &mut Draft) {
+fn begin_erase(draft: &mut Draft, notify: Notify) {
+    if let Some(removal) = &mut draft.session.removal {
+        removal.notify = notify;
+    }
     draft.session.status = Status::Removing { step: RemovalStep::Erase };
     draft.effects.push(Effect::Erase);
 }

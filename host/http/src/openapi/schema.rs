@@ -320,6 +320,26 @@ markers! {
     });
     /// How a proxy is spoken to.
     ProtocolOf "ProxyProtocol" json!({ "type": "string", "enum": ["http", "https", "socks5"] });
+    /// What is kept of a deletion.
+    ReceiptOf "Receipt" json!({
+        "type": "object",
+        "description": "What is kept of a deletion: ids, times in milliseconds since the Unix epoch, and stable words.",
+        "required": ["organizationId", "askedAt", "eventsDiscarded", "rowsRemovedAt", "keyDestroyedAt", "slotDigest"],
+        "properties": {
+            "organizationId": { "type": "string" },
+            "sessionId": { "type": "string" },
+            "askedAt": { "type": "integer" },
+            "dueAt": { "type": "integer" },
+            "beganAt": { "type": "integer" },
+            "decisionId": { "type": "string" },
+            "unlink": { "type": "string", "enum": ["not-linked", "under-way", "confirmed", "not-confirmed"] },
+            "notify": { "type": "string", "enum": ["under-way", "tried", "timed-out"] },
+            "eventsDiscarded": { "type": "integer", "description": "Events that went with it and that some receiver had not been told." },
+            "rowsRemovedAt": { "type": "integer" },
+            "keyDestroyedAt": { "type": "integer" },
+            "slotDigest": { "type": "string", "description": "SHA-256 over the slot of the key file as it was before it was overwritten, in hexadecimal." },
+        },
+    });
     /// An ed25519 public key.
     PublicKeyOf "PublicKey" json!({
         "type": "string",

@@ -295,7 +295,7 @@ impl World {
 
     pub(crate) async fn audit(&self) -> Vec<AuditEntry> {
         let permit = self.permit(OperationKind::AuditRead, None).await;
-        self.service.audit(&permit, None, 200).unwrap().entries
+        self.service.audit(&permit, None, 200).unwrap().entries.into_iter().map(|line| line.entry).collect()
     }
 
     pub(crate) async fn decisions(&self) -> Vec<DecisionRecord> {

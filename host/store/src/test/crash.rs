@@ -320,11 +320,11 @@ fn assert_recovered(store: &Store, told: &Told, context: &str) {
     let backlog = snapshot.errands_due(org_id, NOW, 99).expect("read");
     let answered = snapshot.tally(binding(1, 1).id, 2).expect("read").asked;
     let mut carried = 0;
-    let receipts = snapshot.audit(org_id, None, 99).expect("read");
+    let receipts = audited(&snapshot, org_id, 99);
     for byte in SESSIONS {
         let unique = u128::from(byte);
         let there = snapshot.session(org_id, session_id(byte)).expect("read").is_some();
-        let created = snapshot.audit(org_id, None, 99).expect("read").iter().any(|e| e.id == audit(1, None, unique).id);
+        let created = audited(&snapshot, org_id, 99).iter().any(|e| e.id == audit(1, None, unique).id);
         let decided = snapshot.decision(org_id, decision(1, None, unique).id).expect("read");
         let kept = snapshot.kv(org_id, plugin_id(3), &format!("made-{byte}"), NOW).expect("read").is_some();
         let event = all.iter().any(|found| found.event.id == event(1, None, unique).id);

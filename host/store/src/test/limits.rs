@@ -48,7 +48,7 @@ fn of_64_at_once_as_many_pass_as_the_limit_allows() {
     });
     assert_eq!(passed, 10);
     assert_eq!(read(&store).counter(org_id(1), "deletes", MINUTE, NOW).expect("read"), 10);
-    assert_eq!(read(&store).audit(org_id(1), None, 99).expect("read").len(), 10);
+    assert_eq!(audited(&read(&store), org_id(1), 99).len(), 10);
     assert_sound(&store);
 }
 

@@ -287,7 +287,7 @@ fn assert_as_modelled(store: &Store, model: &Model) {
     assert_eq!(snapshot.timers_due(org_id(1), NOW, 99).expect("read").len(), model.timers.len());
     let decisions = snapshot.decisions(org_id(1), None, &DecisionFilter::default(), 99).expect("read");
     assert_eq!(decisions.decisions.len(), model.decisions);
-    let audits = snapshot.audit(org_id(1), None, usize::MAX).expect("read");
+    let audits = audited(&snapshot, org_id(1), usize::MAX);
     let own = audits.iter().filter(|entry| !matches!(entry.outcome, portcullis_core::AuditOutcome::Erased { .. }));
     assert_eq!(own.count(), model.audits);
     assert_sound(store);

@@ -136,11 +136,11 @@ fn decisions_and_audit() {
 
     let ids = |before, limit| {
         let page = snapshot.audit(org_id(1), before, limit).expect("read");
-        page.iter().map(|entry| entry.id).collect::<Vec<_>>()
+        page.iter().map(|line| (line.number, line.id)).collect::<Vec<_>>()
     };
     let id = |unique| audit(1, None, unique).id;
-    assert_eq!(ids(None, 2), [id(7), id(6)]);
-    assert_eq!(ids(Some(id(6)), 2), [id(5)]);
+    assert_eq!(ids(None, 2), [(3, id(7)), (2, id(6))]);
+    assert_eq!(ids(Some(2), 2), [(1, id(5))]);
     assert_sound(&store);
 }
 

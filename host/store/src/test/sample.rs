@@ -434,3 +434,8 @@ pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
 pub(super) fn assert_sound(store: &Store) {
     assert_eq!(store.verify().expect("verified").findings, Vec::<String>::new());
 }
+
+/// What the latest lines of an audit say, newest first.
+pub(super) fn audited(snapshot: &Snapshot, org: OrgId, limit: usize) -> Vec<AuditEntry> {
+    snapshot.audit(org, None, limit).expect("read").into_iter().map(|line| line.entry).collect()
+}

@@ -1,4 +1,4 @@
-//! Organisations, their keys and the audit.
+//! Organisations and their keys.
 
 use hyper::StatusCode;
 use portcullis_core::{Capabilities, Capability, Grant, Labels, OrgId, Plan, Quotas, SessionId, Timestamp};
@@ -6,7 +6,7 @@ use portcullis_service::{KeyRequest, NewOrg, OrgChange, QuotaChange};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::view::{self, AuditView, KeyView, NewKeyView, OrgView};
+use super::view::{self, KeyView, NewKeyView, OrgView};
 use super::{decode, mismatch};
 use crate::asked::{Answer, Asked};
 use crate::dialect::Problem;
@@ -189,18 +189,6 @@ pub(super) fn key_created(_context: &EncodeContext<'_>, answer: Answer) -> Reply
 pub(super) fn keys(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     let Answer::Keys(keys) = answer else { return mismatch() };
     Reply::json(StatusCode::OK, &view::list(keys.iter().map(KeyView::of), None))
-}
-
-// === the audit ===
-
-pub(super) fn list_audit(incoming: &Incoming) -> Result<Asked, Problem> {
-    Ok(Asked::Audit { before: decode::cursor(incoming)?, limit: decode::limit(incoming) })
-}
-
-pub(super) fn audit(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
-    let Answer::Audit(page) = answer else { return mismatch() };
-    let next = page.entries.last().filter(|_| page.more).map(|entry| entry.id.to_string());
-    Reply::json(StatusCode::OK, &view::list(page.entries.iter().map(AuditView::of), next))
 }
 
 /// 204 for whatever was done and has nothing to show.

@@ -19,8 +19,8 @@ use super::sessions::{
 use super::view::{
     AuditView, BindingView, CatalogueView, CodeView, DeliveryView, FactView, KeyView, LinkView, List, MadeLinkView,
     MeView, MessageView, NewKeyView, OrgView, PluginLogView, PluginRulesView, PluginVersionsView, PluginView,
-    PublisherView, RatePolicyView, RedeliveredView, RequestView, SecretNameView, SentView, SessionProxyView,
-    SessionView, SettingsView, TestedView, TicketView, UploadBegunView, WebhookView,
+    PublisherView, RatePolicyView, ReceiptView, RedeliveredView, RequestView, SecretNameView, SentView,
+    SessionProxyView, SessionView, SettingsView, TestedView, TicketView, UploadBegunView, WebhookView,
 };
 use super::webhooks::{RotateBody, WebhookBody, WebhookPatch};
 use crate::openapi::schema::LabelsOf;
@@ -196,7 +196,32 @@ fn of_resource(route: &Route, path: &str) -> Option<Doc> {
         }
         (_, "orgs/{id}/keys") => Doc::answers::<List<KeyView<'_>>>(200, "All keys, revoked ones as well."),
         (_, "orgs/{id}/keys/{key}") => Doc::is_done(204, "It is revoked."),
-        (_, "audit") => paged(Doc::answers::<List<AuditView<'_>>>(200, "Lines of the audit, newest first."), "aud_"),
+        (_, "audit") => {
+            let lines = Doc::answers::<List<AuditView<'_>>>(200, "Lines of the audit, newest first.");
+            paged_by(lines, json!({ "type": "string", "pattern": "^[0-9]{1,18}$" }))
+        }
+        (_, "audit/export") => Doc::default()
+            .content(
+                200,
+                "Lines of the audit in order, each a JSON document on a line; the last one says where it ends, signed.",
+                "application/x-ndjson",
+                |_| json_schema(json!({ "type": "string" })),
+            )
+            .query("after", "The number of the line after which to begin.", json!({ "type": "integer", "minimum": 0 }))
+            .query(
+                "limit",
+                "How many lines at most; all if it is left out.",
+                json!({ "type": "integer", "minimum": 1 }),
+            ),
+        (_, "receipts/{id}") => {
+            Doc::answers::<ReceiptView<'_>>(200, "The receipt of a session that was erased, or of an organisation.")
+        }
+        (_, "sessions/{id}/export") => Doc::default().content(
+            200,
+            "Everything of the session that its owner may want to keep, and none of its credentials.",
+            "application/json",
+            |_| json_schema(json!({ "type": "object" })),
+        ),
         _ => return None,
     })
 }
@@ -320,8 +345,11 @@ fn filtered(doc: Doc) -> Doc {
 
 /// A list that comes in pages.
 fn paged(doc: Doc, prefix: &str) -> Doc {
+    paged_by(doc, json!({ "type": "string", "pattern": schema::id_pattern(prefix) }))
+}
+
+fn paged_by(doc: Doc, cursor: Value) -> Doc {
     let limit = json!({ "type": "integer", "minimum": 1, "maximum": 200, "default": 50 });
-    let cursor = json!({ "type": "string", "pattern": schema::id_pattern(prefix) });
     doc.query("limit", "How many entries a page has at most; garbage asks for the default.", limit).query(
         "cursor",
         "Where the page begins: the `nextCursor` of the one before.",

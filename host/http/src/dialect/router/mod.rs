@@ -7,6 +7,7 @@ mod decode;
 mod deliveries;
 mod doc;
 mod explain;
+mod ledger;
 mod messages;
 mod plugins;
 mod problem;
@@ -216,7 +217,17 @@ pub(crate) fn routes() -> Vec<Route> {
         row(Method::POST, "/api/v1/events", "", Op::EventTell, decisions::tell, decisions::told),
         row(Method::GET, "/api/v1/decisions", "", Op::DecisionRead, decisions::list, decisions::decisions),
         row(Method::GET, "/api/v1/decisions/{id}", "", Op::DecisionRead, decisions::get, decisions::decision),
-        row(Method::GET, "/api/v1/audit", "", Op::AuditRead, admin::list_audit, admin::audit),
+        row(Method::GET, "/api/v1/audit", "", Op::AuditRead, ledger::list, ledger::listed),
+        row(Method::GET, "/api/v1/audit/export", "", Op::AuditRead, ledger::export, ledger::exported),
+        row(Method::GET, "/api/v1/receipts/{id}", "", Op::AuditRead, ledger::receipt, ledger::receipt_of),
+        row(
+            Method::GET,
+            "/api/v1/sessions/{id}/export",
+            "",
+            Op::AuditRead,
+            ledger::export_session,
+            ledger::session_exported,
+        ),
     ]
 }
 

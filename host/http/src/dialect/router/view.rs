@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::openapi::schema::{Id, LabelsOf, Millis};
 use crate::routes::EncodeContext;
 
-pub(super) use admin::{AuditView, KeyView, NewKeyView, OrgView};
+pub(super) use admin::{AuditView, KeyView, NewKeyView, OrgView, ReceiptView};
 pub(super) use message::{MessageView, SentView};
 pub(super) use plugin::{
     BindingView, CatalogueView, FactView, PluginLogView, PluginRulesView, PluginVersionsView, PluginView,

@@ -1,14 +1,15 @@
 //! Organisations, keys and lines of the audit.
 
 use portcullis_core::{
-    ApiKey, AuditEntry, AuditId, AuditOutcome, Capabilities, DecisionId, KeyId, Labels, OperationKind, Org, OrgId,
-    Plan, PrincipalKind, Quotas, RequestId, SessionId, Timestamp,
+    ApiKey, AuditId, AuditOutcome, Capabilities, DecisionId, KeyId, Labels, OperationKind, Org, OrgId, Plan,
+    PrincipalKind, Quotas, Receipt, RequestId, SessionId, Timestamp,
 };
+use portcullis_service::{AuditLine, SignedReceipt};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::plugin::PluginRulesView;
-use crate::openapi::schema::{ActorOf, CapabilityOf, Id, LabelsOf, Millis, OperationOf, PlanOf, QuotasOf};
+use crate::openapi::schema::{ActorOf, CapabilityOf, Id, LabelsOf, Millis, OperationOf, PlanOf, QuotasOf, ReceiptOf};
 
 /// An organisation.
 #[derive(Serialize, JsonSchema)]
@@ -113,6 +114,10 @@ impl<'a> NewKeyView<'a> {
 pub(in super::super) struct AuditView<'a> {
     #[schemars(with = "Id<AuditId>")]
     id: AuditId,
+    /// Its place in the audit, from 1.
+    number: u64,
+    /// What binds it to all lines before it, in hexadecimal.
+    hash: String,
     #[schemars(with = "Millis")]
     at: Timestamp,
     #[schemars(with = "ActorOf")]
@@ -128,13 +133,10 @@ pub(in super::super) struct AuditView<'a> {
     /// The code of the veto, the refusal or the denial.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'a str>,
-    /// When the deletion was asked for that has ended.
+    /// What is kept of the deletion that has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Millis>")]
-    since: Option<Timestamp>,
-    /// SHA-256 over the overwritten key slot, in hexadecimal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    slot_digest: Option<&'a str>,
+    #[schemars(with = "Option<ReceiptOf>")]
+    receipt: Option<&'a Receipt>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Id<SessionId>>")]
     session_id: Option<SessionId>,
@@ -150,17 +152,19 @@ pub(in super::super) struct AuditView<'a> {
 }
 
 impl<'a> AuditView<'a> {
-    pub(in super::super) fn of(entry: &'a AuditEntry) -> Self {
+    pub(in super::super) fn of(line: &'a AuditLine) -> Self {
+        let entry = &line.entry;
         let mut view = Self {
             id: entry.id,
+            number: line.number,
+            hash: line.hash(),
             at: entry.at,
             actor: &entry.actor,
             operation: entry.operation,
             outcome: entry.outcome.name(),
             until: None,
             code: None,
-            since: None,
-            slot_digest: None,
+            receipt: None,
             session_id: entry.session,
             subject: entry.subject.as_deref(),
             request_id: entry.request,
@@ -171,12 +175,28 @@ impl<'a> AuditView<'a> {
             AuditOutcome::Vetoed { code } | AuditOutcome::Refused { code } | AuditOutcome::Denied { code } => {
                 view.code = Some(code);
             }
-            AuditOutcome::Erased { since, slot_digest } => {
-                view.since = Some(*since);
-                view.slot_digest = Some(slot_digest);
-            }
+            AuditOutcome::Erased { receipt, signature: _ } => view.receipt = Some(receipt),
             AuditOutcome::Done | AuditOutcome::Unchanged => {}
         }
         view
+    }
+}
+
+/// A receipt, signed.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "SignedReceipt")]
+pub(in super::super) struct ReceiptView<'a> {
+    #[schemars(with = "ReceiptOf")]
+    receipt: &'a Receipt,
+    /// An ed25519 signature, in base64, of a line that says `portcullis receipt 1` and of the receipt as compact JSON, as it stands here.
+    signature: &'a str,
+    /// The gateway's public key, in base64.
+    public_key: &'a str,
+}
+
+impl<'a> ReceiptView<'a> {
+    pub(in super::super) fn of(signed: &'a SignedReceipt) -> Self {
+        Self { receipt: &signed.receipt, signature: &signed.signature, public_key: &signed.public_key }
     }
 }
