@@ -22,6 +22,7 @@ mod gateway;
 mod guest;
 mod hooks;
 mod hostile;
+mod keyed;
 mod languages;
 mod ledger;
 mod live;

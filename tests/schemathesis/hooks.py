@@ -187,6 +187,16 @@ def map_path_parameters(context, path_parameters):
 
 
 @schemathesis.hook
+def map_headers(context, headers):
+    key = (headers or {}).get("Idempotency-Key")
+    if not isinstance(key, str) or not re.fullmatch(r"[ -~]{1,200}", key):
+        return headers
+    # A key stands for one request, and what is generated uses the simplest ones over and over.
+    uses["keys"] = uses.get("keys", 0) + 1
+    return {**headers, "Idempotency-Key": f"{key}-{uses['keys']}"}
+
+
+@schemathesis.hook
 def map_query(context, query):
     if not query:
         return query

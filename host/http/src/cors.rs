@@ -7,7 +7,7 @@ use crate::exchange::Reply;
 
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE, OPTIONS";
 const HEADERS: &str = "Authorization, Content-Type, X-Api-Key, Apikey, Access-Token, X-Instance-Id, Idempotency-Key, Last-Event-ID, X-Request-Id";
-const EXPOSED: &str = "X-Request-Id, X-Decision-Id, Retry-After";
+const EXPOSED: &str = "X-Request-Id, X-Decision-Id, Retry-After, Idempotency-Replayed";
 
 /// The origins whose pages may call.
 #[derive(Debug, Clone, Default)]

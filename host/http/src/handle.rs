@@ -15,7 +15,9 @@ use hyper::header::HeaderValue;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use portcullis_core::{Capability, OperationKind, Principal, PrincipalKind, RequestId, Secret, Session, Timestamp};
 use portcullis_net::{Jwks, JwtError};
-use portcullis_service::{Call, Caller, GivenToken, KEY_PREFIX, ServiceError, SessionName, UserRoles};
+use portcullis_service::{
+    Call, Caller, GivenToken, KEY_PREFIX, Keyed, RequestKey, ServiceError, SessionName, UserRoles,
+};
 use tokio::sync::watch;
 
 use crate::Front;
@@ -23,6 +25,7 @@ use crate::asked::Answer;
 use crate::dialect::{self, Credential, Dialect, Fault, Problem, Told};
 use crate::dispatch::{self, Asking};
 use crate::exchange::{Incoming, Reply, parse_query};
+use crate::keyed;
 use crate::routes::{BodyBound, EncodeContext, Matched, Route, SessionBy};
 
 /// The longest request id that is taken over from a caller.
@@ -211,12 +214,27 @@ async fn proceed(
             dry_run: incoming.flag("dry_run"),
             caller,
             confirmation: confirmation(&incoming)?,
+            claim: None,
         };
-        let asking = Asking { principal, kind: route.operation, paid: route.paid, org, request: request_id, call };
-        dispatch::answer(front, asking, asked).await.map_err(Wrong::Service)
+        let mut asking = Asking { principal, kind: route.operation, paid: route.paid, org, request: request_id, call };
+        if let Some(key) = keyed::key(route, &incoming, &asked).map_err(Wrong::Service)? {
+            let digest = keyed::digest(route, &incoming, &asking.principal);
+            match front.service.keyed(asking.principal.org, &key, digest).map_err(Wrong::Service)? {
+                Keyed::Again(reply) => {
+                    return keyed::again(&reply).map(Answered::Before).ok_or(Wrong::Fault(Fault::Internal));
+                }
+                Keyed::First(request) => asking.call.claim = Some(request),
+            }
+        }
+        let claim = asking.call.claim.clone();
+        let answer = dispatch::answer(front, asking, asked).await.map_err(Wrong::Service)?;
+        Ok(Answered::Now(Box::new(answer), claim))
     };
     match answered.await {
-        Ok(answer) => {
+        Ok(Answered::Before(reply)) => reply,
+        Ok(Answered::Now(answer, claim)) => {
+            let answer = *answer;
+            let (about, is_shown_once) = (keyed::about(&answer), keyed::is_shown_once(&answer));
             let decision = answer.decision();
             let context = EncodeContext {
                 gateway_id: &front.config.gateway_id,
@@ -233,10 +251,18 @@ async fn proceed(
                 Answer::DryRun(verdict) => Reply::json(StatusCode::OK, &dialect::dry_run(&verdict)),
                 answer => (route.encode)(&context, answer),
             };
-            match decision {
+            let reply = match decision {
                 Some(decision) => reply.with("x-decision-id", &decision.to_string()),
                 None => reply,
+            };
+            if let Some(claim) = claim
+                && let Some(kept) = if is_shown_once { Some(Vec::new()) } else { keyed::kept(&reply) }
+                && let Err(error) = front.service.keep_reply(&claim, about, kept).await
+            {
+                // It was done, and whoever asks again is told that.
+                tracing::error!(request = %request_id, error = &error as &dyn std::error::Error, "a reply was not kept");
             }
+            reply
         }
         Err(Wrong::Fault(fault)) => route.dialect.fault(&fault),
         Err(Wrong::Problem(problem)) => route.dialect.problem(&problem),
@@ -254,6 +280,14 @@ async fn proceed(
             }
         }
     }
+}
+
+/// What a request comes to.
+enum Answered {
+    /// It was made before, under the same idempotency key.
+    Before(Reply),
+    /// It was done now, and may have taken its key.
+    Now(Box<Answer>, Option<Arc<RequestKey>>),
 }
 
 /// Why a known caller's request is not done.

@@ -16,6 +16,7 @@ mod dialect;
 mod dispatch;
 mod exchange;
 mod handle;
+mod keyed;
 mod live;
 mod meters;
 mod open;

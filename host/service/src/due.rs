@@ -83,7 +83,7 @@ impl Service {
         let mut deciding = JoinSet::new();
         for session in self.views.deletes_due(org, now, AT_ONCE) {
             let service = Arc::clone(self);
-            deciding.spawn(async move { service.carry_out_delete(&session, now).await });
+            deciding.spawn(async move { Box::pin(service.carry_out_delete(&session, now)).await });
         }
         let mut all = true;
         while let Some(decided) = deciding.join_next().await {

@@ -74,6 +74,18 @@ pub enum ServiceError {
     /// An idempotency key was used before, by a caller of whom this one may know nothing.
     #[error("this idempotency key is already in use")]
     IdempotencyKeyTaken,
+    /// An idempotency key stands for another request.
+    #[error("this idempotency key was used for another request; use a new one for each")]
+    IdempotencyMismatch,
+    /// The request with the idempotency key is still under way.
+    #[error("the first request with this idempotency key is still under way; ask again in a moment")]
+    RequestUnderWay,
+    /// What the request with the idempotency key was answered is shown once only.
+    #[error("what was made is shown once, and was shown to the first request with this idempotency key")]
+    AlreadyShown,
+    /// The request with the idempotency key was done, and the gateway was stopped before it could say so.
+    #[error("this was done, but the gateway was stopped before it could answer; look at what is there")]
+    ReplyLost,
     /// A session token is taken.
     #[error("this token cannot be used; choose another")]
     TokenTaken,
@@ -193,6 +205,10 @@ impl ServiceError {
             Self::Subscription { .. } => "subscription_required",
             Self::NameTaken => "name_taken",
             Self::IdempotencyKeyTaken => "idempotency_key_taken",
+            Self::IdempotencyMismatch => "idempotency_mismatch",
+            Self::RequestUnderWay => "idempotency_in_flight",
+            Self::AlreadyShown => "already_shown",
+            Self::ReplyLost => "reply_lost",
             Self::TokenTaken => "token_taken",
             Self::Invalid { .. } => "invalid",
             Self::Settings { .. } => "invalid_settings",

@@ -15,6 +15,7 @@ use portcullis_store::{Commit, CommitError, Expectation, Quota, QuotaKind, Write
 
 use crate::confirming::GivenToken;
 use crate::plan::{self, Plan};
+use crate::replies::RequestKey;
 use crate::ruling::{Case, Question, Ruling};
 use crate::sending::Sent;
 use crate::undecided::{Undecided, Unsettled};
@@ -44,6 +45,8 @@ pub struct Call {
     pub caller: Option<Caller>,
     /// The confirmation that the caller gives, if they were asked for one.
     pub confirmation: Option<GivenToken>,
+    /// The idempotency key that the request takes, if it has one and asks for something else than a message.
+    pub claim: Option<Arc<RequestKey>>,
 }
 
 /// An operation that was done, or did not have to be.
@@ -239,7 +242,7 @@ impl Service {
                     _ => (Outcome::Unchanged, Ended::Unchanged),
                 };
                 self.tell_ended(question, case, &mut commit, told, None);
-                self.write(commit, question.depth()).await?;
+                self.write_claiming(commit, question.depth(), question.claim.as_ref()).await?;
                 if let Some(session) = &extended {
                     self.publish(session);
                 }
@@ -409,7 +412,7 @@ impl Service {
         question: &Question,
     ) -> Result<(), Unsettled> {
         let record = commit.decision.clone().filter(|_| !limits.is_empty());
-        match self.write(commit, question.depth()).await {
+        match self.write_claiming(commit, question.depth(), question.claim.as_ref()).await {
             Ok(_) => Ok(()),
             Err(CommitError::Limited { index, retry_after }) => {
                 Err(self.limited(question, limits.get(index), retry_after, record).await.into())

@@ -103,7 +103,7 @@ impl Service {
             self.store.check(commit).await.map_err(told_error)?;
             return Err(ServiceError::DryRun);
         }
-        match self.write(commit, 0).await.map_err(told_error) {
+        match self.write_claiming(commit, 0, call.claim.as_ref()).await.map_err(told_error) {
             Ok(_) => Ok(fact),
             // Somebody told it at the same time.
             Err(ServiceError::FactTaken) => self.known(permit, &new)?.ok_or(ServiceError::FactTaken),

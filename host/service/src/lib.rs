@@ -44,6 +44,7 @@ mod publishers;
 mod queries;
 mod reads;
 mod replay;
+mod replies;
 mod requests;
 mod retention;
 mod rollout;
@@ -97,6 +98,7 @@ pub use portcullis_store::{AuditLine, ChainEnd, DeliveryFilter};
 pub use publishers::{NewPublisher, Signature, signed_text};
 pub use queries::Page;
 pub use replay::{Change, MOST_REPLAYED, Replay, Replayed};
+pub use replies::{Keyed, RequestKey};
 pub use requests::{RequestQuery, check_request};
 pub use rollout::BindingState;
 pub use scan::{MOST_SCANNED, Scan, ScanRow, Scanned, is_scannable};
@@ -171,6 +173,8 @@ pub struct Service {
     turns: turns::Turns,
     /// Messages that wait to be sent without anybody waiting for them.
     queue: messages::Queue,
+    /// Requests with an idempotency key that are under way.
+    under_way: Arc<replies::UnderWay>,
     /// Replays and scans under way.
     rehearsing: Arc<admission::Places>,
     /// Whether the platform's plugins have to be signed.
@@ -240,6 +244,7 @@ impl Service {
             paces: pacing::Paces::default(),
             turns: turns::Turns::default(),
             queue,
+            under_way: Arc::default(),
             rehearsing: admission::Places::new(REHEARSALS_AT_ONCE),
             platform_signatures: config.require_signature,
             administering: tokio::sync::Mutex::new(()),

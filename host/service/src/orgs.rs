@@ -259,7 +259,7 @@ impl Service {
             self.store.check(commit).await.map_err(refused)?;
             return Err(ServiceError::DryRun);
         }
-        self.store.commit(commit).await.map_err(refused).map(drop)
+        self.commit_claiming(commit, call.claim.as_ref()).await.map_err(refused).map(drop)
     }
 }
 

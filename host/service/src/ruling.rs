@@ -20,6 +20,7 @@ use crate::confirming::GivenToken;
 use crate::execute::{Call, Caller};
 use crate::observing::Told;
 use crate::reads::OrgReads;
+use crate::replies::RequestKey;
 use crate::turns::Turn;
 use crate::{Service, ServiceError, chain, mint};
 
@@ -55,6 +56,8 @@ pub(crate) struct Question {
     pub(crate) message: Option<Tracked>,
     /// The component that is uploaded with it, if it is an upload.
     pub(crate) component: Option<Arc<Vec<u8>>>,
+    /// The idempotency key that the commit which does it takes.
+    pub(crate) claim: Option<Arc<RequestKey>>,
     /// The confirmation that came with it, to be looked at.
     pub(crate) confirmation: Option<GivenToken>,
     /// What was confirmed when it was first asked for, if that is remembered.
@@ -84,6 +87,7 @@ impl Question {
             caller: None,
             message: None,
             component: None,
+            claim: None,
             confirmation: None,
             confirmed: None,
             errand: None,
@@ -99,6 +103,7 @@ impl Question {
             dry_run: call.dry_run,
             caller: call.caller,
             confirmation: call.confirmation,
+            claim: call.claim,
             ..Self::new(permit.target().org, permit.principal().clone(), operation, now)
         }
     }

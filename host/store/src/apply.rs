@@ -108,6 +108,12 @@ pub(crate) fn apply(
     if let Some(record) = &commit.idempotency {
         idempotency::remember(tables, org, record)?;
     }
+    if let Some(taken) = &commit.claim {
+        idempotency::take(tables, taken)?;
+    }
+    if let Some(reply) = &commit.reply {
+        idempotency::keep(tables, reply)?;
+    }
     if let Some((fact, kept)) = &commit.fact {
         facts::remember(tables, org, (fact, kept), commit.now)?;
     }

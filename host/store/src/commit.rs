@@ -3,16 +3,23 @@
 //! `service` reads a [`crate::Snapshot`], decides, and hands over one [`Commit`].
 //! Its checks and its changes are one step: either all of it is durable when [`crate::Store::commit`] answers, or nothing of it is there.
 
+mod known;
+
 use std::fmt;
 use std::sync::Arc;
 
 use portcullis_core::{
     ApiKey, AuditEntry, Binding, BindingId, Confirmation, DecisionRecord, Delivery, DeliveryKey, DomainEvent, Errand,
-    ErrandId, EventId, KvAccess, LimitCheck, Line, MessageId, MessageState, OperationKind, Org, OrgId, OutboxPlace,
+    ErrandId, KvAccess, LimitCheck, Line, MessageId, MessageState, OperationKind, Org, OrgId, OutboxPlace,
     OutgoingMessage, PluginId, PluginVersion, Publisher, PublisherId, Quotas, Secret, Session, SessionId, Suspension,
     Timestamp, Webhook, WebhookId,
 };
 use serde::{Deserialize, Serialize};
+
+pub use known::{
+    Claim, FACT_BYTES, FactRecord, IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, KeptReply, KnownFact, KnownReply,
+    KnownRequest,
+};
 
 /// One step of an organisation's history.
 #[derive(Debug, Clone)]
@@ -52,6 +59,10 @@ pub struct Commit {
     pub fact: Option<FactRecord>,
     /// The message to which the request's idempotency key leads from now on. The key must not be in use.
     pub idempotency: Option<IdempotencyRecord>,
+    /// The idempotency key of the request that asks for something else than a message. It must not be in use.
+    pub claim: Option<Claim>,
+    /// What the request with such a key was answered.
+    pub reply: Option<KeptReply>,
     /// The kind of operation that is done with this commit, for usage windows.
     pub done: Option<OperationKind>,
 }
@@ -78,6 +89,8 @@ impl Commit {
             tallies: Vec::new(),
             fact: None,
             idempotency: None,
+            claim: None,
+            reply: None,
             done: None,
         }
     }
@@ -443,48 +456,6 @@ pub struct TallyChange {
     /// Whether it answered differently.
     pub diverged: bool,
 }
-
-/// A fact that an organisation has told. Its id leads to the event that it became for 30 days; nothing of the fact itself is kept here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FactRecord {
-    /// The id that the organisation gave it, at most [`FACT_BYTES`] long.
-    pub id: String,
-    /// Everything that was told, as bytes that are the same for the same fact. Only a keyed hash of them is kept.
-    pub content: Vec<u8>,
-    /// The event that it became.
-    pub event: EventId,
-}
-
-/// What is kept of a fact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KnownFact {
-    /// When it was told.
-    pub at: Timestamp,
-    /// The event that it became.
-    pub event: EventId,
-    /// Whether it has the content that was asked about.
-    pub same: bool,
-}
-
-/// The longest id of a fact, in bytes; whoever takes facts refuses longer ones.
-pub const FACT_BYTES: usize = 128;
-
-/// Which message a request with an idempotency key has led to.
-/// It holds for 24 hours in the whole organisation. No answer is kept: it is made again from the message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdempotencyRecord {
-    /// The caller's key, at most [`IDEMPOTENCY_KEY_BYTES`] long.
-    pub key: String,
-    /// The session that sends the message.
-    pub session: SessionId,
-    /// The message.
-    pub message: MessageId,
-    /// When it was asked for.
-    pub at: Timestamp,
-}
-
-/// The longest idempotency key, in bytes; whoever takes requests refuses longer ones.
-pub const IDEMPOTENCY_KEY_BYTES: usize = 255;
 
 /// A commit that is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -188,6 +188,8 @@ pub(crate) fn org(
         &mut tables.hits_age,
         &mut tables.idempotency,
         &mut tables.idempotency_age,
+        &mut tables.replies,
+        &mut tables.replies_age,
     ] {
         remove_prefix(rows, &own)?;
     }

@@ -71,9 +71,9 @@ use tokio::sync::{Semaphore, oneshot};
 
 pub use audit::{ChainEnd, Signer};
 pub use commit::{
-    Commit, Committed, DeliveryChange, DeliveryPlace, Erased, ErrandChange, Expectation, FACT_BYTES, FactRecord,
-    IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, KnownFact, KvQuota, MessagePhase, PluginTimer, Progress, Quota,
-    QuotaKind, TallyChange, TimerChange, Write,
+    Claim, Commit, Committed, DeliveryChange, DeliveryPlace, Erased, ErrandChange, Expectation, FACT_BYTES, FactRecord,
+    IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, KeptReply, KnownFact, KnownReply, KnownRequest, KvQuota, MessagePhase,
+    PluginTimer, Progress, Quota, QuotaKind, TallyChange, TimerChange, Write,
 };
 pub use deliveries::PLUGIN_REQUESTS_MAX;
 pub use errands::REQUESTS_MAX;

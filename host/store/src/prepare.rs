@@ -16,13 +16,14 @@ use portcullis_core::{
 use serde::Serialize;
 
 use crate::commit::{
-    Commit, FACT_BYTES, FactRecord, IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, KvQuota, QuotaKind, Write,
+    Claim, Commit, FACT_BYTES, FactRecord, IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, KeptReply, KvQuota, QuotaKind,
+    Write,
 };
 use crate::error::CommitError;
 use crate::keyfile::Owner;
 use crate::keyring::Keyring;
 use crate::seal::DataKey;
-use crate::step::{Limit, Prepared, Remembered, SealedEntry, SealedEvent, Step};
+use crate::step::{Limit, Prepared, Remembered, SealedEntry, SealedEvent, SealedReply, Step, Taken};
 use crate::tables::{self, Definition, key, session_part};
 use crate::{confirmations, counters, erase, messages, outbox, webhooks};
 
@@ -73,6 +74,12 @@ pub(crate) fn prepare(ring: &Arc<Keyring>, commit: Commit) -> Result<Prepared, C
     }
     if !sealer.erases_org {
         sealer.prepared.tallies = commit.tallies;
+    }
+    if let Some(claim) = &commit.claim {
+        sealer.claim(claim);
+    }
+    if let Some(reply) = &commit.reply {
+        sealer.reply(reply)?;
     }
     if let Some(record) = &commit.idempotency {
         sealer.idempotency(record);
@@ -140,6 +147,8 @@ impl<'a> Sealer<'a> {
                 tallies: Vec::new(),
                 fact: None,
                 idempotency: None,
+                claim: None,
+                reply: None,
             },
         };
         for write in writes {
@@ -403,6 +412,24 @@ impl<'a> Sealer<'a> {
             let kept = key(&[&fact.event.to_bytes(), &hashes.fact_content(org, &fact.content)]);
             self.prepared.fact = Some((hashes.fact(org, &fact.id), kept));
         }
+    }
+
+    fn claim(&mut self, claim: &Claim) {
+        debug_assert!(claim.key.len() <= IDEMPOTENCY_KEY_BYTES, "the front refuses longer keys");
+        let Claim { org, at, digest, .. } = *claim;
+        let hash = self.ring.hashes.idempotency(org, &claim.key);
+        self.prepared.claim = Some(Taken { org, hash, at, digest });
+    }
+
+    fn reply(&mut self, kept: &KeptReply) -> Result<(), CommitError> {
+        let KeptReply { org, digest, about, .. } = *kept;
+        let hash = self.ring.hashes.idempotency(org, &kept.key);
+        let owner = about.map_or_else(|| Owner::org(org), |(org, session)| Owner::session(org, session));
+        let data_key = self.living(owner)?;
+        let bound = key(&[&org.to_bytes(), &hash]);
+        let envelope = data_key.seal(tables::name(tables::REPLIES), &bound, &[], &kept.reply)?;
+        self.prepared.reply = Some(SealedReply { org, hash, digest, owner: owner.key(), envelope });
+        Ok(())
     }
 
     fn idempotency(&mut self, record: &IdempotencyRecord) {

@@ -41,6 +41,8 @@ pub(crate) struct Prepared {
     /// The hash of a fact's id, and what is kept under it.
     pub(crate) fact: Option<([u8; 16], Vec<u8>)>,
     pub(crate) idempotency: Option<Remembered>,
+    pub(crate) claim: Option<Taken>,
+    pub(crate) reply: Option<SealedReply>,
 }
 
 /// A counter's bound.
@@ -213,6 +215,24 @@ pub(crate) struct Remembered {
     pub(crate) at: Timestamp,
     pub(crate) session: SessionId,
     pub(crate) message: MessageId,
+}
+
+/// An idempotency key that an operation takes.
+pub(crate) struct Taken {
+    pub(crate) org: OrgId,
+    pub(crate) hash: [u8; 16],
+    pub(crate) at: Timestamp,
+    pub(crate) digest: [u8; 32],
+}
+
+/// The reply to which a key leads.
+pub(crate) struct SealedReply {
+    pub(crate) org: OrgId,
+    pub(crate) hash: [u8; 16],
+    pub(crate) digest: [u8; 32],
+    /// Org and session whose key has sealed it.
+    pub(crate) owner: Vec<u8>,
+    pub(crate) envelope: Vec<u8>,
 }
 
 /// One access to a plugin's keys.

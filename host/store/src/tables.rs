@@ -348,6 +348,17 @@ tables! {
     /// Value: time (8), session, message. Nothing is sealed, because nothing but ids is kept.
     IDEMPOTENCY idempotency "idempotency-2";
 
+    /// Table: which request an idempotency key stands for, and what it was answered.
+    /// Key: org, hash of the idempotency key (16).
+    /// Value: time (8), digest of the request (32); once there is a reply, org and session of its owner, then the reply under
+    /// that owner's key. The envelope is bound to the row's key.
+    REPLIES replies "replies-1";
+
+    /// Table: those keys by age, to forget the oldest.
+    /// Key: org, time (8), hash of the idempotency key (16).
+    /// Value: nothing.
+    REPLIES_AGE replies_age "replies-age-1";
+
     /// Table: idempotency keys by age, to forget the oldest.
     /// Key: org, time (8), hash of the idempotency key (16).
     /// Value: nothing.

@@ -15,6 +15,7 @@ use crate::commit::QuotaKind;
 use crate::counters::{Hit, age_row_of};
 use crate::counts::Counts;
 use crate::error::ReadError;
+use crate::idempotency::{CLAIM, REPLY_HEAD};
 use crate::keyfile::Owner;
 use crate::seal::hex;
 use crate::snapshot::{OwnerOf, Snapshot, owner_org, owner_session};
@@ -210,21 +211,33 @@ impl Check<'_> {
     }
 
     fn idempotency_and_facts(&mut self) -> Result<(), ReadError> {
-        let tables = [
-            (tables::IDEMPOTENCY, tables::IDEMPOTENCY_AGE, 8 + 16 + 16),
-            (tables::FACTS, tables::FACTS_AGE, 8 + 16 + 16),
-        ];
-        for (table, index, length) in tables {
-            let mut ages = Pairs::new();
-            self.each(table, |check, row, value| match (row.split_at_checked(16), value.get(..8)) {
-                (Some((org, hash)), Some(at)) if value.len() == length => {
-                    ages.insert((key(&[org, at, hash]), Vec::new()));
-                }
-                _ => check.find(table, row, "has another length than it should"),
-            })?;
-            self.index(index, &ages)?;
+        for (table, index) in [(tables::IDEMPOTENCY, tables::IDEMPOTENCY_AGE), (tables::FACTS, tables::FACTS_AGE)] {
+            self.aged(table, index, |_, _, value| value.len() == 8 + 16 + 16)?;
         }
-        Ok(())
+        self.aged(tables::REPLIES, tables::REPLIES_AGE, |check, row, value| {
+            if let Some(owner) = value.get(CLAIM..).and_then(erase::owner_of) {
+                check.opens(tables::REPLIES, owner, row, row, value, REPLY_HEAD);
+                return true;
+            }
+            value.len() == CLAIM
+        })
+    }
+
+    /// Rows that count for a while, and their index by age.
+    fn aged(
+        &mut self,
+        table: Definition,
+        index: Definition,
+        is_sound: impl Fn(&mut Self, &[u8], &[u8]) -> bool,
+    ) -> Result<(), ReadError> {
+        let mut ages = Pairs::new();
+        self.each(table, |check, row, value| match (row.split_at_checked(16), value.get(..8)) {
+            (Some((org, hash)), Some(at)) if is_sound(check, row, value) => {
+                ages.insert((key(&[org, at, hash]), Vec::new()));
+            }
+            _ => check.find(table, row, "has another length than it should"),
+        })?;
+        self.index(index, &ages)
     }
 
     /// Owners have keys, keys have owners.

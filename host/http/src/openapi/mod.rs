@@ -206,6 +206,15 @@ fn parameters(route: &Route, doc: &Doc) -> Vec<Value> {
         let description = "What was to be typed, if anything; also as the header `Portcullis-Answer`.";
         query("answer", description, json!({ "type": "string", "maxLength": 1024 }));
     }
+    let has_own = doc.parameters.iter().any(|parameter| parameter.name == "Idempotency-Key");
+    if route.operation.row().mutates && route.dialect == Dialect::Router && !has_own {
+        parameters.push(json!({
+            "in": "header",
+            "name": "Idempotency-Key",
+            "description": "Under one key the same request is done once, and answered in the same words for 24 hours.",
+            "schema": { "type": "string", "pattern": "^[ -~]{1,255}$" },
+        }));
+    }
     parameters.extend(doc.parameters.iter().map(|parameter| {
         json!({
             "in": parameter.place,

@@ -3,8 +3,10 @@
 use portcullis_core::{MessageId, OrgId, OutgoingMessage, SessionId, Timestamp};
 
 use super::{Snapshot, owner_session};
+use crate::commit::{KnownReply, KnownRequest};
+use crate::erase;
 use crate::error::ReadError;
-use crate::idempotency;
+use crate::idempotency::{self, CLAIM, REPLY_HEAD};
 use crate::keyfile::Owner;
 use crate::messages::{self, HEAD};
 use crate::tables::{self, Prefix, key, part};
@@ -42,6 +44,25 @@ impl Snapshot {
             }
         }
         Ok(())
+    }
+
+    /// The request that an idempotency key stands for since 24 hours at most, if it is not one for a message.
+    pub fn request(&self, org: OrgId, name: &str, now: Timestamp) -> Result<Option<KnownRequest>, ReadError> {
+        let row = key(&[&org.to_bytes(), &self.shared.ring.hashes.idempotency(org, name)]);
+        let Some(value) = self.table(tables::REPLIES)?.get(&row[..])? else { return Ok(None) };
+        let value = value.value();
+        if !idempotency::holds(value, now) {
+            return Ok(None);
+        }
+        let digest = part(value, 8).ok_or_else(|| ReadError::unopenable(tables::REPLIES, &row))?;
+        let reply = match value.get(CLAIM..).and_then(erase::owner_of) {
+            None => KnownReply::Never,
+            Some(owner) => match self.open(tables::REPLIES, owner, &row, &row, value, REPLY_HEAD)? {
+                Some(reply) => KnownReply::Kept(reply),
+                None => KnownReply::Gone,
+            },
+        };
+        Ok(Some(KnownRequest { digest, reply }))
     }
 
     /// The session and the message to which an idempotency key has led within the last 24 hours.

@@ -204,7 +204,11 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
         | ServiceError::Admission(_)
         | ServiceError::Send(SendError::Refused | SendError::UnknownRecipient) => bad(text),
         ServiceError::Send(SendError::NotConnected) => bad("Error: Connection Closed"),
+        ServiceError::IdempotencyMismatch => rejected(StatusCode::UNPROCESSABLE_ENTITY, text),
         ServiceError::IdempotencyKeyTaken
+        | ServiceError::RequestUnderWay
+        | ServiceError::AlreadyShown
+        | ServiceError::ReplyLost
         | ServiceError::NoCandidate
         | ServiceError::NoPrevious
         | ServiceError::InUse(_)

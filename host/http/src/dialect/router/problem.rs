@@ -175,10 +175,14 @@ fn from_service(error: &ServiceError) -> Problem {
         | ServiceError::WebhookOff
         | ServiceError::TokenTaken
         | ServiceError::IdempotencyKeyTaken
+        | ServiceError::RequestUnderWay
+        | ServiceError::AlreadyShown
+        | ServiceError::ReplyLost
         | ServiceError::FactTaken
         | ServiceError::NoCandidate
         | ServiceError::NoPrevious
         | ServiceError::InUse(_) => because(StatusCode::CONFLICT, "conflict"),
+        ServiceError::IdempotencyMismatch => because(StatusCode::UNPROCESSABLE_ENTITY, "unprocessable"),
         ServiceError::Invalid { field, .. } => Problem::invalid(message).with_details(json!({ "field": field })),
         ServiceError::Settings { problems } => {
             let problems: Vec<Value> =

@@ -152,6 +152,10 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
         ServiceError::Limited { retry_after, .. } | ServiceError::Backlog { retry_after } => {
             problem(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded").after(whole_seconds(*retry_after))
         }
+        ServiceError::IdempotencyMismatch => problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_parameter"),
+        ServiceError::RequestUnderWay | ServiceError::AlreadyShown | ServiceError::ReplyLost => {
+            problem(StatusCode::CONFLICT, "invalid_parameter")
+        }
         ServiceError::Quota { .. } => problem(StatusCode::FORBIDDEN, "quota_reached"),
         ServiceError::Subscription { .. } => problem(StatusCode::FORBIDDEN, "subscription_required"),
         ServiceError::Send(SendError::NotConnected) => not_connected(message),

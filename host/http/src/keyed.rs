@@ -1,0 +1,122 @@
+//! Requests with an idempotency key: which request one is, and its reply as it is kept and told again.
+//!
+//! Every request that changes something can have a key, in every dialect. Messages keep their own way: what such a
+//! key leads to is the message itself, as it is by then.
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::header::HeaderValue;
+use portcullis_core::{OrgId, Principal, SessionId};
+use portcullis_service::ServiceError;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::asked::{Answer, Asked};
+use crate::dialect::common;
+use crate::exchange::{Incoming, Reply};
+use crate::routes::Route;
+
+/// The headers of replies that are told again.
+const HEADERS: [&str; 5] = ["content-type", "cache-control", "content-disposition", "retry-after", "x-decision-id"];
+/// Tells that a reply is that of an earlier request.
+const REPLAYED: &str = "idempotency-replayed";
+
+/// A reply as it is kept.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+/// The key of a request that changes something and is no message; none if it has none.
+pub(crate) fn key(route: &Route, incoming: &Incoming, asked: &Asked) -> Result<Option<String>, ServiceError> {
+    let has_its_own_way = match asked {
+        Asked::Send { .. } => true,
+        // What goes on by itself has no reply to keep; the bytes of a plugin are the same however often they come.
+        Asked::UploadPlugin { wait, .. } => !wait,
+        _ => false,
+    };
+    if !route.operation.row().mutates || incoming.flag("dry_run") || has_its_own_way {
+        return Ok(None);
+    }
+    common::idempotency_key(incoming).map_err(|message| ServiceError::Invalid { field: "Idempotency-Key", message })
+}
+
+/// A digest of everything that makes a request this one: who asks, for what, with which words.
+pub(crate) fn digest(route: &Route, incoming: &Incoming, principal: &Principal) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        digest.update((bytes.len() as u64).to_be_bytes());
+        digest.update(bytes);
+    };
+    part(&serde_json::to_vec(&principal.kind).unwrap_or_default());
+    part(&principal.session_scope.map(SessionId::to_bytes).unwrap_or_default());
+    for text in [route.method.as_str(), route.path, route.action] {
+        part(text.as_bytes());
+    }
+    for (name, value) in &incoming.params {
+        part(name.as_bytes());
+        part(value.as_bytes());
+    }
+    for (name, value) in &incoming.query {
+        part(name.as_bytes());
+        part(value.as_bytes());
+    }
+    part(&incoming.body);
+    digest.finalize().into()
+}
+
+/// About which session a reply is; it lies under that one's key, and goes with it.
+pub(crate) fn about(answer: &Answer) -> Option<(OrgId, SessionId)> {
+    match answer {
+        // Of what is gone there is nothing personal to say.
+        Answer::Operated(done) => done.session.as_ref().map(|session| (session.org, session.id)),
+        _ => None,
+    }
+}
+
+/// Whether the answer holds something that is shown once.
+pub(crate) fn is_shown_once(answer: &Answer) -> bool {
+    matches!(answer, Answer::KeyCreated(_))
+}
+
+/// A reply as it is kept. One that is no text is not.
+pub(crate) fn kept(reply: &Reply) -> Option<Vec<u8>> {
+    let headers = reply.headers.iter().filter(|(name, _)| HEADERS.contains(name));
+    let headers = headers.map(|(name, value)| Some(((*name).to_owned(), value.to_str().ok()?.to_owned())));
+    let body = String::from_utf8(reply.body.to_vec()).ok().filter(|_| reply.stream.is_none())?;
+    let kept = Kept { status: reply.status.as_u16(), headers: headers.collect::<Option<_>>()?, body };
+    serde_json::to_vec(&kept).ok()
+}
+
+/// A reply that was kept, once more.
+pub(crate) fn again(bytes: &[u8]) -> Option<Reply> {
+    let Kept { status, headers, body } = serde_json::from_slice(bytes).ok()?;
+    let mut reply = Reply::empty(StatusCode::from_u16(status).ok()?);
+    reply.body = Bytes::from(body);
+    for (name, value) in headers {
+        let known = HEADERS.iter().find(|known| **known == name)?;
+        reply.headers.push((known, HeaderValue::from_str(&value).ok()?));
+    }
+    Some(reply.with(REPLAYED, "true"))
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_told_again_as_it_was() {
+        let reply = Reply::json(StatusCode::CREATED, &"täxt").with("x-decision-id", "dec_1").with("x-other", "gone");
+        let again = again(&kept(&reply).unwrap()).unwrap();
+        assert_eq!((again.status, &again.body), (reply.status, &reply.body));
+        let told: Vec<_> = again.headers.iter().map(|(name, value)| (*name, value.to_str().unwrap())).collect();
+        assert_eq!(
+            told,
+            [("content-type", "application/json"), ("x-decision-id", "dec_1"), ("idempotency-replayed", "true")]
+        );
+        let picture = Reply::text(StatusCode::OK, "image/png", vec![0xff, 0xd8]);
+        assert!(kept(&picture).is_none());
+    }
+}
