@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 
 /// Every header that a response may have. A new one is a decision to be made here.
-const HEADERS: [&str; 24] = [
+const HEADERS: [&str; 26] = [
     "access-control-allow-credentials",
     "access-control-allow-headers",
     "access-control-allow-methods",

@@ -24,8 +24,8 @@ async fn count(org: &Org, path: &str) -> usize {
     org.client.get(path).await.expect(200)["data"].as_array().unwrap().len()
 }
 
-fn reason(reply: Reply, status: u16) -> String {
-    text(&reply.expect(status)["error"]["details"], "reason")
+fn reason(reply: &Reply, status: u16) -> String {
+    text(&reply.clone().expect(status)["error"]["details"], "reason")
 }
 
 #[tokio::test]
@@ -35,11 +35,11 @@ async fn whatever_is_asked_twice_with_one_key_is_done_once() {
     let hook = json!({ "url": "https://example.com/x", "events": ["*"] });
     let publisher = json!({ "name": "p", "publicKey": "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=" });
     let fact = json!({ "id": "f1", "name": "paid", "data": {} });
-    for (path, body, listed) in [
-        ("/api/v1/sessions", json!({ "label": "one" }), Some("/api/v1/sessions")),
-        ("/api/v1/webhooks", hook, Some("/api/v1/webhooks")),
-        ("/api/v1/publishers", publisher, Some("/api/v1/publishers")),
-        ("/api/v1/events", fact, None),
+    for (path, body, field, listed) in [
+        ("/api/v1/sessions", json!({ "label": "one" }), "label", Some("/api/v1/sessions")),
+        ("/api/v1/webhooks", hook, "url", Some("/api/v1/webhooks")),
+        ("/api/v1/publishers", publisher, "name", Some("/api/v1/publishers")),
+        ("/api/v1/events", fact, "id", None),
     ] {
         let first = post(&org.client, path, path, body.clone()).await;
         let again = post(&org.client, path, path, body.clone()).await;
@@ -51,8 +51,8 @@ async fn whatever_is_asked_twice_with_one_key_is_done_once() {
         }
         // In other words it is another request.
         let mut other = body;
-        other["name"] = json!("another");
-        assert_eq!(reason(post(&org.client, path, path, other).await, 422), "idempotency_mismatch", "{path}");
+        other[field] = json!("https://example.com/another");
+        assert_eq!(reason(&post(&org.client, path, path, other).await, 422), "idempotency_mismatch", "{path}");
     }
     let session = text(&org.client.get("/api/v1/sessions").await.expect(200)["data"][0], "id");
     let labels = format!("/api/v1/sessions/{session}/labels");
@@ -72,13 +72,13 @@ async fn whatever_is_asked_twice_with_one_key_is_done_once() {
     let colleague = org.client.post(&format!("/api/v1/orgs/{}/keys", org.id), &colleague).await.expect(201);
     let colleague = Client::new(org.client.address, Some(&text(&colleague, "key")));
     let peeked = post(&colleague, "/api/v1/sessions", "/api/v1/sessions", json!({ "label": "one" })).await;
-    assert_eq!(reason(peeked, 422), "idempotency_mismatch");
+    assert_eq!(reason(&peeked, 422), "idempotency_mismatch");
 
     // What was refused has taken no key.
-    let taken = json!({ "instanceName": text(&org.client.get("/api/v1/sessions").await.expect(200)["data"][0], "instanceName") });
-    assert_eq!(post(&org.client, "name", "/api/v1/sessions", taken).await.status, 409);
-    assert_eq!(post(&org.client, "name", "/api/v1/sessions", json!({ "label": "two" })).await.status, 201);
-    // Too long, and two of them.
+    let hook = |host: &str| json!({ "url": format!("https://{host}/x"), "events": ["*"] });
+    assert_eq!(post(&org.client, "hook", "/api/v1/webhooks", hook("127.0.0.1")).await.status, 400);
+    assert_eq!(post(&org.client, "hook", "/api/v1/webhooks", hook("example.com")).await.status, 201);
+    // A key has a longest.
     assert_eq!(post(&org.client, &"k".repeat(256), "/api/v1/sessions", json!({})).await.status, 400);
 }
 
@@ -90,7 +90,7 @@ async fn what_is_shown_once_is_not_shown_again() {
     let body = json!({ "name": "k", "capabilities": ["read"] });
     let first = post(&org.client, "key", &path, body.clone()).await;
     assert_eq!(first.status, 201);
-    assert_eq!(reason(post(&org.client, "key", &path, body).await, 409), "already_shown");
+    assert_eq!(reason(&post(&org.client, "key", &path, body).await, 409), "already_shown");
     let names: BTreeSet<_> =
         org.client.get(&path).await.expect(200)["data"].as_array().unwrap().iter().map(|key| text(key, "id")).collect();
     assert_eq!(names.len(), 2, "the owner's own and this one");

@@ -15,6 +15,7 @@ mod credentials;
 mod deliveries;
 mod delivery_run;
 mod earnest;
+mod erasure;
 mod errors;
 mod evolution;
 mod frozen;

@@ -216,7 +216,10 @@ impl Check<'_> {
         }
         self.aged(tables::REPLIES, tables::REPLIES_AGE, |check, row, value| {
             if let Some(owner) = value.get(CLAIM..).and_then(erase::owner_of) {
-                check.opens(tables::REPLIES, owner, row, row, value, REPLY_HEAD);
+                // The answer about a session that is gone opens no more, and goes with its age.
+                if check.shared().ring.live(owner).is_some() {
+                    check.opens(tables::REPLIES, owner, row, row, value, REPLY_HEAD);
+                }
                 return true;
             }
             value.len() == CLAIM
