@@ -105,9 +105,19 @@ impl Process {
     /// The most memory that this life of it has used, in MiB; 0 where the system does not say.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
+        self.said("VmHWM:")
+    }
+
+    /// The memory that it holds now, in MiB; 0 where the system does not say.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.said("VmRSS:")
+    }
+
+    fn said(&self, name: &str) -> u64 {
         let Some(id) = self.child.as_ref().and_then(Child::id) else { return 0 };
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or_default() / 1024
     }
 }
