@@ -129,6 +129,12 @@ async fn route(front: &Arc<Front>, request: Request<HyperBody>, request_id: Requ
         handled.unwrap_or_else(|_elapsed| dialect.fault(&Fault::TimedOut))
     };
     front.meters.answered(dialect, kind, reply.status, started.elapsed());
+    if reply.status == StatusCode::UNAUTHORIZED
+        && let Some(sample) = front.meters.turned_away(dialect, front.service.now())
+    {
+        let (dialect, operation) = (dialect.name(), kind.name());
+        tracing::warn!(request = %request_id, dialect, operation, count = sample.since, "a stranger was turned away");
+    }
     reply
 }
 

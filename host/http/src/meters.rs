@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::StatusCode;
-use portcullis_core::OperationKind;
+use portcullis_core::{OperationKind, Timestamp};
 use portcullis_service::Service;
 
 use crate::Dialect;
@@ -24,6 +25,17 @@ const SETS: usize = 8;
 /// The counters: what is told is the sum of all sets.
 pub(crate) struct Meters {
     sets: [Counters; SETS],
+    /// Requests of strangers, by dialect.
+    strangers: Vec<AtomicU64>,
+    /// In which second, and how many strangers ago, one was last written to the log.
+    told: Mutex<(u64, u64)>,
+}
+
+/// One of many strangers, who stands for the others.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Sample {
+    /// How many there were since the last one that was told of, with this one.
+    pub(crate) since: u64,
 }
 
 /// One set of counters, on memory of its own.
@@ -39,7 +51,8 @@ struct Counters {
 
 impl Default for Meters {
     fn default() -> Self {
-        Self { sets: std::array::from_fn(|_| Counters::default()) }
+        let strangers = std::iter::repeat_with(AtomicU64::default).take(Dialect::ALL.len()).collect();
+        Self { sets: std::array::from_fn(|_| Counters::default()), strangers, told: Mutex::default() }
     }
 }
 
@@ -70,6 +83,19 @@ impl Meters {
         self.sets[own_set()].answered(dialect, kind, status, took);
     }
 
+    /// Counts a request whose caller nobody knows. One in a second is told of: a flood of them must not be a flood of anything else.
+    pub(crate) fn turned_away(&self, dialect: Dialect, now: Timestamp) -> Option<Sample> {
+        self.strangers[dialect as usize].fetch_add(1, Ordering::Relaxed);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.1 += 1;
+        let second = now.as_millis() / 1000;
+        if second <= told.0 {
+            return None;
+        }
+        let since = std::mem::replace(&mut *told, (second, 0)).1;
+        Some(Sample { since })
+    }
+
     fn sum(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {
         self.sets.iter().map(|set| counter(set).load(Ordering::Relaxed)).sum()
     }
@@ -79,6 +105,7 @@ impl Meters {
         let write = &mut text;
         let _ = self.answers(write);
         let _ = self.times(write);
+        let _ = self.strangers(write);
         let _ = sessions(write, &service.statuses());
         text
     }
@@ -100,6 +127,16 @@ impl Meters {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn strangers(&self, text: &mut String) -> std::fmt::Result {
+        const NAME: &str = "portcullis_unauthenticated_total";
+        writeln!(text, "# HELP {NAME} Requests whose caller was not known, or no longer.\n# TYPE {NAME} counter")?;
+        for dialect in Dialect::ALL {
+            let count = self.strangers[dialect as usize].load(Ordering::Relaxed);
+            writeln!(text, "{NAME}{{dialect=\"{}\"}} {count}", dialect.name())?;
         }
         Ok(())
     }
@@ -174,5 +211,17 @@ mod test {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn one_stranger_in_a_second_stands_for_all() {
+        let meters = Meters::default();
+        let at = |millis| meters.turned_away(Dialect::Router, Timestamp::from_millis(millis));
+        assert_eq!(at(5_000), Some(Sample { since: 1 }));
+        assert_eq!([at(5_001), at(5_999)], [None, None]);
+        assert_eq!(at(6_000), Some(Sample { since: 3 }));
+        let mut text = String::new();
+        meters.strangers(&mut text).unwrap();
+        assert!(text.contains("portcullis_unauthenticated_total{dialect=\"router\"} 4"), "{text}");
     }
 }
