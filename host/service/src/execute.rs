@@ -209,7 +209,7 @@ impl Service {
             }
             Verdict::Deferred { allowance, .. } | Verdict::Allowed(allowance) => allowance,
         };
-        let due = match plan::deferral(&ruling.verdict, &question.operation) {
+        let due = match plan::deferral(&ruling.verdict, question) {
             Ok(due) => due,
             Err(veto) => {
                 stop(&mut commit, &veto.code);

@@ -141,10 +141,7 @@ pub(crate) fn plan(
         (Operation::SessionDelete { .. }, _) => match (due, question.due_since) {
             (None, _) => Request::Delete { due: now, reason: String::new() },
             (Some((due, reason)), None) => Request::Delete { due, reason },
-            // A policy that puts off what is due by less would be asked again and again.
-            (Some((due, reason)), Some(since)) => {
-                Request::Postpone { since, due: due.max(now.after(LEAST_POSTPONEMENT)), reason }
-            }
+            (Some((due, reason)), Some(since)) => Request::Postpone { since, due, reason },
         },
         (Operation::SessionRestore { .. }, _) => Request::Restore,
         (Operation::SessionQr { .. }, _) => Request::Qr,
@@ -385,10 +382,12 @@ pub(crate) fn extend(
 }
 
 /// Whether a verdict defers the operation, and to when. Only a delete can wait.
-pub(crate) fn deferral(verdict: &Verdict, operation: &Operation) -> Result<Option<(Timestamp, String)>, Box<Veto>> {
+pub(crate) fn deferral(verdict: &Verdict, question: &Question) -> Result<Option<(Timestamp, String)>, Box<Veto>> {
     match verdict {
-        Verdict::Deferred { until, reason, .. } if matches!(operation, Operation::SessionDelete { .. }) => {
-            Ok(Some((*until, reason.clone())))
+        Verdict::Deferred { until, reason, .. } if matches!(question.operation, Operation::SessionDelete { .. }) => {
+            // A policy that puts off what is due by less would be asked again and again.
+            let least = question.due_since.map(|_| question.now.after(LEAST_POSTPONEMENT));
+            Ok(Some(((*until).max(least.unwrap_or_default()), reason.clone())))
         }
         Verdict::Deferred { plugin, reason, .. } => Err(Box::new(Veto {
             plugin: plugin.clone(),

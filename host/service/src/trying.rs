@@ -33,7 +33,7 @@ impl Service {
             }
         }
         let first_round = ruling.record.and_then(|record| record.first_round);
-        let verdict = match (plan::deferral(&ruling.verdict, &question.operation), ruling.verdict) {
+        let verdict = match (plan::deferral(&ruling.verdict, question), ruling.verdict) {
             (Err(veto), _) => Verdict::Denied { denials: vec![*veto] },
             // Who only asks is told what would be amended, which is settled by now.
             (Ok(_), Verdict::Allowed(allowance)) => {
@@ -51,7 +51,7 @@ impl Service {
             return Ok(());
         };
         // What cannot wait is denied, and nothing of it is done.
-        let Ok(due) = plan::deferral(&ruling.verdict, &question.operation) else { return Ok(()) };
+        let Ok(due) = plan::deferral(&ruling.verdict, question) else { return Ok(()) };
         let log_out_first = allowance.follow_ups.iter().any(|extension| extension.follow_up == FollowUp::LogOutFirst);
         let mut commit = Commit::new(question.org, question.now);
         commit.kv = ruling.kv.iter().map(|(_, access)| access.clone()).collect();

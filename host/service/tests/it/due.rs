@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis_core::{Operation, OperationKind, Verdict};
+use portcullis_core::{AuditOutcome, Operation, OperationKind, PrincipalKind, Verdict};
 use portcullis_service::Outcome;
 
 use crate::guests::putting_off;
@@ -31,6 +31,21 @@ async fn a_policy_that_puts_off_by_nothing_is_asked_again_after_a_minute() {
     world.unbind(binding).await;
     world.pass(Duration::from_secs(60)).await;
     assert_eq!(world.status(session).await, "gone");
+}
+
+/// The story: the audit said that a due delete was put off to when its policy had said, which was another time than the one at which the
+/// policy was asked again.
+#[tokio::test]
+async fn the_audit_says_until_when_a_due_delete_is_put_off() {
+    let world = World::new().await;
+    let session = world.create().await;
+    world.bind(putting_off(1), vec![OperationKind::SessionDelete], "{}").await;
+    world.execute(Operation::SessionDelete { session }).await.unwrap();
+    world.pass(Duration::from_secs(10)).await;
+
+    let due = world.session(session).await.unwrap().delete_due().unwrap();
+    let put_off = world.audit().await.into_iter().find(|entry| entry.actor == PrincipalKind::System).unwrap();
+    assert_eq!(put_off.outcome, AuditOutcome::Deferred { until: due });
 }
 
 #[tokio::test]
