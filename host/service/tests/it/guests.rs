@@ -47,7 +47,7 @@ pub(crate) fn putting_off(millis: u32) -> Vec<u8> {
          (i64.store offset=8 (i32.const {ANSWER}) (i64.add (i64.load offset=16 (local.get $args)) (i64.const {millis})))
          i32.const {ANSWER}"
     );
-    Guest::gate(&body).named("putting-off").build()
+    Guest::gate(&body).named(&format!("putting-off-{millis}")).build()
 }
 
 /// The same guest, whose description wants a grant.

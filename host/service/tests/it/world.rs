@@ -231,22 +231,36 @@ impl World {
 
     /// Binds a plugin of which nothing is bound yet, or a version of it.
     pub(crate) async fn bind(&self, component: Vec<u8>, hooks: Vec<OperationKind>, settings: &str) -> BindingId {
+        let plugin = self.upload_plugin(component).await;
+        self.bind_plugin(plugin, hooks, settings, 0).await
+    }
+
+    /// Uploads a plugin.
+    pub(crate) async fn upload_plugin(&self, component: Vec<u8>) -> PluginId {
         let permit = self.permit(OperationKind::PluginUpload, None).await;
-        let uploaded = self
-            .service
-            .upload_plugin(&permit, Upload { bytes: component, ..Upload::default() }, Call::default())
-            .await
-            .unwrap();
+        let upload = Upload { bytes: component, ..Upload::default() };
+        let uploaded = self.service.upload_plugin(&permit, upload, Call::default()).await.unwrap();
         let Outcome::Uploaded(uploaded, _) = uploaded.outcome else { panic!("the upload came to nothing") };
+        uploaded.plugin
+    }
+
+    /// Binds the newest version of a plugin.
+    pub(crate) async fn bind_plugin(
+        &self,
+        plugin: PluginId,
+        hooks: Vec<OperationKind>,
+        settings: &str,
+        order: i32,
+    ) -> BindingId {
         let permit = self.permit(OperationKind::BindingCreate, None).await;
         let binding = NewBinding {
-            plugin: uploaded.plugin,
+            plugin,
             version: None,
             hooks,
             mode: Mode::Enforce,
             settings: settings.into(),
             on_failure: FailureFold::Deny,
-            order: 0,
+            order,
             grants: None,
             http_hosts: Vec::new(),
             selector: Selector::default(),

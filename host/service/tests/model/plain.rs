@@ -1,0 +1,480 @@
+//! The plain model of sessions: what is wanted of each, what is so, and how facts, time and crashes move it.
+//!
+//! It is written from what the design says, and shares no code with the lifecycle that it is compared with. It is the simplest
+//! program that could be right: no store, no tasks, one thing after the other.
+
+use crate::phone::Phone;
+use crate::rules::{Bound, Token};
+use crate::steps::{Fact, How, Millis, Rule, SECOND};
+
+/// What is wanted of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Run,
+    Rest,
+    Gone { due: Millis, since: Millis, ran: bool },
+}
+
+/// What is so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum State {
+    Stopped,
+    Starting {
+        run: u64,
+        by: Millis,
+    },
+    Pairing {
+        run: u64,
+        how: How,
+        code: Option<(u32, Millis)>,
+        by: Millis,
+    },
+    Online {
+        run: u64,
+    },
+    Reconnecting {
+        run: u64,
+        since: Millis,
+        tries: u32,
+        by: Millis,
+    },
+    LoggedOut {
+        by: &'static str,
+    },
+    Failed(&'static str),
+    /// Its deletion waits for the phone.
+    Unlinking {
+        run: u64,
+        by: Millis,
+    },
+    /// Its deletion waits for nothing any more.
+    Going,
+    Erased,
+}
+
+impl State {
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Starting { .. } => "starting",
+            Self::Pairing { .. } => "pairing",
+            Self::Online { .. } => "online",
+            Self::Reconnecting { .. } => "reconnecting",
+            Self::LoggedOut { .. } => "logged-out",
+            Self::Failed(_) => "failed",
+            Self::Unlinking { .. } | Self::Going => "removing",
+            Self::Erased => "gone",
+        }
+    }
+
+    pub(crate) fn run(&self) -> Option<u64> {
+        match self {
+            Self::Starting { run, .. }
+            | Self::Pairing { run, .. }
+            | Self::Online { run }
+            | Self::Reconnecting { run, .. }
+            | Self::Unlinking { run, .. } => Some(*run),
+            Self::Stopped | Self::LoggedOut { .. } | Self::Failed(_) | Self::Going | Self::Erased => None,
+        }
+    }
+
+    /// Until when it lasts if nothing happens.
+    fn lasts(&self) -> Option<Millis> {
+        match self {
+            Self::Starting { by, .. }
+            | Self::Pairing { by, .. }
+            | Self::Reconnecting { by, .. }
+            | Self::Unlinking { by, .. } => Some(*by),
+            _ => None,
+        }
+    }
+}
+
+/// What customers are told of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct News {
+    pub(crate) text: String,
+    /// Whether it is still told after its session is erased.
+    outlives: bool,
+}
+
+/// What anybody who may look can see of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Face {
+    pub(crate) wish: Wish,
+    pub(crate) state: State,
+    pub(crate) runs: u64,
+    pub(crate) linked: bool,
+    pub(crate) held: bool,
+    pub(crate) policy: String,
+    pub(crate) limit: Option<String>,
+    pub(crate) generation: u64,
+    pub(crate) changed: Millis,
+    pub(crate) online_at: Option<Millis>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    pub(crate) face: Face,
+    pub(crate) phone: Phone,
+    pub(crate) news: Vec<News>,
+    /// When something was sent.
+    pub(crate) sent: Vec<Millis>,
+}
+
+/// Everything.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Model {
+    pub(crate) now: Millis,
+    pub(crate) sessions: Vec<Session>,
+    pub(crate) bound: Vec<Bound>,
+    pub(crate) tokens: Vec<Token>,
+    /// Idempotency keys: which, of which session, and what became of the message.
+    pub(crate) keys: Vec<(u8, usize, &'static str)>,
+    /// When the quota of deletes counted one.
+    pub(crate) counted: Vec<Millis>,
+    /// When a delete was done.
+    pub(crate) deleted: Vec<Millis>,
+    /// Since the last look.
+    pub(crate) audit: Vec<String>,
+    pub(crate) decisions: Vec<String>,
+    pub(crate) house_news: Vec<News>,
+}
+
+impl News {
+    /// News that goes with its session.
+    pub(crate) fn passing(text: String) -> Self {
+        Self { text, outlives: false }
+    }
+}
+
+impl Session {
+    pub(crate) fn born(held: bool, now: Millis) -> Self {
+        let face = Face {
+            wish: Wish::Rest,
+            state: State::Stopped,
+            runs: 0,
+            linked: false,
+            held,
+            policy: "standard_policy".to_owned(),
+            limit: None,
+            generation: 1,
+            changed: now,
+            online_at: None,
+        };
+        Self { face, phone: Phone::default(), news: Vec::new(), sent: Vec::new() }
+    }
+
+    /// Tells something that says nothing personal, and so is told after the session is gone as well.
+    pub(crate) fn tell_for_good(&mut self, what: &str) {
+        self.news.push(News { text: self.stamped(what), outlives: true });
+    }
+
+    /// Tells something that goes with the session.
+    pub(crate) fn tell(&mut self, what: &str) {
+        self.news.push(News { text: self.stamped(what), outlives: false });
+    }
+
+    fn stamped(&self, what: &str) -> String {
+        format!("{what} (generation {}, at {})", self.face.generation, self.face.changed)
+    }
+
+    /// A change, which everybody can tell by the generation; that the status has another name is told.
+    pub(crate) fn shift(&mut self, now: Millis, change: impl FnOnce(&mut Self)) {
+        let before = self.face.state.word();
+        self.face.generation += 1;
+        self.face.changed = now;
+        change(self);
+        self.tell_status(before);
+    }
+
+    pub(crate) fn tell_status(&mut self, before: &str) {
+        let after = self.face.state.word();
+        let why = match self.face.state {
+            State::Failed(cause) => cause,
+            State::LoggedOut { by } => by,
+            _ => "",
+        };
+        if before != after {
+            self.tell_for_good(&format!("session.status {before} {after} {why}"));
+        }
+    }
+
+    pub(crate) fn halt(&mut self) {
+        if let Some(run) = self.face.state.run() {
+            self.phone.halt(run);
+        }
+    }
+
+    pub(crate) fn next_run(&mut self) -> u64 {
+        self.face.runs += 1;
+        self.face.runs
+    }
+
+    pub(crate) fn launch(&mut self, now: Millis) {
+        let run = self.next_run();
+        self.face.state = State::Starting { run, by: now + 60 * SECOND };
+        self.phone.launch(run, now);
+    }
+
+    pub(crate) fn pair(&mut self, how: How, now: Millis) {
+        self.forget();
+        let run = self.next_run();
+        self.face.state = State::Pairing { run, how, code: None, by: now + 30 * SECOND };
+        self.phone.pair(run, how, now);
+    }
+
+    /// Whether it can connect without being paired: a link that is being given up does not count.
+    pub(crate) fn is_linked(&self) -> bool {
+        self.face.linked && !matches!(self.face.state, State::LoggedOut { .. })
+    }
+
+    /// Forgets the link, if there is one.
+    pub(crate) fn forget(&mut self) {
+        if std::mem::take(&mut self.face.linked) {
+            self.phone.linked = false;
+        }
+    }
+
+    /// Gives it back that was to be deleted, as it was wanted before.
+    pub(crate) fn take_back(&mut self, now: Millis, event: &str, is_personal: bool) {
+        let Wish::Gone { ran, .. } = self.face.wish else { return };
+        self.shift(now, |it| {
+            if let State::Unlinking { run, .. } = it.face.state {
+                it.phone.halt(run);
+                it.face.state = State::Stopped;
+            }
+            it.face.wish = Wish::Rest;
+            match is_personal {
+                true => it.tell(event),
+                false => it.tell_for_good(event),
+            }
+            if ran && it.face.state == State::Stopped && it.face.linked {
+                it.face.wish = Wish::Run;
+                it.launch(now);
+            }
+        });
+    }
+
+    fn hear(&mut self, run: u64, fact: Fact, now: Millis) {
+        let over = matches!(fact, Fact::Unlinked | Fact::LoggedOut | Fact::Ended(_));
+        if self.face.state == (State::LoggedOut { by: "api" }) {
+            // The device is kept until WhatsApp has been told.
+            if over && run == self.face.runs && self.face.linked {
+                self.shift(now, |it| it.face.linked = false);
+            }
+            return;
+        }
+        if self.face.state.run() != Some(run) {
+            return;
+        }
+        let relaunches =
+            matches!(self.face.state, State::Starting { .. } | State::Online { .. } | State::Reconnecting { .. });
+        match (&self.face.state, fact) {
+            (State::Unlinking { by, .. }, Fact::Lost) => {
+                let by = *by;
+                self.shift(now, |it| {
+                    let run = it.next_run();
+                    it.face.state = State::Unlinking { run, by };
+                    it.phone.unlink(run, now);
+                });
+            }
+            (State::Unlinking { .. }, _) if over => self.shift(now, |it| {
+                it.face.linked = false;
+                it.go();
+            }),
+            (State::Unlinking { .. }, _) => {}
+            (State::Pairing { code, .. }, Fact::Code(how, until)) => {
+                let ordinal = code.map_or(1, |(ordinal, _)| ordinal + 1);
+                self.shift(now, |it| {
+                    let kind = if how == How::Code { "session.pairing-code" } else { "session.qr" };
+                    it.tell(&format!("{kind} {ordinal}"));
+                    it.face.state = State::Pairing { run, how, code: Some((ordinal, until)), by: until + 10 * SECOND };
+                });
+            }
+            (State::Pairing { .. }, Fact::Passkey) => self.shift(now, |it| {
+                it.tell("session.passkey");
+                it.face.state = State::Pairing { run, how: How::Passkey, code: None, by: now + 60 * SECOND };
+            }),
+            (State::Pairing { .. }, Fact::Exhausted) => {
+                self.shift(now, |it| it.face.state = State::Failed("pairing-expired"));
+            }
+            (State::Pairing { .. }, Fact::Linked) => self.shift(now, |it| {
+                it.tell("session.linked");
+                it.face.linked = true;
+                it.face.state = State::Starting { run, by: now + 60 * SECOND };
+            }),
+            (State::Pairing { how: How::Qr, .. }, Fact::Lost) => self.shift(now, |it| it.pair(How::Qr, now)),
+            (State::Pairing { .. }, Fact::Lost) => {
+                self.shift(now, |it| it.face.state = State::Failed("pairing-interrupted"));
+            }
+            (State::Starting { .. } | State::Reconnecting { .. }, Fact::Connected) => self.shift(now, |it| {
+                it.face.state = State::Online { run };
+                it.face.online_at = Some(now);
+            }),
+            (State::Online { .. }, Fact::Disconnected) => self.shift(now, |it| {
+                it.face.state = State::Reconnecting { run, since: now, tries: 0, by: now + 300 * SECOND };
+            }),
+            (State::Reconnecting { since, tries, by, .. }, Fact::Disconnected) => {
+                let again = State::Reconnecting { run, since: *since, tries: tries + 1, by: *by };
+                self.shift(now, |it| it.face.state = again);
+            }
+            (_, Fact::Lost) if relaunches => self.shift(now, |it| it.launch(now)),
+            (_, Fact::LoggedOut | Fact::Unlinked) => self.shift(now, |it| {
+                if it.face.linked {
+                    it.forget();
+                    it.tell_for_good("session.unlinked");
+                }
+                it.halt();
+                it.face.state = State::LoggedOut { by: "phone" };
+            }),
+            (_, Fact::Ended(cause)) => self.shift(now, |it| it.face.state = State::Failed(cause)),
+            (_, Fact::Limited(code)) if self.face.limit.as_deref() != Some(code) => self.shift(now, |it| {
+                it.tell(&format!("session.limited {code}"));
+                it.face.limit = Some(code.to_owned());
+            }),
+            _ => {}
+        }
+    }
+
+    /// The last step of a deletion but erasing: the news of it is queued.
+    pub(crate) fn go(&mut self) {
+        self.face.state = State::Going;
+        self.tell_for_good("session.deleted");
+    }
+
+    fn out_of_time(&mut self, now: Millis) {
+        if self.face.state.lasts().is_none_or(|by| now < by) {
+            return;
+        }
+        self.shift(now, |it| match it.face.state {
+            State::Starting { .. } => {
+                it.halt();
+                it.face.state = State::Failed("start-timeout");
+            }
+            State::Pairing { .. } => {
+                it.halt();
+                it.face.state = State::Failed("pairing-expired");
+            }
+            State::Reconnecting { .. } => {
+                it.halt();
+                it.launch(now);
+            }
+            State::Unlinking { .. } => {
+                it.halt();
+                it.go();
+            }
+            _ => {}
+        });
+    }
+
+    /// What the next process finds and makes good.
+    fn recover(&mut self, now: Millis) {
+        self.phone.die();
+        match self.face.state.run() {
+            Some(run) => self.hear(run, Fact::Lost, now),
+            None if self.face.linked && matches!(self.face.state, State::LoggedOut { .. }) => {
+                self.phone.unlink(self.face.runs, now);
+            }
+            None => {}
+        }
+    }
+}
+
+impl Model {
+    pub(crate) fn is_gone(&self, session: usize) -> bool {
+        self.sessions[session].face.state == State::Erased
+    }
+
+    pub(crate) fn alive(&self) -> usize {
+        self.sessions.iter().filter(|session| session.face.state != State::Erased).count()
+    }
+
+    /// Erases what waits for nothing else.
+    pub(crate) fn erase(&mut self) {
+        for (index, session) in self.sessions.iter_mut().enumerate() {
+            if session.face.state != State::Going {
+                continue;
+            }
+            let Wish::Gone { since, .. } = session.face.wish else { panic!("a deletion that nobody wants") };
+            session.face.state = State::Erased;
+            session.phone.linked = false;
+            session.news.retain(|news| news.outlives);
+            let receipt = format!("the gateway session.delete {index} erased since {since} at {}", self.now);
+            self.audit.push(receipt);
+            self.tokens.iter_mut().filter(|token| token.session == index).for_each(|token| token.known = false);
+        }
+    }
+
+    /// When anything happens by itself.
+    pub(crate) fn wakes(&self) -> Option<Millis> {
+        let of = |session: &Session| {
+            let due = match (&session.face.wish, &session.face.state) {
+                (_, State::Unlinking { .. } | State::Going | State::Erased) => None,
+                (Wish::Gone { due, .. }, _) => Some(*due),
+                _ => None,
+            };
+            [session.phone.wakes(), session.face.state.lasts(), due].into_iter().flatten().min()
+        };
+        self.sessions.iter().filter_map(of).min()
+    }
+
+    /// Everything that is due now, once: deletes first, then what the engine tells, then what has lasted too long.
+    fn tick(&mut self) {
+        for session in 0..self.sessions.len() {
+            self.carry_out_due(session);
+        }
+        let now = self.now;
+        for session in &mut self.sessions {
+            let lasted = session.face.state.lasts().is_some_and(|by| by <= now);
+            for (run, fact) in session.phone.listen(now) {
+                session.hear(run, fact, now);
+            }
+            if lasted {
+                session.out_of_time(now);
+            }
+        }
+        self.erase();
+    }
+
+    pub(crate) fn settle(&mut self) {
+        loop {
+            self.tick();
+            if self.wakes().is_none_or(|at| at > self.now) {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn pass(&mut self, time: Millis) {
+        let end = self.now + time;
+        self.settle();
+        while let Some(at) = self.wakes().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.settle();
+        }
+        self.now = end;
+    }
+
+    pub(crate) fn crash(&mut self, away: Millis) {
+        self.now += away;
+        let now = self.now;
+        self.sessions.iter_mut().for_each(|session| session.recover(now));
+        self.erase();
+    }
+
+    pub(crate) fn has(&self, rule: Rule) -> bool {
+        self.bound.iter().any(|bound| std::mem::discriminant(&bound.rule) == std::mem::discriminant(&rule))
+    }
+
+    pub(crate) fn bind(&mut self, rule: Rule) {
+        let number = self.bound.last().map_or(0, |bound| bound.number + 1);
+        self.bound.push(Bound { number, rule });
+        self.audit.push(format!("the owner binding.create - done at {}", self.now));
+    }
+
+    pub(crate) fn unbind(&mut self, which: usize) {
+        self.bound.remove(which);
+        self.audit.push(format!("the owner binding.delete - done at {}", self.now));
+    }
+}
