@@ -19,7 +19,7 @@ use crate::replies::RequestKey;
 use crate::ruling::{Case, Question, Ruling};
 use crate::sending::Sent;
 use crate::undecided::{Undecided, Unsettled};
-use crate::{Redelivered, Service, ServiceError, administer, confirming, mint, observing, webhooks};
+use crate::{Redelivered, Service, ServiceError, StoreFailure, administer, confirming, mint, observing, webhooks};
 
 /// How often an operation is decided because what it rests on changed meanwhile.
 const TRIES: usize = 8;
@@ -134,6 +134,13 @@ impl Service {
                     true => Outcome::DryRun(Verdict::Allowed(Allowance::default())),
                     false => Outcome::Unchanged,
                 };
+                // Whoever asked for it stands in the audit, also if nothing had to be decided; the gateway itself asks for nothing new.
+                if !question.dry_run && question.due_since.is_none() {
+                    let mut commit = Commit::new(question.org, question.now);
+                    commit.audit.push(question.audit(AuditOutcome::Unchanged, None, None));
+                    let written = self.store.commit(commit).await;
+                    written.map_err(|error| ServiceError::Store(StoreFailure::Commit(error)))?;
+                }
                 return Ok(Done { session: Some(Arc::clone(session)), outcome, decision: None });
             }
             let mut ruling = self.rule(question, &case).await?;
@@ -155,7 +162,7 @@ impl Service {
                 Err(Unsettled::Failed(ServiceError::NameTaken)) if has_made_up_name(&question.operation) => continue,
                 Err(Unsettled::Wait(wait)) => return Err(Undecided::Wait(wait)),
                 Err(Unsettled::Failed(error)) => {
-                    self.tell_failed(question, &case, &error).await;
+                    self.tell_failed(question, &case, &ruling, &error).await;
                     Err(error)
                 }
                 Ok(done) => Ok(done),

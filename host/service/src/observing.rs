@@ -1,7 +1,8 @@
 //! Telling observers how an operation ended: an errand for each of them, in the commit with which it ends.
 //!
 //! So what was done is told, whatever happens to the gateway after the commit; and nothing of it is on the operation's path but a row.
-//! An operation that no commit ended, because a quota or a limit was in its way, is told of in a commit of its own.
+//! An operation that no commit ended, because a quota or a limit was in its way, is told of in a commit of its own; so is its
+//! line of the audit, if the commit that was refused had it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,11 +10,13 @@ use std::time::Duration;
 use portcullis_core::errand::{Ended, Outcome};
 use portcullis_core::message::INTERRUPTED;
 use portcullis_core::verdict::Veto;
-use portcullis_core::{Errand, ErrandBody, ErrandId, Hook, Operation, OrgId, SessionId, Timestamp};
+use portcullis_core::{
+    AuditOutcome, DecisionRecord, Errand, ErrandBody, ErrandId, Hook, Operation, OrgId, SessionId, Stop, Timestamp,
+};
 use portcullis_engine::SendError;
 use portcullis_store::{Commit, CommitError, ErrandChange};
 
-use crate::ruling::{Case, Question};
+use crate::ruling::{Case, Question, Ruling};
 use crate::{Service, ServiceError, mint};
 
 /// How long nobody doubts that WhatsApp is still being asked; no call takes as long.
@@ -89,7 +92,7 @@ impl Service {
     }
 
     /// Tells of an operation that failed, unless the commit of its failure has done so.
-    pub(crate) async fn tell_failed(&self, question: &Question, case: &Case, error: &ServiceError) {
+    pub(crate) async fn tell_failed(&self, question: &Question, case: &Case, ruling: &Ruling, error: &ServiceError) {
         // A queued message that cannot be sent now has not failed.
         let goes_on = question.is_from_queue()
             && matches!(
@@ -100,6 +103,15 @@ impl Service {
             return;
         }
         let mut commit = Commit::new(question.org, question.now);
+        if is_refused_by_the_writer(error) {
+            let code = error.code().to_owned();
+            commit.decision = ruling
+                .record
+                .clone()
+                .map(|record| DecisionRecord { stopped: Some(Stop::Refused { code: code.clone() }), ..record });
+            let decision = commit.decision.as_ref().map(|record| record.id);
+            commit.audit.push(question.audit(AuditOutcome::Refused { code }, decision, None));
+        }
         self.tell_ended(question, case, &mut commit, Outcome::Refused(error.code().to_owned()), None);
         if commit.errands.is_empty() && commit.audit.is_empty() {
             return;
@@ -163,6 +175,11 @@ impl Service {
         });
         errands.collect()
     }
+}
+
+/// Whether the writer refused the commit of an operation as a whole, and with it all that it would have recorded.
+fn is_refused_by_the_writer(error: &ServiceError) -> bool {
+    matches!(error, ServiceError::Quota { .. } | ServiceError::NameTaken | ServiceError::TokenTaken)
 }
 
 /// How an operation ended that plugins denied.

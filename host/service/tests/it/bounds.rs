@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::operation::{CreateSession, WhenUnpaired};
-use portcullis_core::{Operation, OperationKind, OrgId, Principal, Target};
+use portcullis_core::{AuditOutcome, Operation, OperationKind, OrgId, Principal, Target};
 use portcullis_service::{Call, OrgChange, QuotaChange, ServiceError};
 use tokio::task::JoinSet;
 
+use crate::guests::allowing;
 use crate::world::World;
 
 #[tokio::test]
@@ -29,6 +30,32 @@ async fn a_session_quota_is_exact_under_concurrency() {
         }
     }
     assert_eq!(made, 10);
+}
+
+/// The story: a commit that the writer refuses is refused with its line of the audit, so what a quota or a name that is taken stood in the
+/// way of was written down nowhere.
+#[tokio::test]
+async fn what_a_quota_or_a_taken_name_refuses_stands_in_the_audit_with_its_decision() {
+    let world = World::new().await;
+    world.bind(allowing(), vec![OperationKind::SessionCreate], "{}").await;
+    let create = |name: &str| {
+        world.execute(Operation::SessionCreate(CreateSession {
+            instance_name: Some(name.into()),
+            ..CreateSession::default()
+        }))
+    };
+    let refused = async |code: &str| {
+        let last = world.audit().await.into_iter().next().unwrap();
+        assert_eq!(last.outcome, AuditOutcome::Refused { code: code.into() });
+        let decision = world.decisions().await.into_iter().find(|record| Some(record.id) == last.decision).unwrap();
+        assert_eq!(decision.ending(), "refused");
+    };
+    create("front-desk").await.unwrap();
+    assert!(matches!(create("front-desk").await, Err(ServiceError::NameTaken)));
+    refused("name_taken").await;
+    world.set_quotas(QuotaChange { sessions: Some(1), ..QuotaChange::default() }).await;
+    assert!(matches!(create("back-desk").await, Err(ServiceError::Quota { .. })));
+    refused("quota_reached").await;
 }
 
 #[tokio::test]

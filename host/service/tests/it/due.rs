@@ -48,6 +48,19 @@ async fn the_audit_says_until_when_a_due_delete_is_put_off() {
     assert_eq!(put_off.outcome, AuditOutcome::Deferred { until: due });
 }
 
+/// The story: who asked for a deletion that was under way already was answered, and stood in no audit.
+#[tokio::test]
+async fn whoever_asks_for_a_deletion_that_is_under_way_stands_in_the_audit() {
+    let world = World::new().await;
+    let session = world.online().await;
+    for outcome in [AuditOutcome::Done, AuditOutcome::Unchanged] {
+        world.execute(Operation::SessionDelete { session }).await.unwrap();
+        assert_eq!(world.status(session).await, "removing");
+        let last = world.audit().await.into_iter().next().unwrap();
+        assert_eq!((last.operation, last.outcome), (OperationKind::SessionDelete, outcome));
+    }
+}
+
 #[tokio::test]
 async fn deletes_of_many_sessions_and_organisations_are_carried_out_when_they_are_due() {
     let world = World::new().await;

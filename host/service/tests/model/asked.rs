@@ -57,6 +57,7 @@ impl Model {
         }
         let leaves = self.sessions[session].face.state.word() == "removing";
         if matches!(ask, Ask::Delete { .. }) && leaves {
+            self.write_down(caller.word(), ask, Some(session), "unchanged");
             return "unchanged".to_owned();
         }
         let (token, rejected) = match ask {
@@ -252,7 +253,9 @@ impl Model {
             return end.answer;
         }
         if self.alive() >= MOST_SESSIONS {
-            return "quota_reached".to_owned();
+            let end = End::refused("quota_reached");
+            self.close(caller.word(), None, ask, ruling, &end);
+            return end.answer;
         }
         let mut born = Session::born(held, self.now);
         born.tell_for_good("session.created");
