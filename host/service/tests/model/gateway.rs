@@ -195,9 +195,9 @@ impl Gateway {
         match (operation.clone(), ask) {
             (Operation::MessageSend(text), Ask::Send { key }) => {
                 let call = SendCall { call, key: key.map(|key| self.key(key)), queue: false };
-                for_turns(turns, service.send(&permit, text, call)).await;
+                for_turns(turns, Box::pin(service.send(&permit, text, call))).await;
             }
-            _ => for_turns(turns, service.execute(&permit, operation, call)).await,
+            _ => for_turns(turns, Box::pin(service.execute(&permit, operation, call))).await,
         }
         self.come_to_rest().await;
         self.crash(0).await;

@@ -49,7 +49,6 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the seed repeats the run")]
 fn the_service_does_what_its_model_does() {
     let (sequences, seed) =
         (number("PORTCULLIS_SEQUENCES").unwrap_or(SEQUENCES), number("PORTCULLIS_SEED").unwrap_or(1));

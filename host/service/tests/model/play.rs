@@ -22,7 +22,7 @@ pub(crate) async fn play(gateway: &mut Gateway, seed: u64, steps: &[Step]) -> Re
     gateway.begin(seed).await;
     let mut model = Model::default();
     for (index, step) in steps.iter().enumerate() {
-        self::step(gateway, &mut model, *step)
+        Box::pin(self::step(gateway, &mut model, *step))
             .await
             .map_err(|differences| Mismatch { steps: index + 1, differences })?;
     }
@@ -39,7 +39,7 @@ pub(crate) async fn play(gateway: &mut Gateway, seed: u64, steps: &[Step]) -> Re
         model.ask(Caller::Owner, Some(session), delete);
         gateway.ask(Caller::Owner, Some(session), delete, None).await;
     }
-    step(gateway, &mut model, Step::Pass(MINUTE)).await.map_err(end)?;
+    Box::pin(step(gateway, &mut model, Step::Pass(MINUTE))).await.map_err(end)?;
     match model.alive() {
         0 => Ok(()),
         left => Err(end(format!("    {left} sessions are left that should be gone\n"))),
@@ -64,7 +64,7 @@ async fn step(gateway: &mut Gateway, model: &mut Model, step: Step) -> Result<()
         }
         Step::Killed(session, ask, turns) => {
             let Some((session, token)) = subject(model, session, ask) else { return Ok(()) };
-            gateway.kill(session, ask, token, turns).await;
+            Box::pin(gateway.kill(session, ask, token, turns)).await;
             gateway.find_new();
             possible = after_kill(model, session, ask).into_iter().map(|model| (model, String::new())).collect();
         }
@@ -157,8 +157,8 @@ fn after_kill(model: &Model, session: Option<usize>, ask: Ask) -> Vec<Model> {
 /// Plays the sequence of a seed; what is wrong with it, in words, if anything is.
 pub(crate) async fn check(gateway: &mut Gateway, runtime: &Arc<Runtime>, seed: u64) -> Result<(), String> {
     let steps = sequence(seed);
-    let Err(found) = play(gateway, seed, &steps).await else { return Ok(()) };
-    let (steps, found) = shrink(runtime, seed, steps, found).await;
+    let Err(found) = Box::pin(play(gateway, seed, &steps)).await else { return Ok(()) };
+    let (steps, found) = Box::pin(shrink(runtime, seed, steps, found)).await;
     let mut told =
         format!("the service and its model disagree; repeat it with PORTCULLIS_SEED={seed} PORTCULLIS_SEQUENCES=1\n");
     for (number, step) in steps.iter().enumerate() {
@@ -176,7 +176,8 @@ async fn shrink(runtime: &Arc<Runtime>, seed: u64, mut steps: Vec<Step>, mut fou
         at -= 1;
         let mut fewer = steps.clone();
         fewer.remove(at);
-        if let Err(still) = play(&mut Gateway::new(runtime).await, seed, &fewer).await {
+        let mut gateway = Gateway::new(runtime).await;
+        if let Err(still) = Box::pin(play(&mut gateway, seed, &fewer)).await {
             fewer.truncate(still.steps);
             (steps, found) = (fewer, still);
             // What comes before may be droppable now.
