@@ -85,7 +85,8 @@ impl Gateway {
         let mut most = self.audited.len() + FEW;
         // Ids begin with their time, so all that is new stands before what is older than the last look.
         let entries = loop {
-            let entries = self.world.service.audit(&permit, None, most).unwrap().entries;
+            let lines = self.world.service.audit(&permit, None, most).unwrap().entries;
+            let entries: Vec<AuditEntry> = lines.into_iter().map(|line| line.entry).collect();
             if entries.len() < most || entries.iter().any(|entry| entry.at < self.looked) {
                 break entries;
             }
@@ -108,7 +109,7 @@ impl Gateway {
             AuditOutcome::Vetoed { code } => format!("vetoed {code}"),
             AuditOutcome::Refused { code } => format!("refused {code}"),
             AuditOutcome::Denied { code } => format!("denied {code}"),
-            AuditOutcome::Erased { since, .. } => format!("erased since {}", self.relative(*since)),
+            AuditOutcome::Erased { receipt, .. } => format!("erased since {}", self.relative(receipt.asked_at)),
         };
         let (who, operation, about) = (self.word_for(&entry.actor), entry.operation.name(), self.about(entry.session));
         format!("{who} {operation} {about} {outcome} at {}", self.relative(entry.at))
