@@ -14,7 +14,7 @@ use portcullis_store::{Commit, CommitError, Expectation, Write};
 use tokio::task::JoinSet;
 
 use crate::execute::domain_events;
-use crate::{Service, ServiceError, StoreFailure};
+use crate::{Service, ServiceError, StoreFailure, effects};
 
 /// How often an input is applied again because the session changed meanwhile.
 const TRIES: usize = 8;
@@ -224,6 +224,7 @@ impl Service {
             commit.expect.push(Expectation::Session(id, Some(session.generation)));
             commit.events = domain_events(&next, now, events);
             commit.writes.push(Write::PutSession(next.clone()));
+            effects::forget(&mut commit, &next, &effects);
             match self.write(commit, 0).await {
                 Err(CommitError::Conflict) => {}
                 Err(CommitError::UnknownSession(_) | CommitError::UnknownOrg(_)) => return Ok(()),

@@ -8,6 +8,14 @@ use portcullis_store::{Commit, Expectation, Write};
 
 use crate::{Service, ServiceError, StoreFailure};
 
+/// Forgets credentials in the commit of the move that gives them up: afterwards nothing knows that there is something to forget,
+/// so a crash between the two would leave them where the next link is made.
+pub(crate) fn forget(commit: &mut Commit, session: &Session, effects: &[Effect]) {
+    if effects.contains(&Effect::Forget) {
+        commit.writes.push(Write::ForgetDevice(session.id));
+    }
+}
+
 impl Service {
     /// Does the effects of a move. What fails is logged and left to reconciliation.
     pub(crate) async fn perform(self: &Arc<Self>, session: &Session, effects: Vec<Effect>) {

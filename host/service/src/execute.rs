@@ -19,7 +19,9 @@ use crate::replies::RequestKey;
 use crate::ruling::{Case, Question, Ruling};
 use crate::sending::Sent;
 use crate::undecided::{Undecided, Unsettled};
-use crate::{Redelivered, Service, ServiceError, StoreFailure, administer, confirming, mint, observing, webhooks};
+use crate::{
+    Redelivered, Service, ServiceError, StoreFailure, administer, confirming, effects, mint, observing, webhooks,
+};
 
 /// How often an operation is decided because what it rests on changed meanwhile.
 const TRIES: usize = 8;
@@ -331,6 +333,7 @@ impl Service {
         extras.join(&mut commit, Some(&session));
         // The session comes before what belongs to it.
         commit.writes.insert(0, Write::PutSession(Session::clone(&session)));
+        effects::forget(&mut commit, &session, &moved.effects);
         let ended = match &told {
             Outcome::Deferred { until, .. } => Ended::Deferred(*until),
             _ => Ended::Done,

@@ -259,6 +259,8 @@ pub enum Write {
     /// Of its events those stay that say nothing personal ([`portcullis_core::EventBody::outlives_session`]) and those of
     /// this same commit; of its decisions the skeletons.
     EraseSession(SessionId),
+    /// Forget the credentials of the device that a session was linked to.
+    ForgetDevice(SessionId),
     /// Make or replace an API key.
     PutKey(ApiKey),
     /// Add a version of a plugin, or change what is kept of one; a version that exists with another component is a conflict.

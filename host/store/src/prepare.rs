@@ -180,6 +180,7 @@ impl<'a> Sealer<'a> {
                 | Write::PutWebhook(_)
                 | Write::RemoveWebhook(_)
                 | Write::PutMessage(_)
+                | Write::ForgetDevice(_)
                 | Write::ForgetDecisions { .. }
                 | Write::ForgetEvents { .. }
                 | Write::ForgetDeliveries { .. } => {}
@@ -258,6 +259,7 @@ impl<'a> Sealer<'a> {
                 Step::PutSession { id: row.id, name, token, value }
             }
             Write::EraseSession(id) => Step::EraseSession { id },
+            Write::ForgetDevice(id) => Step::RemoveAll { table: tables::DEVICES, prefix: key(&[&org, &id.to_bytes()]) },
             Write::PutKey(row) => {
                 self.own(row.org)?;
                 let hash = self.ring.hashes.api_key(&row.hash);

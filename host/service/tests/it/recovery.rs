@@ -1,9 +1,14 @@
 //! What a crash leaves behind is made good, by looking at what is.
 
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use portcullis_core::Operation;
 use portcullis_core::operation::WhenStopped;
+use portcullis_core::{Clock, DeviceStore, Operation, OperationKind};
+use portcullis_service::{Call, SimulatorAct};
+use portcullis_store::Commit;
 
 use crate::world::World;
 
@@ -80,4 +85,32 @@ async fn a_logout_under_way_reaches_whatsapp() {
     assert!(world.session(session).await.unwrap().device.is_some(), "the credentials are needed to tell WhatsApp");
     world.pass(Duration::from_secs(1)).await;
     assert!(world.session(session).await.unwrap().device.is_none());
+}
+
+/// The story: the phone unlinked the device, that was committed, and the process died before the credentials were forgotten.
+/// Nothing knew any more that there was something to forget, and the next link was made on top of them.
+#[tokio::test]
+async fn credentials_do_not_outlive_their_link_whenever_the_process_dies() {
+    for rounds in (0..320).step_by(8) {
+        let mut world = World::new().await;
+        let session = world.online().await;
+        let permit = world.permit(OperationKind::Simulate, Some(session)).await;
+        world.service.simulate(&permit, SimulatorAct::Unlink, &Call::default()).await.unwrap();
+        let service = Arc::clone(&world.service);
+        let (mut working, mut left) = (Box::pin(service.tick()), rounds);
+        poll_fn(|context| {
+            // Not only when there is something to hear: most of it happens in tasks of its own.
+            context.waker().wake_by_ref();
+            left -= 1;
+            if working.as_mut().poll(context).is_ready() || left < 0 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        drop(working);
+        // What was handed to the writer is done.
+        world.store.commit(Commit::new(world.org, world.clock.now())).await.unwrap();
+        world.crash().await;
+        let is_linked = world.session(session).await.unwrap().device.is_some();
+        let credentials = world.store.read(world.org, session, b"simulated-device").unwrap();
+        assert_eq!(credentials.is_some(), is_linked, "{rounds} rounds into it");
+    }
 }
