@@ -320,8 +320,8 @@ impl Model {
         }
     }
 
-    /// A delete is due: policy is asked again, as the gateway itself.
-    pub(crate) fn carry_out_due(&mut self, session: usize) {
+    /// A delete is due: policy is asked again, as the gateway itself. What follows from a veto is a step of its own.
+    pub(crate) fn carry_out_due(&mut self, session: usize, only_vetoed: bool) {
         let now = self.now;
         let face = &self.sessions[session].face;
         let is_due = matches!(face.wish, Wish::Gone { due, .. } if due <= now);
@@ -333,7 +333,9 @@ impl Model {
         let outcome = match ruling.verdict {
             Verdict::Denied(code) => {
                 let end = self.veto(session, ask, code);
-                self.sessions[session].take_back(now, &format!("session.delete-cancelled {code}"), true);
+                if !only_vetoed {
+                    self.sessions[session].take_back(now, &format!("session.delete-cancelled {code}"), true);
+                }
                 end.audit
             }
             Verdict::DeferredUntil(until) => {

@@ -203,6 +203,25 @@ impl Gateway {
         self.crash(0).await;
     }
 
+    /// Does what is due, and dies so many rounds of all tasks later.
+    pub(crate) async fn kill_working(&mut self, rounds: u8) {
+        let mut working = Box::pin(self.world.service.tick());
+        let mut left = rounds;
+        poll_fn(|context| {
+            // Not only when there is something to hear: most of it happens in tasks of its own.
+            context.waker().wake_by_ref();
+            if working.as_mut().poll(context).is_ready() || left == 0 {
+                return Poll::Ready(());
+            }
+            left -= 1;
+            Poll::Pending
+        })
+        .await;
+        drop(working);
+        self.come_to_rest().await;
+        self.crash(0).await;
+    }
+
     /// What was handed to the writer, or to the one thread that may block, is done.
     async fn come_to_rest(&self) {
         tokio::task::spawn_blocking(|| ()).await.unwrap();

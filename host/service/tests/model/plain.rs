@@ -5,7 +5,7 @@
 
 use crate::phone::Phone;
 use crate::rules::{Bound, Token};
-use crate::steps::{Fact, How, Millis, Rule, SECOND};
+use crate::steps::{Fact, How, Millis, SECOND};
 
 /// What is wanted of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -422,19 +422,62 @@ impl Model {
     /// Everything that is due now, once: deletes first, then what the engine tells, then what has lasted too long.
     fn tick(&mut self) {
         for session in 0..self.sessions.len() {
-            self.carry_out_due(session);
+            self.carry_out_due(session, false);
         }
+        let all = vec![usize::MAX; self.sessions.len()];
+        self.listen(&all);
+        self.erase();
+    }
+
+    /// Hears at most so many things for each session. Answers how many there were.
+    fn listen(&mut self, most: &[usize]) -> Vec<usize> {
         let now = self.now;
-        for session in &mut self.sessions {
+        let mut heard = Vec::new();
+        for (session, most) in self.sessions.iter_mut().zip(most) {
             let lasted = session.face.state.lasts().is_some_and(|by| by <= now);
-            for (run, fact) in session.phone.listen(now) {
-                session.hear(run, fact, now);
+            let facts = session.phone.listen(now);
+            heard.push(facts.len() + usize::from(lasted));
+            for (run, fact) in facts.iter().take(*most) {
+                session.hear(*run, *fact, now);
             }
-            if lasted {
+            if lasted && facts.len() < *most {
                 session.out_of_time(now);
             }
         }
-        self.erase();
+        heard
+    }
+
+    /// Everything in which the process can have died while it did what is due: deletes come first, and are decided beside each other,
+    /// and so is what is heard of different sessions.
+    pub(crate) fn half_done(&self) -> Vec<Self> {
+        let mut found = vec![self.clone()];
+        for session in 0..self.sessions.len() {
+            let mut further = Vec::new();
+            for model in &found {
+                for only_vetoed in [true, false] {
+                    let mut then = model.clone();
+                    then.carry_out_due(session, only_vetoed);
+                    then.erase();
+                    further.push(then);
+                }
+            }
+            found.extend(further);
+        }
+        let mut decided = self.clone();
+        (0..self.sessions.len()).for_each(|session| decided.carry_out_due(session, false));
+        decided.erase();
+        let most = decided.clone().listen(&vec![0; self.sessions.len()]);
+        let mut cuts = vec![Vec::new()];
+        for most in most {
+            cuts = cuts.iter().flat_map(|cut| (0..=most).map(move |next| [&cut[..], &[next]].concat())).collect();
+        }
+        for cut in cuts {
+            let mut then = decided.clone();
+            then.listen(&cut);
+            then.erase();
+            found.push(then);
+        }
+        found
     }
 
     pub(crate) fn settle(&mut self) {
@@ -461,20 +504,5 @@ impl Model {
         let now = self.now;
         self.sessions.iter_mut().for_each(|session| session.recover(now));
         self.erase();
-    }
-
-    pub(crate) fn has(&self, rule: Rule) -> bool {
-        self.bound.iter().any(|bound| std::mem::discriminant(&bound.rule) == std::mem::discriminant(&rule))
-    }
-
-    pub(crate) fn bind(&mut self, rule: Rule) {
-        let number = self.bound.last().map_or(0, |bound| bound.number + 1);
-        self.bound.push(Bound { number, rule });
-        self.audit.push(format!("the owner binding.create - done at {}", self.now));
-    }
-
-    pub(crate) fn unbind(&mut self, which: usize) {
-        self.bound.remove(which);
-        self.audit.push(format!("the owner binding.delete - done at {}", self.now));
     }
 }

@@ -68,6 +68,12 @@ async fn step(gateway: &mut Gateway, model: &mut Model, step: Step) -> Result<()
             gateway.find_new();
             possible = after_kill(model, session, ask).into_iter().map(|model| (model, String::new())).collect();
         }
+        Step::KilledWorking(turns) => {
+            Box::pin(gateway.kill_working(turns)).await;
+            let mut all = model.half_done();
+            all.iter_mut().for_each(|model| model.crash(0));
+            possible = all.into_iter().map(|model| (model, String::new())).collect();
+        }
         Step::Crash(away) => {
             gateway.crash(away).await;
             model.crash(away);
@@ -176,8 +182,17 @@ async fn shrink(runtime: &Arc<Runtime>, seed: u64, mut steps: Vec<Step>, mut fou
         at -= 1;
         let mut fewer = steps.clone();
         fewer.remove(at);
+        // Where a process dies is not the same each time.
+        let tries =
+            if fewer.iter().any(|step| matches!(step, Step::Killed(..) | Step::KilledWorking(_))) { 4 } else { 1 };
         let mut gateway = Gateway::new(runtime).await;
-        if let Err(still) = Box::pin(play(&mut gateway, seed, &fewer)).await {
+        let mut played = Ok(());
+        for _ in 0..tries {
+            if played.is_ok() {
+                played = Box::pin(play(&mut gateway, seed, &fewer)).await;
+            }
+        }
+        if let Err(still) = played {
             fewer.truncate(still.steps);
             (steps, found) = (fewer, still);
             // What comes before may be droppable now.

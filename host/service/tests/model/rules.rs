@@ -107,6 +107,21 @@ impl Model {
         self.tokens.push(Token { session, asker, wish, until: now + 10 * MINUTE, binding, known: true });
     }
 
+    pub(crate) fn has(&self, rule: Rule) -> bool {
+        self.bound.iter().any(|bound| std::mem::discriminant(&bound.rule) == std::mem::discriminant(&rule))
+    }
+
+    pub(crate) fn bind(&mut self, rule: Rule) {
+        let number = self.bound.last().map_or(0, |bound| bound.number + 1);
+        self.bound.push(Bound { number, rule });
+        self.audit.push(format!("the owner binding.create - done at {}", self.now));
+    }
+
+    pub(crate) fn unbind(&mut self, which: usize) {
+        self.bound.remove(which);
+        self.audit.push(format!("the owner binding.delete - done at {}", self.now));
+    }
+
     /// For how long the quota of deletes is used up.
     pub(crate) fn quota_is_full_for(&self) -> Option<Millis> {
         let minute = full_for(&self.counted, MINUTE, 2, self.now);

@@ -159,6 +159,8 @@ pub(crate) enum Step {
     Ask(Caller, u8, Ask),
     /// The process is killed while it does this, after so many turns of its task.
     Killed(u8, Ask, u8),
+    /// The process is killed while it does what is due, after so many rounds of its tasks.
+    KilledWorking(u8),
     /// The process is killed, and is away for so long.
     Crash(Millis),
     Act(u8, Act),
@@ -179,6 +181,9 @@ impl fmt::Display for Step {
             Self::Ask(caller, session, ask) => write!(f, "{} asks for {ask:?} of session {session}", caller.word()),
             Self::Killed(session, ask, turns) => {
                 write!(f, "the process dies {turns} turns into {ask:?} of session {session}, and starts again")
+            }
+            Self::KilledWorking(turns) => {
+                write!(f, "the process dies {turns} rounds into doing what is due, and starts again")
             }
             Self::Crash(away) => write!(f, "the process dies, and starts again {away} ms later"),
             Self::Act(session, act) => write!(f, "the phone of session {session}: {act:?}"),
@@ -257,7 +262,8 @@ fn step(dice: &mut Dice) -> Step {
             Step::Ask(caller, session, ask(dice))
         }
         14..=15 => Step::Killed(session, ask(dice), dice.below(7)),
-        16..=17 => Step::Crash(dice.of(&[0, 0, 700, 90 * SECOND, HOUR])),
+        16 => Step::KilledWorking(dice.below(250)),
+        17 => Step::Crash(dice.of(&[0, 0, 700, 90 * SECOND, HOUR])),
         18..=20 => Step::Act(session, act(dice)),
         21..=22 => Step::Tell(session, dice.of(&[0, 0, 1, 2]), fact(dice)),
         23..=24 => Step::Bind(rule(dice)),
