@@ -11,7 +11,8 @@ use portcullis_core::{
 };
 use portcullis_store::{Commit, Expectation, Quota, QuotaKind, Snapshot, Write};
 
-use crate::execute::{Call, Done, Novelty, extend};
+use crate::execute::extend;
+use crate::outcome::{Call, Done, Novelty};
 use crate::plan::Plan;
 use crate::ruling::{Case, Question};
 use crate::undecided::Unsettled;

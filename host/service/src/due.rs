@@ -9,7 +9,8 @@ use std::time::Duration;
 use portcullis_core::{Input, Intent, Operation, OrgId, Principal, Request, Session, Timestamp};
 use tokio::task::JoinSet;
 
-use crate::execute::{DUE_RETRY, Done, Outcome};
+use crate::execute::DUE_RETRY;
+use crate::outcome::{Done, Outcome};
 use crate::ruling::Question;
 use crate::{Service, ServiceError};
 

@@ -7,21 +7,16 @@ use portcullis_core::errand::Outcome as Ended;
 use portcullis_core::lifecycle::Move;
 use portcullis_core::verdict::{Allowance, Limit};
 use portcullis_core::{
-    AuditEntry, AuditOutcome, Binding, DecisionId, DecisionRecord, Denial, DomainEvent, EventBody, EventId, FollowUp,
-    Intent, Operation, OrgId, Permit, PluginVersion, RequestId, Session, Status, Stop, Timestamp, Verdict, Webhook,
+    AuditEntry, AuditOutcome, DecisionId, DecisionRecord, Denial, DomainEvent, EventBody, EventId, FollowUp, Intent,
+    Operation, OrgId, Permit, Session, Status, Stop, Timestamp, Verdict,
 };
-use portcullis_engine::NumberCheck;
 use portcullis_store::{Commit, CommitError, Expectation, Quota, QuotaKind, Write};
 
-use crate::confirming::GivenToken;
+use crate::outcome::{Call, Done, Outcome};
 use crate::plan::{self, Plan};
-use crate::replies::RequestKey;
 use crate::ruling::{Case, Question, Ruling};
-use crate::sending::Sent;
 use crate::undecided::{Undecided, Unsettled};
-use crate::{
-    Redelivered, Service, ServiceError, StoreFailure, administer, confirming, effects, mint, observing, webhooks,
-};
+use crate::{Service, ServiceError, StoreFailure, administer, confirming, effects, mint, observing, webhooks};
 
 /// How often an operation is decided because what it rests on changed meanwhile.
 const TRIES: usize = 8;
@@ -31,77 +26,6 @@ const FREE_TRIES: usize = 2;
 pub(crate) const BUSY_RETRY: Duration = Duration::from_secs(1);
 /// How long a due delete waits after a gate failed or asked for more time than it named.
 pub(crate) const DUE_RETRY: Duration = Duration::from_secs(300);
-
-/// Somebody who waits for an answer: they are gone once the other end of the channel is dropped.
-/// What was begun for them is finished all the same, but what only waits for its turn is given up.
-pub type Caller = tokio::sync::watch::Receiver<()>;
-
-/// How an operation is asked for.
-#[derive(Debug, Clone, Default)]
-pub struct Call {
-    /// The request that asks.
-    pub request: Option<RequestId>,
-    /// Whether only the answer is wanted.
-    pub dry_run: bool,
-    /// Who waits for the answer, if that can end.
-    pub caller: Option<Caller>,
-    /// The confirmation that the caller gives, if they were asked for one.
-    pub confirmation: Option<GivenToken>,
-    /// The idempotency key that the request takes, if it has one and asks for something else than a message.
-    pub claim: Option<Arc<RequestKey>>,
-}
-
-/// An operation that was done, or did not have to be.
-#[derive(Debug, Clone)]
-pub struct Done {
-    /// The session as it is now; for a dry run of a creation there is none.
-    pub session: Option<Arc<Session>>,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// The decision that led to it, if policy was asked.
-    pub decision: Option<DecisionId>,
-}
-
-/// How an operation ended.
-#[derive(Debug, Clone)]
-pub enum Outcome {
-    /// It was done.
-    Done,
-    /// It was so already.
-    Unchanged,
-    /// It was put off.
-    Deferred {
-        /// Until when.
-        until: Timestamp,
-        /// Why.
-        reason: String,
-    },
-    /// A message was sent.
-    Sent(Sent),
-    /// Webhooks changed; these are they now.
-    Webhooks(Vec<Webhook>),
-    /// So many deliveries are tried again.
-    Replayed(Redelivered),
-    /// A webhook is told that it is tried out, by this event.
-    Tested(EventId),
-    /// WhatsApp was asked for these phone numbers.
-    Checked(Vec<NumberCheck>),
-    /// A plugin version is kept.
-    Uploaded(Box<PluginVersion>, Novelty),
-    /// A binding was made or changed; this is it now.
-    Bound(Arc<Binding>),
-    /// Nothing was done, because only the answer was wanted.
-    DryRun(Verdict),
-}
-
-/// Whether something was there already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Novelty {
-    /// It is new.
-    New,
-    /// It was there.
-    Known,
-}
 
 impl Service {
     /// Does an operation on a session, if policy agrees.

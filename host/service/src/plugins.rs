@@ -6,8 +6,8 @@ use portcullis_core::{AuditOutcome, Operation, OperationKind, Permit, PluginClas
 use portcullis_store::Commit;
 use sha2::{Digest, Sha256};
 
-use crate::execute::Novelty;
 use crate::orgs::admin_audit;
+use crate::outcome::Novelty;
 use crate::rollout::unchanged;
 use crate::{Call, Done, Outcome, Service, ServiceError, Signature, mint};
 

@@ -17,8 +17,8 @@ use portcullis_policy::{Ask, ChainRun, Confirmed, Link};
 use portcullis_store::{Snapshot, TallyChange};
 
 use crate::confirming::GivenToken;
-use crate::execute::{Call, Caller};
 use crate::observing::Told;
+use crate::outcome::{Call, Caller};
 use crate::reads::OrgReads;
 use crate::replies::RequestKey;
 use crate::turns::Turn;

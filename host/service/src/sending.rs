@@ -15,8 +15,9 @@ use portcullis_core::{
 use portcullis_engine::{OutgoingText, SendError};
 use portcullis_store::{Commit, CommitError, Expectation, IdempotencyRecord, MessagePhase, Write};
 
-use crate::execute::{BUSY_RETRY, Call, Done, Outcome, domain_events, extend};
+use crate::execute::{BUSY_RETRY, domain_events, extend};
 use crate::observing::{Unended, answered};
+use crate::outcome::{Call, Done, Outcome};
 use crate::plan::Outgoing;
 use crate::ruling::{Case, Question, Tracked};
 use crate::turns::Wait;

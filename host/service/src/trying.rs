@@ -7,7 +7,8 @@ use portcullis_core::verdict::{Allowance, Limit};
 use portcullis_core::{FollowUp, OutgoingMessage, Verdict};
 use portcullis_store::{Commit, CommitError, KvQuota, Quota, QuotaKind, Write};
 
-use crate::execute::{Done, Outcome, extend, has_made_up_name, limit_message, own_quota, take_rows};
+use crate::execute::{extend, has_made_up_name, limit_message, own_quota, take_rows};
+use crate::outcome::{Done, Outcome};
 use crate::plan::{self, Plan};
 use crate::ruling::{Case, Question, Ruling};
 use crate::undecided::{Undecided, Unsettled};

@@ -11,7 +11,8 @@ use portcullis_core::{OperationKind, OrgId, Quotas, SessionId};
 use tokio::sync::{Notify, OwnedMutexGuard};
 
 use crate::admission::Place;
-use crate::execute::{BUSY_RETRY, Done};
+use crate::execute::BUSY_RETRY;
+use crate::outcome::Done;
 use crate::ruling::Question;
 use crate::undecided::Undecided;
 use crate::{Service, ServiceError};
