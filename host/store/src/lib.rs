@@ -37,6 +37,7 @@ mod erase;
 mod errands;
 mod error;
 mod facts;
+mod held;
 mod idempotency;
 mod keyfile;
 mod keyring;

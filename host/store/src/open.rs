@@ -8,6 +8,7 @@
 //! commit that would have used it; it is destroyed. An owner without a key is damage; it is reported and nothing is destroyed.
 
 use std::collections::HashSet;
+use std::fs::{File, TryLockError};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::error::{OpenError, StoreFault};
-use crate::keyfile::{self, KeyFile, MemorySlots, Owner, SlotStorage};
+use crate::held::Held;
+use crate::keyfile::{self, KeyFile, MemorySlots, Owner, Slot, SlotStorage};
 use crate::keyring::Keyring;
 use crate::seal::{Hashes, SecretBytes, random};
 use crate::tables::{self, part};
@@ -33,6 +35,7 @@ const PLATFORM: Owner = Owner { org: OrgId::PLATFORM, session: None };
 pub(crate) fn directory(dir: &Path, options: StoreOptions) -> Result<Store, OpenError> {
     let directory = |source| OpenError::Directory { path: dir.to_owned(), source };
     std::fs::create_dir_all(dir).map_err(directory)?;
+    let alone = lock(dir)?;
     let (data, keys, master_key) = (dir.join("portcullis.redb"), dir.join("keys"), dir.join("master-key"));
 
     // Until here and through the next lines nothing is written that could do harm: a wrong key must be found out first.
@@ -46,7 +49,17 @@ pub(crate) fn directory(dir: &Path, options: StoreOptions) -> Result<Store, Open
         keyfile::check_header(&slots.read().map_err(StoreFault::of("reading the key file"))?, &secret)?;
     }
 
-    let database = open_data(dir, &data, options)?;
+    // Making a data file beside keys that it cannot have would hide that there was another.
+    if let (Some(slots), false) = (&slots, data.exists()) {
+        let slots = slots.try_clone().map_err(StoreFault::of("opening the key file"))?;
+        let is_of_somebody = |slot: &Slot| matches!(slot, Slot::Live { owner, .. } if *owner != PLATFORM);
+        let keys = KeyFile::new(Box::new(slots), &secret).load()?.iter().filter(|slot| is_of_somebody(slot)).count();
+        if keys > 0 {
+            return Err(OpenError::DataMissing { keys });
+        }
+    }
+
+    let (database, held) = open_data(dir, alone, &data, options)?;
     migrations::check(&database)?;
     let slots = match slots {
         Some(slots) => slots,
@@ -57,11 +70,22 @@ pub(crate) fn directory(dir: &Path, options: StoreOptions) -> Result<Store, Open
             made.ok_or(OpenError::KeyFileMissing)?
         }
     };
-    assemble(database, Box::new(slots), &secret, options.commit_mode)
+    assemble(database, Some(&held), Box::new(slots), &secret, options.commit_mode)
 }
 
-/// Opens the data file, and makes it if there is none.
-fn open_data(dir: &Path, data: &Path, options: StoreOptions) -> Result<Database, OpenError> {
+/// Whoever has this has the directory for themselves. redb locks the data file, but of two who make one at once each would have their own.
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    let failed = |source| OpenError::Directory { path: dir.to_owned(), source };
+    let directory = File::open(dir).map_err(failed)?;
+    match directory.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: dir.to_owned() }),
+        // Where directories cannot be locked, the lock of the data file has to do.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(directory),
+    }
+}
+
+/// Opens the data file, and makes it if there is none. What redb changes by that is held back.
+fn open_data(dir: &Path, alone: File, data: &Path, options: StoreOptions) -> Result<(Database, Held), OpenError> {
     let failed = |error| match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: dir.to_owned() },
         other => OpenError::Store(StoreFault::of("opening the data file")(other)),
@@ -78,7 +102,9 @@ fn open_data(dir: &Path, data: &Path, options: StoreOptions) -> Result<Database,
         };
         name().map_err(StoreFault::of("naming the data file"))?;
     }
-    Database::builder().set_cache_size(options.cache_bytes).open(data).map_err(failed)
+    let held = Held::open(data, alone).map_err(failed)?;
+    let database = Database::builder().set_cache_size(options.cache_bytes).create_with_backend(held.clone());
+    Ok((database.map_err(failed)?, held))
 }
 
 /// Makes a store in memory.
@@ -91,12 +117,13 @@ pub(crate) fn in_memory(options: StoreOptions) -> Result<Store, OpenError> {
         .map_err(StoreFault::of("making a database in memory"))?;
     let slots = MemorySlots::default();
     slots.write(0, &keyfile::new_header(&secret)).map_err(StoreFault::of("making a key file in memory"))?;
-    assemble(database, Box::new(slots), &secret, options.commit_mode)
+    assemble(database, None, Box::new(slots), &secret, options.commit_mode)
 }
 
-/// Puts a store together from its parts, whose keys have been checked.
+/// Puts a store together from its parts, whose keys have been checked. What is held back of the data is written once all of it fits.
 pub(crate) fn assemble(
     database: Database,
+    held: Option<&Held>,
     slots: Box<dyn SlotStorage>,
     secret: &SecretBytes,
     mode: CommitMode,
@@ -109,10 +136,13 @@ pub(crate) fn assemble(
     if first_boot && keys > 0 {
         return Err(OpenError::DataMissing { keys });
     }
-    if ring.live(PLATFORM).is_none() {
-        if !first_boot {
-            return Err(OpenError::KeyFileDamaged("the platform's own key is gone"));
-        }
+    let has_platform = ring.live(PLATFORM).is_some();
+    if !has_platform && !first_boot {
+        return Err(OpenError::KeyFileDamaged("the platform's own key is gone"));
+    }
+    // From here on the data is this store's, and may be changed.
+    held.map_or(Ok(()), Held::release).map_err(StoreFault::of("writing what opening the data file changes"))?;
+    if !has_platform {
         let fresh = ring.reserve(PLATFORM)?;
         ring.file.put(PLATFORM, &fresh.key)?;
         ring.file.sync()?;

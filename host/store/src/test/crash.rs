@@ -202,7 +202,7 @@ fn open(disk: &Arc<Mutex<Disk>>, mode: CommitMode) -> Result<Store, OpenError> {
         .set_cache_size(1024 * 1024)
         .create_with_backend(drive(DATA))
         .map_err(|error| OpenError::Store(crate::StoreFault::of("opening the data file")(error)))?;
-    assemble(database, Box::new(drive(KEYS)), &Zeroizing::new(SECRET), mode)
+    assemble(database, None, Box::new(drive(KEYS)), &Zeroizing::new(SECRET), mode)
 }
 
 /// What a run was told; everything up to here must be found again.
