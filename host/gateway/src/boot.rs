@@ -20,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{EngineKind, OperatorKey, Serve};
 use crate::config::{self, Config, Jwt};
-use crate::{Failure, catalogue, terminal};
+use crate::{Failure, catalogue, damage, terminal};
 
 /// The name of the file that holds the operator's key, in the data directory.
 const OPERATOR_KEY: &str = "operator-key";
@@ -82,7 +82,8 @@ impl Gateway {
     /// nobody may ask for anything before what was under way is under way again.
     pub(crate) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir)?;
-        let store = Store::open(&config.data_dir, StoreOptions::default())?;
+        let _starting = damage::Starting::begin();
+        let store = damage::looking(&config.data_dir, || Store::open(&config.data_dir, StoreOptions::default()))?;
         let cache = (config.plugins.code_cache_mb > 0).then(|| CodeCache {
             directory: config.data_dir.join(CODE_CACHE),
             key: store.derive_key("compiled plugins"),

@@ -3,7 +3,7 @@
 use portcullis_store::{Store, StoreOptions};
 
 use crate::cli::Check;
-use crate::{Failure, terminal};
+use crate::{Failure, damage, terminal};
 
 /// The data is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -18,8 +18,9 @@ pub(crate) fn check(arguments: &Check) -> Result<(), Failure> {
     if !arguments.data_dir.join("portcullis.redb").is_file() {
         return Err(format!("there is no data in {}", arguments.data_dir.display()).into());
     }
-    let store = Store::open(&arguments.data_dir, StoreOptions::default())?;
-    let report = store.verify()?;
+    let report = damage::looking(&arguments.data_dir, || -> Result<_, Failure> {
+        Ok(Store::open(&arguments.data_dir, StoreOptions::default())?.verify()?)
+    })?;
     for finding in &report.findings {
         terminal::say(finding);
     }

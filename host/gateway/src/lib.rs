@@ -9,6 +9,7 @@ mod catalogue;
 mod check;
 mod cli;
 mod config;
+mod damage;
 mod demo;
 mod ledger;
 mod plugin;
@@ -35,6 +36,7 @@ pub fn main() -> ExitCode {
         return portcullis_policy::compile_child(arguments);
     }
     let cli = Cli::parse();
+    damage::watch();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return terminal::fail(&error),
