@@ -3,5 +3,7 @@
 //! The package also has a program, `portcullis-it`, which is the gateway under a name that the tests can find, start and kill;
 //! and one for each long run, which is the gateway too when it is called like one.
 
+mod calls;
+pub mod crash;
 pub mod deliveries;
 pub mod process;

@@ -102,6 +102,11 @@ impl Process {
         }
     }
 
+    /// Whether it has ended, by itself or killed.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)))
+    }
+
     /// The most memory that this life of it has used, in MiB; 0 where the system does not say.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {

@@ -12,8 +12,7 @@
 //! All of them have to be 0. Waits between attempts are scaled down by a setting of the gateway, so that its whole schedule
 //! takes seconds; everything else is as it ships.
 
-mod calls;
-mod receiver;
+pub(crate) mod receiver;
 mod report;
 
 use std::path::Path;
@@ -26,8 +25,8 @@ use portcullis_store::{Store, StoreOptions};
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::calls::{Caller, Gateway};
 use crate::process::{Process, ProcessError};
-use calls::{Caller, Gateway};
 use receiver::{Moods, Receiver};
 pub use report::Report;
 

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// How a receiver takes what it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mood {
+pub(crate) enum Mood {
     /// It takes it.
     Taking,
     /// It answers with a status of failure.
@@ -27,18 +27,18 @@ pub(super) enum Mood {
 }
 
 /// In which mood a receiver is how often.
-pub(super) struct Moods {
+pub(crate) struct Moods {
     dice: Option<Mutex<Dice>>,
 }
 
 impl Moods {
     /// Always in a good one.
-    pub(super) fn steady() -> Self {
+    pub(crate) fn steady() -> Self {
         Self { dice: None }
     }
 
     /// In a bad one three times out of ten.
-    pub(super) fn failing(seed: u64) -> Self {
+    pub(crate) fn failing(seed: u64) -> Self {
         Self { dice: Some(Mutex::new(Dice::new(seed))) }
     }
 
@@ -57,15 +57,15 @@ impl Moods {
 }
 
 /// Numbers that a seed decides.
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
     /// A number below another (xorshift64*).
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -75,26 +75,26 @@ impl Dice {
 
 /// What a receiver knows of one event.
 #[derive(Debug, Clone)]
-pub(super) struct Told {
+pub(crate) struct Told {
     /// Under which id it was told.
-    pub(super) id: String,
+    pub(crate) id: String,
     /// How often it took it.
-    pub(super) taken: u32,
+    pub(crate) taken: u32,
 }
 
 /// What a receiver has counted.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// Everything that came.
-    pub(super) attempts: usize,
+    pub(crate) attempts: usize,
     /// What was taken, each event once.
-    pub(super) taken: usize,
+    pub(crate) taken: usize,
     /// What was taken again.
-    pub(super) again: usize,
+    pub(crate) again: usize,
     /// Events that came under another id than before.
-    pub(super) ids_changed: usize,
+    pub(crate) ids_changed: usize,
     /// Events that came for the first time before one that is before them.
-    pub(super) out_of_order: usize,
+    pub(crate) out_of_order: usize,
 }
 
 #[derive(Default)]
@@ -105,14 +105,14 @@ struct Log {
     counts: Counts,
 }
 
-pub(super) struct Receiver {
+pub(crate) struct Receiver {
     address: SocketAddr,
     log: Arc<Mutex<Log>>,
     taken: Arc<AtomicUsize>,
 }
 
 impl Receiver {
-    pub(super) async fn start(moods: Moods) -> io::Result<Self> {
+    pub(crate) async fn start(moods: Moods) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let receiver = Self { address: listener.local_addr()?, log: Arc::default(), taken: Arc::default() };
         let (log, taken, moods) = (Arc::clone(&receiver.log), Arc::clone(&receiver.taken), Arc::new(moods));
@@ -126,21 +126,21 @@ impl Receiver {
         Ok(receiver)
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/hook", self.address)
     }
 
     /// How many events it has taken, each counted once.
-    pub(super) fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).counts
     }
 
     /// What it knows of an event, by its session and its ordinal.
-    pub(super) fn told(&self, session: &str, seq: u64) -> Option<Told> {
+    pub(crate) fn told(&self, session: &str, seq: u64) -> Option<Told> {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         log.told.get(&(session.to_owned(), seq)).cloned()
     }
