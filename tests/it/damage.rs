@@ -118,13 +118,13 @@ impl Sample {
         let path = org.client.get("/api/v1/sessions").await.expect(200)["data"][0]["id"].as_str().unwrap().to_owned();
         let path = format!("/api/v1/sessions/{path}");
         org.client.delete(&path).await.expect(202);
-        let clean_shown = shown(&gateway.operator(), &org.id).await.unwrap();
+        let clean_shown = shown(&gateway.operator()).await.unwrap();
         assert!(gateway.terminate().await.success());
         let clean = copy(&gateway.data());
         gateway.restart().await;
         let org = org.at(&gateway);
         org.client.act(&format!("{path}:restore")).await.expect(200);
-        let killed_shown = shown(&gateway.operator(), &org.id).await.unwrap();
+        let killed_shown = shown(&gateway.operator()).await.unwrap();
         gateway.kill().await;
         let killed = copy(&gateway.data());
         let operator_key = gateway.operator_key.clone();
@@ -136,15 +136,14 @@ impl Sample {
     }
 }
 
-/// What is shown of the sessions of an organisation; none if that cannot be read.
-async fn shown(operator: &Client, org: &str) -> Option<Value> {
-    let _ = org;
+/// What is shown of the only organisation; none if that cannot be read.
+async fn shown(operator: &Client) -> Option<Value> {
     let orgs = operator.get("/api/v1/orgs").await;
     if orgs.status != 200 {
         assert!([401, 500, 503].contains(&orgs.status), "{orgs:?}");
         return None;
     }
-    let Some(id) = orgs.json()["data"][0]["id"].as_str().map(str::to_owned) else { return None };
+    let id = orgs.json()["data"][0]["id"].as_str()?.to_owned();
     let sessions = operator.get(&format!("/api/v1/sessions?org={id}")).await;
     let audit = operator.get(&format!("/api/v1/audit?org={id}&limit=200")).await;
     (sessions.status == 200 && audit.status == 200).then(|| json!([sessions.json()["data"], audit.json()["data"]]))
@@ -202,7 +201,7 @@ async fn check(sample: &Sample, name: &str, damage: Damage, at: usize, seed: u64
             "refused"
         }
         Started::Serving(mut process, address) => {
-            let seen = shown(&Client::new(address, Some(&sample.operator_key)), "").await;
+            let seen = shown(&Client::new(address, Some(&sample.operator_key))).await;
             process.start_kill().unwrap();
             let mut said = String::new();
             process.stderr.take().unwrap().read_to_string(&mut said).await.unwrap();

@@ -115,7 +115,8 @@ impl Hands {
         }
     }
 
-    pub(super) fn fault(&self, fault: Fault, what: String) {
-        self.journal.fault(fault, format!("{}: {what}", self.name));
+    pub(super) fn fault(&self, fault: Fault, mut what: String) {
+        what.insert_str(0, &format!("{}: ", self.name));
+        self.journal.fault(fault, what);
     }
 }
