@@ -51,8 +51,9 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Failure> {
         tracing::warn!("the engine is simulated: nothing reaches WhatsApp, and its QR codes link nothing");
     }
     let (end, ended) = watch::channel(false);
+    let stopped = stopped()?;
     tokio::spawn(async move {
-        stopped().await;
+        stopped.await;
         let _ = end.send(true);
     });
     terminal::say(&format!("listening on http://{}", listener.local_addr()?));
@@ -192,18 +193,15 @@ fn way_out(config: &config::Outbound) -> Result<Outbound, Failure> {
     Ok(Outbound::new(OutboundConfig { guard: Some(guard), dns: dns.clone(), extra_roots })?)
 }
 
-/// Completes when the process is asked to end.
-async fn stopped() {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => drop(terminate.recv().await),
-            Err(_) => std::future::pending().await,
+/// Completes when the process is asked to end. Signals are taken from this call on: one that comes early must not end it the hard way.
+fn stopped() -> std::io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-    };
-    tokio::select! {
-        () = terminated => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
+    })
 }
 
 /// The log goes to stderr; `RUST_LOG` says how much of it.
