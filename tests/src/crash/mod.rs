@@ -53,7 +53,7 @@ timeout_ms = 250
 send_patience_ms = 0
 ";
 /// The longest time between a start and a kill, in milliseconds.
-const LONGEST: u64 = 700;
+const LONGEST: u64 = 500;
 
 /// The size of a run.
 #[derive(Debug, Clone)]
