@@ -197,7 +197,14 @@ async fn check(sample: &Sample, name: &str, damage: Damage, at: usize, seed: u64
         Started::Refused(output) => {
             assert_in_words(&output, &of);
             assert!(!is_sound, "{of}: what is sound was refused: {}", String::from_utf8_lossy(&output.stderr));
-            assert_same(&before, started.path(), &of);
+            let after = files(started.path());
+            let changed: Vec<_> = after.keys().filter(|path| before.get(*path) != after.get(*path)).collect();
+            if !changed.is_empty() {
+                // It came as far as to read rows. redb has noted then that the file was open, and repaired what a crash had left; no row is another.
+                assert!(changed.iter().all(|path| path.ends_with("portcullis.redb")), "{of}: {changed:?} were changed");
+                let again = program().args(["check", "--data-dir"]).arg(started.path()).output().await.unwrap();
+                assert_eq!(String::from_utf8_lossy(&again.stdout), said, "{of}: a refused start changed rows");
+            }
             "refused"
         }
         Started::Serving(mut process, address) => {
