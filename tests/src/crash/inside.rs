@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use portcullis_core::{
-    AuditEntry, AuditId, AuditOutcome, EventBody, Intent, OperationKind, OrgId, OutboxPlace, PluginId, RequestId,
-    Session, SessionId, Status, Timestamp, Window,
+    AuditEntry, AuditOutcome, EventBody, Intent, OperationKind, OrgId, OutboxPlace, PluginId, RequestId, Session,
+    SessionId, Status, Timestamp, Window,
 };
 use portcullis_store::{ReadError, Snapshot, Store, StoreOptions};
 
@@ -43,7 +43,7 @@ pub(super) struct Known<'a> {
 /// What was read of an organisation so far.
 #[derive(Default)]
 struct Seen {
-    audit: Option<AuditId>,
+    audit: u64,
     place: OutboxPlace,
     requests: HashSet<RequestId>,
     sends: HashMap<RequestId, Send>,
@@ -154,19 +154,14 @@ impl Inside {
 
     /// Every line of the audit is explained by one call, and has the decision that it names.
     fn read_audit(&self, snapshot: &Snapshot, org: OrgId, seen: &mut Seen) -> Result<(), ReadError> {
-        let (mut before, mut fresh) = (None, Vec::<AuditEntry>::new());
+        let mut fresh = Vec::<AuditEntry>::new();
         loop {
-            let page = snapshot.audit(org, before, PAGE)?;
-            before = page.last().map(|entry| entry.id);
-            let read = page.len();
-            fresh.extend(page.into_iter().take_while(|entry| seen.audit.is_none_or(|mark| entry.id > mark)));
-            let is_behind = before.is_none_or(|last| seen.audit.is_some_and(|mark| last <= mark));
-            if read < PAGE || is_behind {
-                break;
-            }
+            let page = snapshot.audit_after(org, seen.audit, PAGE)?;
+            let Some(last) = page.last() else { break };
+            seen.audit = last.number;
+            fresh.extend(page.into_iter().map(|line| line.entry));
         }
-        seen.audit = fresh.first().map(|entry| entry.id).or(seen.audit);
-        for entry in fresh.iter().rev() {
+        for entry in &fresh {
             self.is_explained(entry, seen);
             if let Some(decision) = entry.decision {
                 let record = snapshot.decision(org, decision)?;
