@@ -55,6 +55,18 @@ impl Gateway {
         Self { directory, config: Some(file), process, address, stderr, operator_key }
     }
 
+    /// Tries to start it again on the same data, which must not succeed; what it says.
+    pub(crate) async fn refuses_to_start(&self) -> String {
+        let mut command = program();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--engine", "simulated", "--data-dir"]).arg(self.data());
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
+        let output = command.output().await.unwrap();
+        assert!(!output.status.success(), "it started");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     /// Starts it again on the same data.
     pub(crate) async fn restart(&mut self) {
         (self.process, self.address) = serve(&self.data(), self.config.as_deref(), &self.stderr).await;
@@ -95,7 +107,12 @@ impl Gateway {
     }
 
     pub(crate) fn data(&self) -> PathBuf {
-        self.directory.path().join("data")
+        self.beside("data")
+    }
+
+    /// A path beside its data.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
     }
 
     pub(crate) fn stderr(&self) -> String {

@@ -402,6 +402,8 @@ operation_table! {
     DecisionRead       "decision.read"         Audit    false   false    true  "Read recorded decisions.";
     AuditRead          "audit.read"            Audit    false   false    true  "Read the audit.";
     AllSessionsRead    "session.read-all"      Operate  false   false    true  "Read the sessions of all organisations.";
+    BackupRead         "backup.read"           Operate  false   false    true  "Take a backup of everything, or of the key file.";
+    MasterKeyRotate    "master-key.rotate"     Operate  true    false    false "Change the master key.";
     MetricsRead        "metrics.read"          Operate  false   false    true  "Read the gateway's metrics.";
     Simulate           "simulator.act"         Manage   true    false    false "Act as the phone or the network of a simulated session.";
 }

@@ -1,10 +1,10 @@
 //! Administration over HTTP against a running gateway.
 
 use bytes::Bytes;
-use portcullis_net::{Client, Method, Response};
+use portcullis_net::{Client, Download, Method, Response};
 use serde_json::{Value, json};
 
-use crate::cli::{Decision, Key, Org, Remote, Session};
+use crate::cli::{Decision, Key, MasterKey, Org, Remote, Session};
 use crate::{Failure, terminal};
 
 pub(crate) async fn org(remote: Remote, command: Org) -> Result<(), Failure> {
@@ -28,6 +28,18 @@ pub(crate) async fn key(remote: Remote, command: Key) -> Result<(), Failure> {
             let body = json!({ "name": name, "capabilities": capability });
             let key = gateway.call(Method::POST, &format!("/api/v1/orgs/{org}/keys"), None, &body).await?;
             terminal::say(text(&key, "key"));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn master_key(remote: Remote, command: MasterKey) -> Result<(), Failure> {
+    let gateway = Api::new(&remote)?;
+    match command {
+        MasterKey::Rotate => {
+            let rotated = gateway.send(Method::POST, "/api/v1/admin/master-key:rotate", None, Vec::new()).await?;
+            terminal::say(&format!("the master key was changed, {} keys were sealed anew", rotated["keys"]));
+            terminal::say("take a new copy of the key file: older ones do not open under the new master key");
         }
     }
     Ok(())
@@ -183,9 +195,25 @@ impl Api {
         if status.is_success() {
             return Ok(body);
         }
-        let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        Err(Self::refused(status.as_u16(), serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    }
+
+    /// Begins to take what is too long to be held; a refusal is an error.
+    pub(crate) async fn download(&self, path: &str) -> Result<Download, Failure> {
+        let mut answer = self.client.download(path).await?;
+        if answer.status.is_success() {
+            return Ok(answer);
+        }
+        let mut body = Vec::new();
+        while let Some(piece) = answer.next().await? {
+            body.extend_from_slice(&piece);
+        }
+        Err(Self::refused(answer.status.as_u16(), serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    }
+
+    fn refused(status: u16, body: Value) -> Failure {
         let message = body["error"]["message"].as_str().unwrap_or("no message").to_owned();
-        Err(Refused { status: status.as_u16(), message, body }.into())
+        Refused { status, message, body }.into()
     }
 
     /// Prints every entry of a list.

@@ -20,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{EngineKind, OperatorKey, Serve};
 use crate::config::{self, Config, Jwt};
-use crate::{Failure, catalogue, damage, terminal};
+use crate::{Failure, catalogue, damage, master_key, terminal};
 
 /// The name of the file that holds the operator's key, in the data directory.
 const OPERATOR_KEY: &str = "operator-key";
@@ -66,8 +66,7 @@ pub(crate) async fn replace_operator_key(arguments: OperatorKey) -> Result<(), F
     if !arguments.data_dir.join("portcullis.redb").is_file() {
         return Err(format!("there is no data in {}", arguments.data_dir.display()).into());
     }
-    let serve = Serve { data_dir: Some(arguments.data_dir), listen: None, engine: None, config: None };
-    let config = Config::load(&serve)?;
+    let config = Config::of(&arguments.data_dir, arguments.config)?;
     let gateway = Gateway::open(&config, Arc::new(SystemClock::default())).await?;
     gateway.keep_operator_key(&config.data_dir, &gateway.service.another_operator_key()).await
 }
@@ -83,8 +82,13 @@ impl Gateway {
     /// nobody may ask for anything before what was under way is under way again.
     pub(crate) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir)?;
+        let keys = master_key::keys(&config.master_key).await?;
         let _starting = damage::Starting::begin();
-        let store = damage::looking(&config.data_dir, || Store::open(&config.data_dir, StoreOptions::default()))?;
+        let store = {
+            let (dir, options) = (config.data_dir.clone(), StoreOptions::default());
+            let open = move || damage::looking(&dir, || Store::open_under(&dir, options, &keys));
+            tokio::task::spawn_blocking(open).await??
+        };
         let cache = (config.plugins.code_cache_mb > 0).then(|| CodeCache {
             directory: config.data_dir.join(CODE_CACHE),
             key: store.derive_key("compiled plugins"),
@@ -114,6 +118,7 @@ impl Gateway {
             operations_in_all: config.limits.operations,
             send_patience: Duration::from_millis(config.limits.send_patience_ms),
             decisions_kept: (config.retention.decisions_days > 0).then(|| days(config.retention.decisions_days)),
+            next_master_key: master_key::next(&config.master_key),
             require_signature: config.plugins.require_signature,
             events_kept: days(config.retention.events_days),
             deliveries: Some(DeliveryConfig {
@@ -131,6 +136,7 @@ impl Gateway {
             json_bytes: config.limits.json_bytes,
             component_bytes: largest,
             connections: config.limits.connections,
+            backup_timeout: Duration::from_secs(config.limits.backup_minutes.saturating_mul(60)),
             unread_timeout: Duration::from_millis(config.limits.unread_ms),
             ..HttpConfig::default()
         };

@@ -25,6 +25,13 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Open the data of a stopped gateway and verify it.
     Check(Check),
+    /// Take a backup of a running gateway.
+    Backup(Backup),
+    /// Make a new data directory from a backup.
+    Restore(Restore),
+    /// The master key of a running gateway.
+    #[command(subcommand)]
+    MasterKey(MasterKey),
     /// Make a new operator key for a stopped gateway; the old one opens nothing any more.
     OperatorKey(OperatorKey),
     /// Organisations of a running gateway.
@@ -107,6 +114,9 @@ pub(crate) struct Check {
     /// Where the stopped gateway keeps everything.
     #[arg(long)]
     pub(crate) data_dir: PathBuf,
+    /// The gateway's configuration file, if that says where the master key is.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -114,6 +124,44 @@ pub(crate) struct OperatorKey {
     /// Where the stopped gateway keeps everything.
     #[arg(long)]
     pub(crate) data_dir: PathBuf,
+    /// The gateway's configuration file, if that says where the master key is.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// The file to make; it must not be there.
+    #[arg(long)]
+    pub(crate) to: PathBuf,
+    /// Also keep the key file here, in the place of the one that is there. Only the newest one should be kept.
+    #[arg(long)]
+    pub(crate) keys: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// The backup.
+    #[arg(long)]
+    pub(crate) from: PathBuf,
+    /// The newest copy of the key file.
+    #[arg(long)]
+    pub(crate) keys: PathBuf,
+    /// Where to make the data directory; it must be empty, or not be there.
+    #[arg(long)]
+    pub(crate) data_dir: PathBuf,
+    /// The configuration of the gateway that is to run on it, if that says where the master key is.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+    /// A copy of the master key, if the gateway keeps it in its data directory.
+    #[arg(long)]
+    pub(crate) master_key: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MasterKey {
+    /// Change the master key; everything goes on meanwhile. The gateway makes the new one, or takes it from where its configuration says.
+    Rotate,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,7 +1,7 @@
 //! The configuration: an annotated default that is also the documentation, a file over it, arguments over that.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use portcullis_net::IpNet;
 use serde::Deserialize;
@@ -9,6 +9,7 @@ use toml::Table;
 use toml::Value;
 
 use crate::cli::{EngineKind, Serve};
+use crate::master_key::Source;
 
 const DEFAULT: &str = include_str!("config.default.toml");
 
@@ -28,6 +29,53 @@ pub(crate) struct Config {
     pub(crate) jwt: Jwt,
     pub(crate) plugins: Plugins,
     pub(crate) retention: Retention,
+    pub(crate) master_key: MasterKeySection,
+}
+
+/// Where the master key is, and where the next one will be. In each at most one way is set.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MasterKeySection {
+    file: PathBuf,
+    env: String,
+    command: Vec<String>,
+    next: NextMasterKey,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NextMasterKey {
+    file: PathBuf,
+    env: String,
+    command: Vec<String>,
+}
+
+impl MasterKeySection {
+    /// The source of the key, and of the next one.
+    fn sources(&self) -> [Result<Option<Source>, ConfigError>; 2] {
+        let NextMasterKey { file, env, command } = &self.next;
+        [source("master_key", &self.file, &self.env, &self.command), source("master_key.next", file, env, command)]
+    }
+
+    /// Where the key is; the store has its own if there is none.
+    pub(crate) fn source(&self) -> Option<Source> {
+        self.sources()[0].as_ref().ok().cloned().flatten()
+    }
+
+    /// Where the next one is.
+    pub(crate) fn next(&self) -> Option<Source> {
+        self.sources()[1].as_ref().ok().cloned().flatten()
+    }
+}
+
+fn source(setting: &'static str, file: &Path, env: &str, command: &[String]) -> Result<Option<Source>, ConfigError> {
+    match (file.as_os_str().is_empty(), env, command) {
+        (true, "", []) => Ok(None),
+        (false, "", []) => Ok(Some(Source::File(file.to_owned()))),
+        (true, env, []) => Ok(Some(Source::Env(env.to_owned()))),
+        (true, "", command) => Ok(Some(Source::Command(command.to_owned()))),
+        _ => Err(ConfigError::Unfit { setting, must: "one of file, env and command, or none of them" }),
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -53,6 +101,7 @@ pub(crate) struct Limits {
     pub(crate) component_bytes: usize,
     pub(crate) send_patience_ms: u64,
     pub(crate) unread_ms: u64,
+    pub(crate) backup_minutes: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,6 +150,11 @@ pub(crate) enum ConfigError {
 }
 
 impl Config {
+    /// The configuration of the gateway whose data lies in a directory.
+    pub(crate) fn of(data_dir: &Path, config: Option<PathBuf>) -> Result<Self, ConfigError> {
+        Self::load(&Serve { data_dir: Some(data_dir.to_owned()), listen: None, engine: None, config })
+    }
+
     /// Reads the file that the arguments name, and lays the arguments over it.
     pub(crate) fn load(arguments: &Serve) -> Result<Self, ConfigError> {
         let mut table: Table = DEFAULT.parse().map_err(ConfigError::Content)?;
@@ -144,7 +198,12 @@ impl Config {
                 "a jwks_url that begins with https:// or http://, with an issuer and an audience, or else empty",
             );
         }
+        let [source, next] = self.master_key.sources();
+        if source?.is_none() && next?.is_some() {
+            return unfit("master_key.next", "empty where the gateway keeps the master key itself");
+        }
         let numbers = [
+            ("limits.backup_minutes", self.limits.backup_minutes),
             ("limits.operations", u64::from(self.limits.operations)),
             ("limits.connections", self.limits.connections as u64),
             ("limits.json_bytes", self.limits.json_bytes as u64),
@@ -205,6 +264,20 @@ mod test {
         assert!(matches!(load("lisen = \"127.0.0.1:1\""), Err(ConfigError::Content(_))));
         assert!(matches!(load("[limits]\noperations = 0"), Err(ConfigError::Zero { setting: "limits.operations" })));
         assert!(matches!(load("= 3"), Err(ConfigError::Syntax { .. })));
+    }
+
+    #[test]
+    fn the_master_key_comes_from_one_place() {
+        let source = |file: &str| load(file).map(|config| (config.master_key.source(), config.master_key.next()));
+        assert_eq!(source("").unwrap(), (None, None));
+        let file = Source::File("/run/secrets/key".into());
+        assert_eq!(source("[master_key]\nfile = \"/run/secrets/key\"").unwrap(), (Some(file), None));
+        let both = "[master_key]\nenv = \"KEY\"\n[master_key.next]\ncommand = [\"vault\", \"read\"]";
+        let command = Source::Command(vec!["vault".into(), "read".into()]);
+        assert_eq!(source(both).unwrap(), (Some(Source::Env("KEY".into())), Some(command)));
+        for bad in ["[master_key]\nenv = \"A\"\nfile = \"b\"", "[master_key.next]\nenv = \"A\""] {
+            assert!(matches!(load(bad), Err(ConfigError::Unfit { .. })), "{bad}");
+        }
     }
 
     #[test]

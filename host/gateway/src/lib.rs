@@ -4,6 +4,7 @@
 //! Only this crate reads arguments, the environment and configuration files, and only this crate writes to stdout.
 
 mod administration;
+mod backup;
 mod boot;
 mod catalogue;
 mod check;
@@ -12,6 +13,7 @@ mod config;
 mod damage;
 mod demo;
 mod ledger;
+mod master_key;
 mod plugin;
 mod terminal;
 
@@ -45,7 +47,10 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Serve(arguments) => boot::serve(arguments).await,
             Command::Demo(arguments) => demo::play(arguments).await,
-            Command::Check(arguments) => check::check(&arguments),
+            Command::Check(arguments) => check::check(arguments).await,
+            Command::Backup(arguments) => backup::back_up(&cli.remote, arguments).await,
+            Command::Restore(arguments) => backup::restore(arguments).await,
+            Command::MasterKey(command) => administration::master_key(cli.remote, command).await,
             Command::OperatorKey(arguments) => boot::replace_operator_key(arguments).await,
             Command::Org(command) => administration::org(cli.remote, command).await,
             Command::Key(command) => administration::key(cli.remote, command).await,

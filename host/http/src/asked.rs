@@ -11,11 +11,12 @@ use portcullis_core::{
     WebhookId,
 };
 use portcullis_service::{
-    AuditExport, AuditLine, BindingChange, BindingState, DecisionPage, DecisionQuery, DeliveryFilter, DeliveryRow,
-    DeliveryRows, Dispatched, Done, Fact, KeyRequest, NewBinding, NewFact, NewKey, NewOrg, NewPublisher, Novelty,
-    OrgChange, Page, PluginLogLine, Replay, Replayed, RequestQuery, Scan, Scanned, SecretName, Signature,
+    AuditExport, AuditLine, BackupStream, BindingChange, BindingState, DecisionPage, DecisionQuery, DeliveryFilter,
+    DeliveryRow, DeliveryRows, Dispatched, Done, Fact, KeyRequest, NewBinding, NewFact, NewKey, NewOrg, NewPublisher,
+    Novelty, OrgChange, Page, PluginLogLine, Replay, Replayed, RequestQuery, Scan, Scanned, SecretName, Signature,
     SignedReceipt, SimulatorAct, WebhookHealth,
 };
+use tokio::time::Instant;
 
 use crate::live::{Opened, Since};
 use crate::places::Full;
@@ -96,6 +97,12 @@ pub(crate) enum Asked {
     Follow(StreamRequest),
     /// The gateway's metrics.
     Metrics,
+    /// A backup of everything.
+    Backup,
+    /// The key file that goes with it.
+    BackupKeys,
+    /// Another master key.
+    RotateMasterKey,
     /// A session's rate policy and what is used of it.
     RatePolicy {
         session: SessionId,
@@ -345,6 +352,11 @@ pub(crate) enum Answer {
     /// A stream of events, or that there is no place for another one.
     Followed(Result<Box<Opened>, Full>),
     Metrics(String),
+    /// A backup, and when it must be taken.
+    Backup(BackupStream, Instant),
+    BackupKeys(Vec<u8>),
+    /// How many keys were sealed anew.
+    MasterKeyRotated(usize),
     Simulated,
     OrgCreated(Arc<Org>),
     Org(Arc<Org>),

@@ -10,6 +10,7 @@ use portcullis_core::{
     SessionId, Status, Target, Verdict,
 };
 use portcullis_service::{BindingState, Call, Done, Outcome, Page, SendCall, ServiceError, Upload, Waited};
+use tokio::time::Instant;
 
 use crate::asked::{Answer, Asked, Component, Move, SessionFilter, WaitFor};
 use crate::live::Replay;
@@ -135,6 +136,12 @@ async fn act(front: &Arc<Front>, asking: Asking, asked: Asked) -> Result<Answer,
                 Err(full) => Err(full),
             })
         }
+        Asked::Backup => {
+            let backup = service.back_up(&permit, &call).await?;
+            Answer::Backup(backup, Instant::now() + front.config.backup_timeout)
+        }
+        Asked::BackupKeys => Answer::BackupKeys(service.back_up_keys(&permit, &call).await?),
+        Asked::RotateMasterKey => Answer::MasterKeyRotated(Box::pin(service.rotate_master_key(&permit, &call)).await?),
         Asked::Metrics => Answer::Metrics(front.meters.text(service)),
         Asked::RatePolicy { session } => {
             let found = service.session(&permit)?;
@@ -314,7 +321,9 @@ fn target(asking: &Asking, asked: &Asked) -> Target {
         }
         Asked::Tell(fact) => Target { org: asking.org, session: fact.session },
         Asked::FindSessions(_) => Target { org: asking.org, session: asking.principal.session_scope },
-        Asked::Metrics | Asked::AllSessions { .. } => Target::org(OrgId::PLATFORM),
+        Asked::Metrics | Asked::Backup | Asked::BackupKeys | Asked::RotateMasterKey | Asked::AllSessions { .. } => {
+            Target::org(OrgId::PLATFORM)
+        }
         Asked::Sessions { .. } => Target { org: asking.org, session: asking.principal.session_scope },
         Asked::Org { org }
         | Asked::UpdateOrg { org, .. }

@@ -63,6 +63,8 @@ pub struct HttpConfig {
     pub unread_timeout: Duration,
     /// How long an answer may take.
     pub answer_timeout: Duration,
+    /// How long taking a backup may take.
+    pub backup_timeout: Duration,
     /// How long requests under way may take once the gateway is to end.
     pub drain_timeout: Duration,
     /// How many connections there may be at once.
@@ -83,6 +85,7 @@ impl Default for HttpConfig {
             body_timeout: Duration::from_secs(30),
             unread_timeout: Duration::from_secs(30),
             answer_timeout: Duration::from_secs(60),
+            backup_timeout: Duration::from_secs(60 * 60),
             drain_timeout: Duration::from_secs(10),
             connections: 4096,
             streams: 1024,

@@ -8,7 +8,7 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request};
 
 use crate::address::Address;
-use crate::{Limits, NetError, Outbound, Overlong, Response, UrlFlaw};
+use crate::{Download, Limits, NetError, Outbound, Overlong, Response, UrlFlaw};
 
 /// What an answer may take. An upload is compiled before it is answered, for two minutes at most.
 const LIMITS: Limits = Limits {
@@ -61,6 +61,25 @@ impl Client {
     /// # Errors
     /// If no answer comes; an answer of any status is an answer.
     pub async fn send(&self, method: Method, target: &str, body: Vec<u8>) -> Result<Response, NetError> {
+        let (address, message) = self.message(method, target, body)?;
+        self.outbound.exchange(&address, message, LIMITS).await
+    }
+
+    /// Asks, and hands over the answer as it comes, however long it is.
+    ///
+    /// # Errors
+    /// If no answer comes; an answer of any status is an answer.
+    pub async fn download(&self, target: &str) -> Result<Download, NetError> {
+        let (address, message) = self.message(Method::GET, target, Vec::new())?;
+        self.outbound.open_body(&address, message, LIMITS).await
+    }
+
+    fn message(
+        &self,
+        method: Method,
+        target: &str,
+        body: Vec<u8>,
+    ) -> Result<(Address, Request<Full<Bytes>>), NetError> {
         let target = target.parse().map_err(|_| NetError::Url(UrlFlaw::Characters))?;
         let address = Address { server: self.address.server.clone(), target };
         let content_type = if body.starts_with(b"\0asm") { "application/wasm" } else { "application/json" };
@@ -72,7 +91,7 @@ impl Client {
         }
         headers.insert("x-api-key", value_of("x-api-key", &self.key)?);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        self.outbound.exchange(&address, message, LIMITS).await
+        Ok((address, message))
     }
 }
 

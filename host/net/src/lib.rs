@@ -40,7 +40,9 @@ pub use hyper::{
 /// A network, such as `10.0.0.0/8`.
 pub use ipnet::IpNet;
 pub use jwks::{Claims, Jwks, JwksConfig, JwtError, KeySetError};
-pub use outbound::{Limits, Outbound, OutboundConfig, OutboundRequest, Overlong, Response, SetupError, check_header};
+pub use outbound::{
+    Download, Limits, Outbound, OutboundConfig, OutboundRequest, Overlong, Response, SetupError, check_header,
+};
 pub use tls::RootError;
 
 #[cfg(test)]

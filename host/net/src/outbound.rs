@@ -203,15 +203,11 @@ impl Outbound {
     pub(crate) async fn exchange(
         &self,
         address: &Address,
-        mut message: Request<Full<Bytes>>,
+        message: Request<Full<Bytes>>,
         limits: Limits,
     ) -> Result<Response, NetError> {
-        let Address { server, target } = address;
-        *message.uri_mut() = Uri::from(target.clone());
-        let host = HeaderValue::try_from(server.host_header()).expect("hosts consist of visible ASCII characters");
-        message.headers_mut().insert(HOST, host);
-        message.headers_mut().entry(USER_AGENT).or_insert(OWN_NAME);
-
+        let server = &address.server;
+        let message = addressed(message, address);
         let end = Instant::now() + limits.whole;
         let (mut connection, response) = self.ask(server, message, limits, end).await?;
         let (head, mut body) = response.into_parts();
@@ -223,6 +219,21 @@ impl Outbound {
             self.pool.put(connection, Instant::now());
         }
         Ok(Response { status: head.status, headers: head.headers, body, truncated })
+    }
+
+    /// Sends `message` and reads the head of the answer; the body is read piece by piece, none of which may take longer than the
+    /// whole body of another answer.
+    pub(crate) async fn open_body(
+        &self,
+        address: &Address,
+        message: Request<Full<Bytes>>,
+        limits: Limits,
+    ) -> Result<Download, NetError> {
+        let server = address.server.clone();
+        let end = Instant::now() + limits.whole;
+        let (connection, response) = self.ask(&server, addressed(message, address), limits, end).await?;
+        let status = response.status();
+        Ok(Download { status, server, body: response.into_body(), patience: limits.body_time, _connection: connection })
     }
 
     /// Sends `message` over a kept connection or a new one, and returns it with the answer's head.
@@ -265,6 +276,53 @@ impl Outbound {
         };
         connection.map_err(|error| broken(server, error))
     }
+}
+
+/// An answer whose body is read piece by piece.
+pub struct Download {
+    /// Its status.
+    pub status: StatusCode,
+    server: Server,
+    body: Incoming,
+    patience: Duration,
+    /// It ends with this, which nobody else uses.
+    _connection: Connection,
+}
+
+impl Download {
+    /// The next piece of the body; none after the last.
+    ///
+    /// # Errors
+    /// If none comes in time, or the connection breaks.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, NetError> {
+        loop {
+            let late = |_| NetError::BodyTimeout(self.server.to_string());
+            match timeout(self.patience, self.body.frame()).await.map_err(late)? {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(broken(&self.server, error)),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Download {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Download({})", self.status)
+    }
+}
+
+/// The message with the target and the host of an address.
+fn addressed(mut message: Request<Full<Bytes>>, address: &Address) -> Request<Full<Bytes>> {
+    *message.uri_mut() = Uri::from(address.target.clone());
+    let host = HeaderValue::try_from(address.server.host_header()).expect("hosts consist of visible ASCII characters");
+    message.headers_mut().insert(HOST, host);
+    message.headers_mut().entry(USER_AGENT).or_insert(OWN_NAME);
+    message
 }
 
 /// Reads `body` up to the limit, and tells whether there was more.

@@ -139,6 +139,15 @@ pub enum ServiceError {
         /// When there may be room.
         retry_after: Duration,
     },
+    /// The master key is to be changed to the one that it is.
+    #[error("the new master key is the one in use; put another one where the gateway finds it, and ask again")]
+    SameMasterKey,
+    /// There is no new master key.
+    #[error("there is no new master key: {0}")]
+    MasterKey(String),
+    /// It is being done already.
+    #[error("{0}")]
+    UnderWay(&'static str),
     /// All is well, and nothing was done because only that was to be found out.
     #[error("nothing was done, because this was a dry run")]
     DryRun,
@@ -225,6 +234,9 @@ impl ServiceError {
             Self::Signature(error) => error.code(),
             Self::FactTaken => "fact_taken",
             Self::Backlog { .. } => "backlog_full",
+            Self::SameMasterKey => "same_master_key",
+            Self::MasterKey(_) => "master_key_unavailable",
+            Self::UnderWay(_) => "under_way",
             Self::DryRun => "dry_run",
             Self::Busy { .. } => "busy",
             Self::Contention => "contention",

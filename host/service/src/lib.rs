@@ -58,6 +58,7 @@ mod suspending;
 mod trying;
 mod turns;
 mod undecided;
+mod upkeep;
 mod views;
 mod wait;
 mod webhooks;
@@ -70,7 +71,7 @@ use portcullis_core::{Clock, Org, OrgId, Session, SessionId, Timestamp};
 use portcullis_engine::{Engine, Report};
 use portcullis_policy::Runtime;
 use portcullis_store::{Snapshot, Store};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 pub use auth::{KEY_PREFIX, NewKey, UserRoles};
 pub use bindings::{BindingChange, NewBinding};
@@ -106,6 +107,7 @@ pub use scan::{MOST_SCANNED, Scan, ScanRow, Scanned, is_scannable};
 pub use secrets::SecretName;
 pub use sending::{Dispatched, SendCall, Sent};
 pub use simulate::SimulatorAct;
+pub use upkeep::{BackupStream, NextMasterKey};
 pub use views::SessionName;
 pub use wait::Waited;
 pub use webhooks::MAX_OVERLAP;
@@ -126,6 +128,8 @@ pub struct ServiceConfig {
     pub events_kept: Duration,
     /// Whether the operator's own plugins have to be signed.
     pub require_signature: bool,
+    /// Where another master key comes from, if the store does not make it itself.
+    pub next_master_key: Option<NextMasterKey>,
     /// How deliveries are made; without it, none are.
     pub deliveries: Option<DeliveryConfig>,
 }
@@ -138,6 +142,7 @@ impl Default for ServiceConfig {
             decisions_kept: None,
             events_kept: Duration::from_secs(7 * 24 * 60 * 60),
             require_signature: false,
+            next_master_key: None,
             deliveries: None,
         }
     }
@@ -178,6 +183,10 @@ pub struct Service {
     under_way: Arc<replies::UnderWay>,
     /// Replays and scans under way.
     rehearsing: Arc<admission::Places>,
+    /// Places of backups.
+    backing_up: Arc<Semaphore>,
+    /// Where another master key comes from.
+    next_master_key: Option<NextMasterKey>,
     /// Whether the platform's plugins have to be signed.
     platform_signatures: bool,
     /// Held from a check to its commit by administrative operations that rest on rows which the writer does not check for them.
@@ -247,6 +256,8 @@ impl Service {
             queue,
             under_way: Arc::default(),
             rehearsing: admission::Places::new(REHEARSALS_AT_ONCE),
+            backing_up: Arc::new(Semaphore::new(upkeep::BACKUPS_AT_ONCE)),
+            next_master_key: config.next_master_key.clone(),
             platform_signatures: config.require_signature,
             administering: tokio::sync::Mutex::new(()),
             unrecorded: Mutex::default(),

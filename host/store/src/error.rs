@@ -64,8 +64,14 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// The key file was sealed under another master key.
-    #[error("the master key is not the one under which the key file was sealed")]
+    #[error("the master key is not the one under which the key file was sealed; nothing was changed")]
     WrongMasterKey,
+    /// A restore into the directory was not finished.
+    #[error("a restore into {} was not finished; remove what is in it and restore again", path.display())]
+    RestoreCutShort {
+        /// The directory.
+        path: PathBuf,
+    },
     /// There is data, but no key file.
     #[error("there is data, but no key file; restore the newest one")]
     KeyFileMissing,
@@ -92,6 +98,106 @@ pub enum OpenError {
     /// The data cannot be read.
     #[error("cannot read the data")]
     Read(#[source] ReadError),
+    /// What lies below failed.
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+}
+
+/// Why the master key could not be changed. Unless it is [`RotateError::Store`], everything is as it was;
+/// and then a later change, or the next opening, ends what was begun.
+#[derive(Debug, thiserror::Error)]
+pub enum RotateError {
+    /// The key is in use already.
+    #[error("the new master key is the one in use")]
+    SameKey,
+    /// The store has no master key of its own to change, and none was given.
+    #[error("the store does not keep its master key itself, so that the new one has to be given")]
+    NotOwn,
+    /// The store has its own master key and takes none from elsewhere.
+    #[error("the store keeps its master key itself, and takes no other")]
+    Own,
+    /// Another change is under way.
+    #[error("the master key is being changed already")]
+    UnderWay,
+    /// The file of the new key cannot be made or read.
+    #[error("cannot keep the new master key")]
+    Keep(#[source] Box<OpenError>),
+    /// What lies below failed.
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+}
+
+/// Why a backup cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// It cannot be read.
+    #[error("cannot read the backup")]
+    Read(#[source] std::io::Error),
+    /// It does not begin as one.
+    #[error("this is no backup")]
+    NoBackup,
+    /// A newer version made it.
+    #[error("the backup has format {found}, this version knows formats up to {known}; use a newer version")]
+    Newer {
+        /// Its format.
+        found: u64,
+        /// The newest that is known.
+        known: u64,
+    },
+    /// It ends too early.
+    #[error("the backup is cut off: it was not made to its end")]
+    CutOff,
+    /// It has something in it that no backup has.
+    #[error("the backup is damaged: something in it is no part of a backup")]
+    Malformed,
+    /// It is not what its digest says.
+    #[error("the backup is damaged: its digest or its counts are wrong")]
+    Damaged,
+    /// It is whole, but not as the gateway made it.
+    #[error("the backup was changed after it was made")]
+    Forged,
+}
+
+/// Why a backup could not be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// There is something where it is to go.
+    #[error("{} is not empty; a backup is restored into a new directory", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory cannot be made or written.
+    #[error("cannot make the data directory {}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The key file cannot be read.
+    #[error("cannot read the key file {}", path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Backup and key file come from two gateways.
+    #[error("the backup and the key file are not of the same gateway")]
+    Foreign,
+    /// The key file was taken before the backup.
+    #[error("the key file is older than the backup, and lacks keys of what is in it; use one that was taken after it")]
+    OlderKeys,
+    /// The backup is not acceptable.
+    #[error(transparent)]
+    Backup(BackupError),
+    /// What was restored does not open.
+    #[error(transparent)]
+    Open(OpenError),
+    /// What was restored cannot be read.
+    #[error("cannot read what was restored")]
+    Read(#[from] ReadError),
     /// What lies below failed.
     #[error(transparent)]
     Store(#[from] StoreFault),

@@ -1,8 +1,7 @@
 //! The key file: data keys in slots of fixed size, each of which can be destroyed in place.
 //!
 //! ```text
-//! file   = header (512), slots (128 each)
-//! header = magic (8), version (8), check value of the master key (32), zeros, checksum (8)
+//! file   = header (1024), slots (128 each)
 //! slot   = state (1), kind (1), zeros (2), generation (4), org (16), session (16),
 //!          nonce (24), sealed key (32), tag (16), zeros (8), checksum (8)
 //! ```
@@ -14,13 +13,18 @@
 //!
 //! A slot is written and synced *before* the transaction that first uses its key, and overwritten *after* the transaction
 //! that removed its owner's rows. What lies between is put right when the store is opened: a live slot without an owner is destroyed.
+//!
+//! Changing the master key ([`KeyFile::rotate`]) seals every slot anew where it stands, one after the other, while others read and
+//! write slots: no copy of a key is made that an erasure would have to find. [`header`] says which keys open the slots meanwhile.
+
+pub(crate) mod header;
 
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{KeyInit, Tag, XChaCha20Poly1305, XNonce};
@@ -29,12 +33,10 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::error::{OpenError, StoreFault};
-use crate::seal::{DataKey, Scope, SecretBytes, derive, random};
+use crate::seal::{DataKey, Scope, SecretBytes, random};
 use crate::tables::{part, session_part};
+pub(crate) use header::{HEADER, Wrapping};
 
-const MAGIC: &[u8; 8] = b"PCLSKEYS";
-const VERSION: u64 = 1;
-const HEADER: usize = 512;
 pub(crate) const SLOT: usize = 128;
 const FREE: u8 = 0;
 const LIVE: u8 = 1;
@@ -142,18 +144,28 @@ pub(crate) enum Slot {
 }
 
 /// The key file.
-#[derive(Debug)]
 pub(crate) struct KeyFile {
     storage: Box<dyn SlotStorage>,
-    wrapping: Wrapping,
+    /// Whoever reads a slot to write it, or writes one, holds this.
+    seals: Mutex<Seals>,
 }
 
-/// The key under which slots are sealed.
-struct Wrapping(SecretBytes);
+/// What slots and header are sealed under.
+struct Seals {
+    root: SecretBytes,
+    /// The header's, as it was last written.
+    sequence: u64,
+    /// What slots are sealed under.
+    wrapping: Wrapping,
+    /// What some are still sealed under while the master key is being changed.
+    other: Option<SecretBytes>,
+    /// Whether both copies of the header say this.
+    is_settled: bool,
+}
 
-impl fmt::Debug for Wrapping {
+impl fmt::Debug for KeyFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Wrapping(…)")
+        write!(f, "KeyFile({:?})", self.storage)
     }
 }
 
@@ -166,54 +178,116 @@ pub(crate) fn open_file(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Whether `header` is that of a key file under this master key. Reads only, so that nothing is touched under a wrong key.
-pub(crate) fn check_header(header: &[u8], master: &SecretBytes) -> Result<(), OpenError> {
-    let Some(header) = header.get(..HEADER) else {
-        return Err(OpenError::KeyFileDamaged("its header is cut short"));
-    };
-    if !header.starts_with(MAGIC) {
-        return Err(OpenError::KeyFileDamaged("it does not begin as one"));
-    }
-    if header[HEADER - 8..] != checksum(&header[..HEADER - 8]) {
-        return Err(OpenError::KeyFileDamaged("its header's checksum is wrong"));
-    }
-    let version = part(header, 8).map_or(0, u64::from_be_bytes);
-    if version > VERSION {
-        return Err(OpenError::NewerFormat { found: version, known: VERSION });
-    }
-    if header[16..48] != *check_value(master) {
-        return Err(OpenError::WrongMasterKey);
-    }
-    Ok(())
-}
-
-/// The header of a new key file.
-pub(crate) fn new_header(master: &SecretBytes) -> [u8; HEADER] {
-    let mut header = [0; HEADER];
-    header[..8].copy_from_slice(MAGIC);
-    header[8..16].copy_from_slice(&VERSION.to_be_bytes());
-    header[16..48].copy_from_slice(&*check_value(master));
-    let sum = checksum(&header[..HEADER - 8]);
-    header[HEADER - 8..].copy_from_slice(&sum);
-    header
-}
-
 impl KeyFile {
-    /// The key file in `storage`, whose header has been checked.
-    pub(crate) fn new(storage: Box<dyn SlotStorage>, master: &SecretBytes) -> Self {
-        Self { storage, wrapping: Wrapping(derive(master, "portcullis wrapping key 1")) }
+    /// The key file in `storage`, if one of these master keys opens it. Nothing is written.
+    pub(crate) fn open(storage: Box<dyn SlotStorage>, keys: &[Wrapping]) -> Result<Self, OpenError> {
+        let mut header = vec![0; HEADER];
+        match storage.read_at(0, &mut header) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => header.clear(),
+            Err(error) => return Err(StoreFault::of("reading the key file")(error).into()),
+        }
+        let header::Unlocked { root, sequence, wrapping, other, is_even } = header::unlock(&header, keys)?;
+        let is_settled = is_even && other.is_none();
+        Ok(Self { storage, seals: Mutex::new(Seals { root, sequence, wrapping, other, is_settled }) })
+    }
+
+    /// What everything is derived from that outlives the master key.
+    pub(crate) fn root(&self) -> SecretBytes {
+        self.seals().root.clone()
+    }
+
+    /// Whether the slots are sealed under this master key, or are coming to be.
+    pub(crate) fn is_under(&self, key: &Wrapping) -> bool {
+        self.seals().wrapping.is(key)
+    }
+
+    /// Whether no change of the master key is under way, or was cut short.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.seals().is_settled
+    }
+
+    /// Ends a change of the master key that was cut short: from here on the key with which the file was opened is its only one.
+    pub(crate) fn settle(&self) -> Result<(), StoreFault> {
+        if self.seals().is_settled {
+            return Ok(());
+        }
+        self.reseal()?;
+        let mut seals = self.seals();
+        self.write_header(&mut seals, None)?;
+        seals.other = None;
+        seals.is_settled = true;
+        Ok(())
+    }
+
+    /// Changes the master key while the file is in use; how many slots were sealed anew. A change that failed before goes on first.
+    /// When this returns, the key before opens nothing of the file.
+    pub(crate) fn rotate(&self, next: &Wrapping) -> Result<usize, StoreFault> {
+        self.settle()?;
+        {
+            let mut seals = self.seals();
+            if seals.wrapping.is(next) {
+                return Ok(0);
+            }
+            // If this fails, slots go on under the old key, which a header with two entries opens as well as one with one.
+            self.write_header(&mut seals, Some(next))?;
+            let before = std::mem::replace(&mut seals.wrapping, next.clone());
+            seals.other = Some(before.key);
+            seals.is_settled = false;
+        }
+        let resealed = self.reseal()?;
+        self.settle()?;
+        Ok(resealed)
+    }
+
+    /// Seals every slot under the one key that stays, and syncs. Slots that come meanwhile are sealed under it already.
+    fn reseal(&self) -> Result<usize, StoreFault> {
+        let mut resealed = 0;
+        let length = self.storage.read().map_err(StoreFault::of("reading the key file"))?.len();
+        let slots = u32::try_from(length.saturating_sub(HEADER) / SLOT).unwrap_or(u32::MAX);
+        for index in 0..slots {
+            // Held from the reading to the writing: an erasure in between would be undone otherwise.
+            let seals = self.seals();
+            let mut bytes = [0; SLOT];
+            self.storage.read_at(offset(index), &mut bytes).map_err(StoreFault::of("reading the key file"))?;
+            if let Some(Slot::Live { owner, key }) = seals.decode_stale(index, &bytes) {
+                self.write(index, seals.slot(owner, &key)?)?;
+                resealed += 1;
+            }
+        }
+        self.sync()?;
+        Ok(resealed)
+    }
+
+    /// Writes and syncs both copies of the header, one after the other.
+    fn write_header(&self, seals: &mut Seals, next: Option<&Wrapping>) -> Result<(), StoreFault> {
+        seals.sequence += 1;
+        let copy = header::written(seals.sequence, &seals.root, &seals.wrapping, next)?;
+        for at in [0, copy.len() as u64] {
+            self.storage.write(at, &copy).map_err(StoreFault::of("writing the key file"))?;
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// The whole file as it is now, for a backup: no slot in it is half written.
+    pub(crate) fn copy(&self) -> Result<Vec<u8>, StoreFault> {
+        let _nobody_writes = self.seals();
+        self.storage.read().map_err(StoreFault::of("reading the key file"))
     }
 
     /// Every slot in order.
     pub(crate) fn load(&self) -> Result<Vec<Slot>, StoreFault> {
         let bytes = self.storage.read().map_err(StoreFault::of("reading the key file"))?;
         let slots = bytes.get(HEADER..).unwrap_or_default();
+        let seals = self.seals();
         // A last slot that is cut short was never synced, and so was never used.
-        Ok((0..).zip(slots.chunks(SLOT)).map(|(index, slot)| self.decode(index, slot)).collect())
+        Ok((0..).zip(slots.chunks(SLOT)).map(|(index, slot)| seals.decode(index, slot)).collect())
     }
 
     /// The bytes of one slot as they are now.
     pub(crate) fn bytes(&self, slot: u32) -> Result<[u8; SLOT], StoreFault> {
+        let _nobody_writes = self.seals();
         let mut bytes = [0; SLOT];
         self.storage.read_at(offset(slot), &mut bytes).map_err(StoreFault::of("reading the key file"))?;
         Ok(bytes)
@@ -221,23 +295,8 @@ impl KeyFile {
 
     /// Puts a key into its slot. Durable only after [`KeyFile::sync`].
     pub(crate) fn put(&self, owner: Owner, key: &DataKey) -> Result<(), StoreFault> {
-        let mut slot = [0; SLOT];
-        slot[0] = LIVE;
-        slot[1] = owner.scope() as u8;
-        slot[4..8].copy_from_slice(&key.generation.to_be_bytes());
-        slot[8..24].copy_from_slice(&owner.org.to_bytes());
-        slot[24..40].copy_from_slice(&session_part(owner.session));
-        let mut nonce = [0; 24];
-        random(&mut nonce)?;
-        let mut sealed = key.secret.clone();
-        let bound = bound(key.slot, &slot);
-        let tag = XChaCha20Poly1305::new((&*self.wrapping.0).into())
-            .encrypt_inout_detached(&nonce.into(), &bound, (&mut sealed[..]).into())
-            .expect("32 bytes are not too long for the cipher");
-        slot[40..64].copy_from_slice(&nonce);
-        slot[64..96].copy_from_slice(&*sealed);
-        slot[96..112].copy_from_slice(&tag);
-        self.write(key.slot, slot)
+        let seals = self.seals();
+        self.write(key.slot, seals.slot(owner, key)?)
     }
 
     /// Overwrites a slot in place. Durable only after [`KeyFile::sync`].
@@ -245,6 +304,7 @@ impl KeyFile {
         let mut bytes = [0; SLOT];
         bytes[0] = FREE;
         bytes[4..8].copy_from_slice(&generation.to_be_bytes());
+        let _nobody_seals_it_anew = self.seals();
         self.write(slot, bytes)
     }
 
@@ -259,40 +319,73 @@ impl KeyFile {
         self.storage.write(offset(slot), &bytes).map_err(StoreFault::of("writing the key file"))
     }
 
-    fn decode(&self, index: u32, slot: &[u8]) -> Slot {
-        self.try_decode(index, slot).unwrap_or(Slot::Damaged)
+    fn seals(&self) -> MutexGuard<'_, Seals> {
+        self.seals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seals {
+    /// The bytes of a live slot, but for its checksum.
+    fn slot(&self, owner: Owner, key: &DataKey) -> Result<[u8; SLOT], StoreFault> {
+        let mut slot = [0; SLOT];
+        slot[0] = LIVE;
+        slot[1] = owner.scope() as u8;
+        slot[4..8].copy_from_slice(&key.generation.to_be_bytes());
+        slot[8..24].copy_from_slice(&owner.org.to_bytes());
+        slot[24..40].copy_from_slice(&session_part(owner.session));
+        let mut nonce = [0; 24];
+        random(&mut nonce)?;
+        let mut sealed = key.secret.clone();
+        let bound = bound(key.slot, &slot);
+        let tag = XChaCha20Poly1305::new((&*self.wrapping.key).into())
+            .encrypt_inout_detached(&nonce.into(), &bound, (&mut sealed[..]).into())
+            .expect("32 bytes are not too long for the cipher");
+        slot[40..64].copy_from_slice(&nonce);
+        slot[64..96].copy_from_slice(&*sealed);
+        slot[96..112].copy_from_slice(&tag);
+        Ok(slot)
     }
 
-    fn try_decode(&self, index: u32, slot: &[u8]) -> Option<Slot> {
-        let slot: &[u8; SLOT] = slot.try_into().ok()?;
-        if *slot == [0; SLOT] {
-            // A hole: a later slot was written first.
-            return Some(Slot::Free { generation: 0 });
-        }
-        if slot[SLOT - 8..] != checksum(&slot[..SLOT - 8]) {
-            return None;
-        }
-        let generation = part(slot, 4).map(u32::from_be_bytes)?;
-        if slot[0] == FREE {
-            return Some(Slot::Free { generation });
-        }
-        let org = OrgId::from_bytes(part(slot, 8)?);
-        let (scope, session) = match slot[1] {
-            0 => (Scope::Org, None),
-            1 => (Scope::Session, Some(SessionId::from_bytes(part(slot, 24)?))),
-            _ => return None,
-        };
-        let mut secret = Zeroizing::new(part(slot, 64)?);
-        XChaCha20Poly1305::new((&*self.wrapping.0).into())
-            .decrypt_inout_detached(
-                &XNonce::try_from(&slot[40..64]).ok()?,
-                &bound(index, slot),
-                (&mut secret[..]).into(),
-                &Tag::try_from(&slot[96..112]).ok()?,
-            )
-            .ok()?;
-        Some(Slot::Live { owner: Owner { org, session }, key: DataKey { secret, scope, slot: index, generation } })
+    fn decode(&self, index: u32, slot: &[u8]) -> Slot {
+        let under = |key| try_decode(key, index, slot);
+        under(&self.wrapping.key).or_else(|| self.decode_stale(index, slot)).unwrap_or(Slot::Damaged)
     }
+
+    /// A slot that is still sealed under the key that goes.
+    fn decode_stale(&self, index: u32, slot: &[u8]) -> Option<Slot> {
+        try_decode(self.other.as_ref()?, index, slot)
+    }
+}
+
+fn try_decode(wrapping: &SecretBytes, index: u32, slot: &[u8]) -> Option<Slot> {
+    let slot: &[u8; SLOT] = slot.try_into().ok()?;
+    if *slot == [0; SLOT] {
+        // A hole: a later slot was written first.
+        return Some(Slot::Free { generation: 0 });
+    }
+    if slot[SLOT - 8..] != checksum(&slot[..SLOT - 8]) {
+        return None;
+    }
+    let generation = part(slot, 4).map(u32::from_be_bytes)?;
+    if slot[0] == FREE {
+        return Some(Slot::Free { generation });
+    }
+    let org = OrgId::from_bytes(part(slot, 8)?);
+    let (scope, session) = match slot[1] {
+        0 => (Scope::Org, None),
+        1 => (Scope::Session, Some(SessionId::from_bytes(part(slot, 24)?))),
+        _ => return None,
+    };
+    let mut secret = Zeroizing::new(part(slot, 64)?);
+    XChaCha20Poly1305::new((&**wrapping).into())
+        .decrypt_inout_detached(
+            &XNonce::try_from(&slot[40..64]).ok()?,
+            &bound(index, slot),
+            (&mut secret[..]).into(),
+            &Tag::try_from(&slot[96..112]).ok()?,
+        )
+        .ok()?;
+    Some(Slot::Live { owner: Owner { org, session }, key: DataKey { secret, scope, slot: index, generation } })
 }
 
 fn offset(slot: u32) -> u64 {
@@ -304,36 +397,51 @@ fn bound(index: u32, slot: &[u8; SLOT]) -> Vec<u8> {
     [&index.to_be_bytes()[..], &slot[..40]].concat()
 }
 
-fn check_value(master: &SecretBytes) -> SecretBytes {
-    derive(master, "portcullis key check 1")
-}
-
 fn checksum(bytes: &[u8]) -> [u8; 8] {
     let mut sum = [0; 8];
     sum.copy_from_slice(&Sha256::digest(bytes)[..8]);
     sum
 }
 
+/// How many keys were ever put into the file that these bytes are. It never goes down while no slot is damaged.
+pub(crate) fn keys_made(bytes: &[u8]) -> u64 {
+    let slots = bytes.get(HEADER..).unwrap_or_default().chunks_exact(SLOT);
+    slots.filter_map(|slot| part(slot, 4)).map(|generation| u64::from(u32::from_be_bytes(generation))).sum()
+}
+
+/// A key file in memory, under a master key of this many times the same byte.
+#[cfg(test)]
+pub(crate) fn in_memory(byte: u8) -> KeyFile {
+    let wrapping = Wrapping::of(&crate::master::MasterKey::of(Zeroizing::new([byte; 32])));
+    let slots = MemorySlots::default();
+    slots.write(0, &header::new_file(&wrapping).expect("random numbers")).expect("memory");
+    KeyFile::open(Box::new(slots), &[wrapping]).expect("its own key")
+}
+
 #[cfg(test)]
 mod test {
     use super::*;
+    use crate::master::MasterKey;
 
-    fn master(byte: u8) -> SecretBytes {
-        Zeroizing::new([byte; 32])
+    fn wrapping(byte: u8) -> Wrapping {
+        Wrapping::of(&MasterKey::of(Zeroizing::new([byte; 32])))
     }
 
     fn key(slot: u32, generation: u32) -> DataKey {
         DataKey { secret: Zeroizing::new([7; 32]), scope: Scope::Session, slot, generation }
     }
 
+    fn owner() -> Owner {
+        Owner::session(OrgId::from_bytes([1; 16]), SessionId::from_bytes([2; 16]))
+    }
+
     #[test]
     fn a_slot_keeps_its_key_until_it_is_destroyed() {
-        let file = KeyFile::new(Box::new(MemorySlots::default()), &master(1));
-        let owner = Owner::session(OrgId::from_bytes([1; 16]), SessionId::from_bytes([2; 16]));
-        file.put(owner, &key(2, 5)).expect("written");
+        let file = in_memory(1);
+        file.put(owner(), &key(2, 5)).expect("written");
         let slots = file.load().expect("loaded");
         assert!(matches!(slots[..2], [Slot::Free { generation: 0 }, Slot::Free { generation: 0 }]));
-        assert!(matches!(&slots[2], Slot::Live { owner: o, key } if *o == owner && *key.secret == [7; 32]));
+        assert!(matches!(&slots[2], Slot::Live { owner: o, key } if *o == owner() && *key.secret == [7; 32]));
         assert_eq!(file.bytes(2).expect("read").windows(32).filter(|window| *window == [7; 32]).count(), 0);
 
         file.destroy(2, 5).expect("overwritten");
@@ -342,27 +450,41 @@ mod test {
 
     #[test]
     fn a_torn_or_moved_slot_is_damaged() {
-        let file = KeyFile::new(Box::new(MemorySlots::default()), &master(1));
-        let owner = Owner::org(OrgId::from_bytes([1; 16]));
+        let file = in_memory(1);
         let org_key = DataKey { scope: Scope::Org, ..key(0, 1) };
-        file.put(owner, &org_key).expect("written");
+        file.put(Owner::org(OrgId::from_bytes([1; 16])), &org_key).expect("written");
         let mut bytes = file.bytes(0).expect("read");
-        assert!(matches!(file.decode(1, &bytes), Slot::Damaged), "a slot opened in another place");
+        let seals = file.seals();
+        assert!(matches!(seals.decode(1, &bytes), Slot::Damaged), "a slot opened in another place");
         bytes[70] ^= 1;
-        assert!(matches!(file.decode(0, &bytes), Slot::Damaged));
-        assert!(matches!(file.decode(0, &bytes[..90]), Slot::Damaged));
+        assert!(matches!(seals.decode(0, &bytes), Slot::Damaged));
+        assert!(matches!(seals.decode(0, &bytes[..90]), Slot::Damaged));
     }
 
     #[test]
-    fn a_header_is_checked_before_anything_is_used() {
-        let header = new_header(&master(1));
-        assert!(check_header(&header, &master(1)).is_ok());
-        assert!(matches!(check_header(&header, &master(2)), Err(OpenError::WrongMasterKey)));
-        assert!(matches!(check_header(&header[..100], &master(1)), Err(OpenError::KeyFileDamaged(_))));
-        let mut newer = header;
-        newer[15] = 2;
-        let sum = checksum(&newer[..HEADER - 8]);
-        newer[HEADER - 8..].copy_from_slice(&sum);
-        assert!(matches!(check_header(&newer, &master(1)), Err(OpenError::NewerFormat { found: 2, known: 1 })));
+    fn after_a_rotation_only_the_new_key_opens_the_file_and_its_slots() {
+        let file = in_memory(1);
+        let root = file.root();
+        file.put(owner(), &key(0, 1)).expect("written");
+        file.put(owner(), &key(1, 1)).expect("written");
+        file.destroy(1, 1).expect("overwritten");
+        let before = file.bytes(0).expect("read");
+        assert_eq!(file.rotate(&wrapping(2)).expect("rotated"), 1);
+        assert_eq!(file.rotate(&wrapping(2)).expect("there is nothing to do"), 0);
+
+        let copy = file.copy().expect("read");
+        let open = |byte| {
+            let slots = MemorySlots::default();
+            slots.write(0, &copy).expect("memory");
+            KeyFile::open(Box::new(slots), &[wrapping(byte)])
+        };
+        assert!(matches!(open(1), Err(OpenError::WrongMasterKey)));
+        let again = open(2).expect("the new key fits");
+        assert_eq!(again.root(), root);
+        let slots = again.load().expect("loaded");
+        assert!(matches!(&slots[0], Slot::Live { owner: o, key } if *o == owner() && *key.secret == [7; 32]));
+        assert!(matches!(slots[1], Slot::Free { generation: 1 }));
+        assert!(try_decode(&wrapping(1).key, 0, &file.bytes(0).expect("read")).is_none(), "the old key opens a slot");
+        assert!(!copy.windows(32).any(|window| window == &before[64..96]), "a slot under the old key is left");
     }
 }

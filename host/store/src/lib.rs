@@ -20,11 +20,12 @@
 //! |---|---|
 //! | `portcullis.redb` | the rows |
 //! | `keys` | the data keys, sealed under the master key |
-//! | `master-key` | the master key, readable by its owner only |
+//! | `master-key` | the master key, readable by its owner only, unless whoever opens the store brings one |
 
 mod aged;
 mod apply;
 mod audit;
+mod backup;
 mod bindings;
 mod commit;
 mod confirmations;
@@ -62,15 +63,17 @@ mod writer;
 #[cfg(test)]
 mod test;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
 
 use portcullis_core::Timestamp;
 use redb::{Database, ReadableDatabase};
 use tokio::sync::{Semaphore, oneshot};
 
 pub use audit::{ChainEnd, Signer};
+pub use backup::restore::{Restored, restore};
+pub use backup::{Backup, BackupInfo, inspect_backup};
 pub use commit::{
     Claim, Commit, Committed, DeliveryChange, DeliveryPlace, Erased, ErrandChange, Expectation, FACT_BYTES, FactRecord,
     IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, KeptReply, KnownFact, KnownReply, KnownRequest, KvQuota, MessagePhase,
@@ -78,8 +81,9 @@ pub use commit::{
 };
 pub use deliveries::PLUGIN_REQUESTS_MAX;
 pub use errands::REQUESTS_MAX;
-pub use error::{CommitError, OpenError, ReadError, StoreFault};
+pub use error::{BackupError, CommitError, OpenError, ReadError, RestoreError, RotateError, StoreFault};
 pub use kv::KvUsage;
+pub use master::{MasterKey, MasterKeys};
 pub use plugins::SECRETS_MAX;
 pub use snapshot::{
     AuditLine, DecisionFilter, DecisionPage, DeliveryFilter, DeliveryPage, OutboxEntry, PlacedEvent, Snapshot,
@@ -88,6 +92,7 @@ pub use timers::TIMERS_MAX;
 pub use verify::Report;
 pub use writer::CommitMode;
 
+use keyfile::Wrapping;
 use keyring::Keyring;
 use writer::{Job, Reply, Writer};
 
@@ -117,6 +122,10 @@ struct Handle {
     shared: Arc<Shared>,
     queue: Arc<Semaphore>,
     writer: Writer,
+    /// The directory in which the store has its own master key, if it has one.
+    own_keys: Option<PathBuf>,
+    /// Held while the master key is being changed.
+    rotating: Mutex<()>,
 }
 
 /// What snapshots and the writer have in common.
@@ -132,7 +141,15 @@ impl Store {
     /// If another process has it open, if a part of it is missing or does not fit the others, or if it cannot be read.
     /// A store that exists is never replaced by a new one.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, OpenError> {
-        open::directory(dir, options)
+        Self::open_under(dir, options, &MasterKeys::Own)
+    }
+
+    /// The same, with a master key that may come from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Store::open`]. Under a master key that does not fit nothing is changed.
+    pub fn open_under(dir: &Path, options: StoreOptions, keys: &MasterKeys) -> Result<Self, OpenError> {
+        open::directory(dir, options, keys)
     }
 
     /// A store that is gone when it is dropped, for tests and nothing else.
@@ -207,6 +224,14 @@ impl Store {
         answer.await.unwrap_or(Err(CommitError::Closed))
     }
 
+    /// A backup of everything as it is now, to be taken piece by piece.
+    ///
+    /// # Errors
+    /// If redb cannot begin a read.
+    pub fn backup(&self, now: Timestamp) -> Result<Backup, ReadError> {
+        Backup::of(self.snapshot()?, now)
+    }
+
     /// Reads everything there is, and says in words what is wrong with it.
     ///
     /// # Errors
@@ -221,8 +246,44 @@ impl Store {
         Signer::new(&self.shared().ring.hashes)
     }
 
-    /// A key for what stands outside the store, derived from the master key. Each purpose has a key of its own,
-    /// the same at every opening.
+    /// Whether the store keeps its master key itself.
+    #[must_use]
+    pub fn has_own_master_key(&self) -> bool {
+        self.0.own_keys.is_some()
+    }
+
+    /// Changes the master key to `next`, or to a new one of the store's own, and seals every slot of the key file anew meanwhile.
+    /// Everything goes on as before during that, and the key before opens nothing afterwards. Answers how many slots there were.
+    /// It blocks, and is not for async workers.
+    ///
+    /// # Errors
+    /// See [`RotateError`].
+    pub fn rotate_master_key(&self, next: Option<&MasterKey>) -> Result<usize, RotateError> {
+        let _alone = self.0.rotating.try_lock().map_err(|_| RotateError::UnderWay)?;
+        let file = &self.shared().ring.file;
+        match (next, &self.0.own_keys) {
+            (Some(_), Some(_)) => Err(RotateError::Own),
+            (Some(next), None) => {
+                let next = Wrapping::of(next);
+                if file.is_under(&next) && file.is_settled() {
+                    return Err(RotateError::SameKey);
+                }
+                Ok(file.rotate(&next)?)
+            }
+            (None, Some(dir)) => {
+                let kept = |error| RotateError::Keep(Box::new(error));
+                let is_in_use = |key: &MasterKey| file.is_under(&Wrapping::of(key));
+                let next = Wrapping::of(&master::next(dir, is_in_use).map_err(kept)?);
+                let slots = file.rotate(&next)?;
+                master::settle(dir, is_in_use).map_err(kept)?;
+                Ok(slots)
+            }
+            (None, None) => Err(RotateError::NotOwn),
+        }
+    }
+
+    /// A key for what stands outside the store. Each purpose has a key of its own, the same at every opening and under every
+    /// master key.
     #[must_use]
     pub fn derive_key(&self, purpose: &str) -> [u8; 32] {
         self.shared().ring.hashes.lent(purpose)

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableError, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableError, WriteTransaction};
 
 use crate::counts::Counts;
 use crate::error::{OpenError, StoreFault};
@@ -39,7 +39,12 @@ enum Outcome {
 
 /// The format of the data; 0 if there is none.
 pub(crate) fn format(database: &Database) -> Result<u64, StoreFault> {
-    let meta = match database.begin_read()?.open_table(tables::META) {
+    format_of(&database.begin_read()?)
+}
+
+/// The same as of one point in time.
+pub(crate) fn format_of(transaction: &ReadTransaction) -> Result<u64, StoreFault> {
+    let meta = match transaction.open_table(tables::META) {
         Ok(meta) => meta,
         Err(TableError::TableDoesNotExist(_)) => return Ok(0),
         Err(error) => return Err(error.into()),
@@ -129,10 +134,8 @@ fn take_stock_of_plugins(_: &WriteTransaction, tables: &mut Tables<'_>, ring: &K
 #[cfg(test)]
 mod test {
     use redb::backends::InMemoryBackend;
-    use zeroize::Zeroizing;
 
     use super::*;
-    use crate::keyfile::{KeyFile, MemorySlots};
     use crate::seal::Hashes;
 
     fn database() -> Database {
@@ -140,9 +143,9 @@ mod test {
     }
 
     fn ring() -> Keyring {
-        let secret = Zeroizing::new([1; 32]);
-        let file = KeyFile::new(Box::new(MemorySlots::default()), &secret);
-        Keyring::load(file, Hashes::new(&secret)).expect("an empty file").0
+        let file = crate::keyfile::in_memory(1);
+        let hashes = Hashes::new(&file.root());
+        Keyring::load(file, hashes).expect("an empty file").0
     }
 
     #[test]

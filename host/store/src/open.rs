@@ -4,26 +4,28 @@
 //! crash leaves one of few states, and the next boot goes on from it. Where something is missing that a first boot could
 //! not have left out, the store refuses to open: a new master key, or a new key file, would make existing data noise.
 //!
+//! A change of the master key that was cut short is ended before the first key is used, with the master key that is at hand.
+//!
 //! Then the keys are held against the rows. A key without an owner is what a crash leaves between a slot's sync and the
 //! commit that would have used it; it is destroyed. An owner without a key is damage; it is reported and nothing is destroyed.
 
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use portcullis_core::OrgId;
 use redb::backends::InMemoryBackend;
 use redb::{Database, DatabaseError, ReadableDatabase};
 use tokio::sync::Semaphore;
-use zeroize::Zeroizing;
 
 use crate::error::{OpenError, StoreFault};
 use crate::held::Held;
-use crate::keyfile::{self, KeyFile, MemorySlots, Owner, Slot, SlotStorage};
+use crate::keyfile::{self, KeyFile, MemorySlots, Owner, Slot, SlotStorage, Wrapping};
 use crate::keyring::Keyring;
-use crate::seal::{Hashes, SecretBytes, random};
+use crate::master::{MasterKey, MasterKeys};
+use crate::seal::Hashes;
 use crate::tables::{self, part};
 use crate::writer::{CommitMode, Writer};
 use crate::{Handle, QUEUE, Shared, Store, StoreOptions, erase, master, migrations};
@@ -31,29 +33,41 @@ use crate::{Handle, QUEUE, Shared, Store, StoreOptions, erase, master, migration
 /// The platform owns rows without having one of its own; its key is made at the first boot, before the format is written.
 const PLATFORM: Owner = Owner { org: OrgId::PLATFORM, session: None };
 
+/// The names of the data and of the key file, in a store's directory.
+pub(crate) const DATA: &str = "portcullis.redb";
+pub(crate) const KEYS: &str = "keys";
+/// The name of the directory in which a restore makes its files before it names them.
+pub(crate) const RESTORING: &str = "restoring";
+
 /// Opens or makes the store in a directory.
-pub(crate) fn directory(dir: &Path, options: StoreOptions) -> Result<Store, OpenError> {
+pub(crate) fn directory(dir: &Path, options: StoreOptions, given: &MasterKeys) -> Result<Store, OpenError> {
     let directory = |source| OpenError::Directory { path: dir.to_owned(), source };
     std::fs::create_dir_all(dir).map_err(directory)?;
     let alone = lock(dir)?;
-    let (data, keys, master_key) = (dir.join("portcullis.redb"), dir.join("keys"), dir.join("master-key"));
+    let (data, keys, own) = (dir.join(DATA), dir.join(KEYS), dir.join(master::OWN));
+    if dir.join(RESTORING).exists() {
+        return Err(OpenError::RestoreCutShort { path: dir.to_owned() });
+    }
 
     // Until here and through the next lines nothing is written that could do harm: a wrong key must be found out first.
     let slots = keyfile::open_file(&keys).map_err(StoreFault::of("opening the key file"))?;
-    let secret = match master::read(&master_key)? {
-        Some(secret) => secret,
-        None if slots.is_some() || data.exists() => return Err(OpenError::MasterKeyMissing { path: master_key }),
-        None => master::create(dir, &master_key)?,
+    let is_new = slots.is_none() && !data.exists();
+    let found = match given {
+        MasterKeys::Own => master::own(dir)?,
+        MasterKeys::Given(keys) => keys.clone(),
     };
-    if let Some(slots) = &slots {
-        keyfile::check_header(&slots.read().map_err(StoreFault::of("reading the key file"))?, &secret)?;
-    }
+    let wrappings: Vec<Wrapping> = match &found[..] {
+        [] if is_new && matches!(given, MasterKeys::Own) => vec![Wrapping::of(&master::create(dir, &own)?)],
+        [] => return Err(OpenError::MasterKeyMissing { path: own }),
+        found => found.iter().map(Wrapping::of).collect(),
+    };
+    drop(found);
+    let file = slots.map(|slots| KeyFile::open(Box::new(slots), &wrappings)).transpose()?;
 
     // Making a data file beside keys that it cannot have would hide that there was another.
-    if let (Some(slots), false) = (&slots, data.exists()) {
-        let slots = slots.try_clone().map_err(StoreFault::of("opening the key file"))?;
+    if let (Some(file), false) = (&file, data.exists()) {
         let is_of_somebody = |slot: &Slot| matches!(slot, Slot::Live { owner, .. } if *owner != PLATFORM);
-        let keys = KeyFile::new(Box::new(slots), &secret).load()?.iter().filter(|slot| is_of_somebody(slot)).count();
+        let keys = file.load()?.iter().filter(|slot| is_of_somebody(slot)).count();
         if keys > 0 {
             return Err(OpenError::DataMissing { keys });
         }
@@ -61,16 +75,22 @@ pub(crate) fn directory(dir: &Path, options: StoreOptions) -> Result<Store, Open
 
     let (database, held) = open_data(dir, alone, &data, options)?;
     migrations::check(&database)?;
-    let slots = match slots {
-        Some(slots) => slots,
+    let file = match file {
+        Some(file) => file,
         None if migrations::format(&database)? > 0 => return Err(OpenError::KeyFileMissing),
         None => {
-            master::write_whole(dir, &keys, &keyfile::new_header(&secret))?;
+            master::write_whole(dir, &keys, &keyfile::header::new_file(&wrappings[0])?)?;
             let made = keyfile::open_file(&keys).map_err(StoreFault::of("opening the key file"))?;
-            made.ok_or(OpenError::KeyFileMissing)?
+            KeyFile::open(Box::new(made.ok_or(OpenError::KeyFileMissing)?), &wrappings)?
         }
     };
-    assemble(database, Some(&held), Box::new(slots), &secret, options.commit_mode)
+    let is_own = matches!(given, MasterKeys::Own);
+    let store = assemble(database, Some(&held), file, options.commit_mode, is_own.then(|| dir.to_owned()))?;
+    if is_own {
+        let file = &store.shared().ring.file;
+        master::settle(dir, |key| file.is_under(&Wrapping::of(key)))?;
+    }
+    Ok(store)
 }
 
 /// Whoever has this has the directory for themselves. redb locks the data file, but of two who make one at once each would have their own.
@@ -109,29 +129,42 @@ fn open_data(dir: &Path, alone: File, data: &Path, options: StoreOptions) -> Res
 
 /// Makes a store in memory.
 pub(crate) fn in_memory(options: StoreOptions) -> Result<Store, OpenError> {
-    let mut secret = Zeroizing::new([0; 32]);
-    random(&mut secret[..])?;
     let database = Database::builder()
         .set_cache_size(options.cache_bytes)
         .create_with_backend(InMemoryBackend::new())
         .map_err(StoreFault::of("making a database in memory"))?;
     let slots = MemorySlots::default();
-    slots.write(0, &keyfile::new_header(&secret)).map_err(StoreFault::of("making a key file in memory"))?;
-    assemble(database, None, Box::new(slots), &secret, options.commit_mode)
+    let wrapping = Wrapping::of(&MasterKey::random()?);
+    let header = keyfile::header::new_file(&wrapping)?;
+    slots.write(0, &header).map_err(StoreFault::of("making a key file in memory"))?;
+    assemble(database, None, KeyFile::open(Box::new(slots), &[wrapping])?, options.commit_mode, None)
 }
 
-/// Puts a store together from its parts, whose keys have been checked. What is held back of the data is written once all of it fits.
+/// Puts a store together from its parts. What is held back of the data is written once all of it fits. `own_keys` is the directory in which the store has its own master key.
 pub(crate) fn assemble(
     database: Database,
     held: Option<&Held>,
-    slots: Box<dyn SlotStorage>,
-    secret: &SecretBytes,
+    file: KeyFile,
     mode: CommitMode,
+    own_keys: Option<PathBuf>,
 ) -> Result<Store, OpenError> {
-    migrations::check(&database)?;
-    let (ring, damaged) = Keyring::load(KeyFile::new(slots, secret), Hashes::new(secret))?;
+    let (ring, damaged) = ring_of(&database, held, file, mode)?;
+    start(database, ring, &damaged, mode, own_keys)
+}
+
+/// The keys, and the data brought to the newest format. Also the numbers of damaged slots.
+pub(crate) fn ring_of(
+    database: &Database,
+    held: Option<&Held>,
+    file: KeyFile,
+    mode: CommitMode,
+) -> Result<(Arc<Keyring>, Vec<u32>), OpenError> {
+    migrations::check(database)?;
+    file.settle()?;
+    let hashes = Hashes::new(&file.root());
+    let (ring, damaged) = Keyring::load(file, hashes)?;
     let ring = Arc::new(ring);
-    let first_boot = migrations::format(&database)? == 0;
+    let first_boot = migrations::format(database)? == 0;
     let keys = ring.owners().iter().filter(|owner| **owner != PLATFORM).count();
     if first_boot && keys > 0 {
         return Err(OpenError::DataMissing { keys });
@@ -148,11 +181,23 @@ pub(crate) fn assemble(
         ring.file.sync()?;
         fresh.publish();
     }
-    migrations::run(&database, &ring, mode)?;
-    reconcile(&database, &ring, &damaged)?;
+    migrations::run(database, &ring, mode)?;
+    Ok((ring, damaged))
+}
+
+/// Holds keys and rows against each other, and begins to work.
+pub(crate) fn start(
+    database: Database,
+    ring: Arc<Keyring>,
+    damaged: &[u32],
+    mode: CommitMode,
+    own_keys: Option<PathBuf>,
+) -> Result<Store, OpenError> {
+    reconcile(&database, &ring, damaged)?;
     let (database, queue) = (Arc::new(database), Arc::new(Semaphore::new(QUEUE)));
     let writer = Writer::start(database.clone(), ring.clone(), mode).map_err(OpenError::Thread)?;
-    Ok(Store(Arc::new(Handle { shared: Arc::new(Shared { database, ring }), queue, writer })))
+    let shared = Arc::new(Shared { database, ring });
+    Ok(Store(Arc::new(Handle { shared, queue, writer, own_keys, rotating: Mutex::default() })))
 }
 
 /// Holds the keys against the rows.

@@ -9,7 +9,8 @@
 //! Additional data are the table's name, the bytes that the row is bound to (its key, with few exceptions that
 //! [`crate::tables`] names), the scope and the generation: a row that is moved to another place does not open.
 //!
-//! The master key is never used itself. What is used is derived from it by HMAC-SHA256 under a label for each purpose.
+//! The master key is never used itself, nor is the root of the key file's header, which outlives it. What is used is derived from
+//! them by HMAC-SHA256 under a label for each purpose.
 
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{KeyInit, Tag, XChaCha20Poly1305, XNonce};
@@ -132,7 +133,7 @@ impl<'a> Envelope<'a> {
 }
 
 /// Keyed hashes, under which text is found again that must not stand in clear.
-/// Without the master key they can be neither made nor guessed at.
+/// Without the root they can be neither made nor guessed at; and the root is sealed under the master key.
 #[derive(Clone)]
 pub(crate) struct Hashes {
     index: Hmac<Sha256>,
@@ -141,8 +142,8 @@ pub(crate) struct Hashes {
 }
 
 impl Hashes {
-    pub(crate) fn new(master: &SecretBytes) -> Self {
-        let from = |label| keyed(&derive(master, label));
+    pub(crate) fn new(root: &SecretBytes) -> Self {
+        let from = |label| keyed(&derive(root, label));
         Self { index: from("portcullis index key 1"), lent: from("portcullis lending key 1") }
     }
 
@@ -229,11 +230,18 @@ impl Hashes {
     }
 }
 
-/// A secret for one purpose, derived from the master key.
-pub(crate) fn derive(master: &SecretBytes, label: &str) -> SecretBytes {
-    let mut mac = keyed(master);
+/// A secret for one purpose, derived from the master key or the root.
+pub(crate) fn derive(from: &SecretBytes, label: &str) -> SecretBytes {
+    let mut mac = keyed(from);
     mac.update(label.as_bytes());
     Zeroizing::new(mac.finalize().into_bytes().into())
+}
+
+/// The MAC of some bytes.
+pub(crate) fn mac(key: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
+    mac.update(bytes);
+    mac.finalize().into_bytes().into()
 }
 
 /// Fills `bytes` with random ones.
@@ -288,7 +296,7 @@ mod test {
     }
 
     #[test]
-    fn hashes_differ_by_purpose_organisation_and_master_key() {
+    fn hashes_differ_by_purpose_organisation_and_root() {
         let hashes = Hashes::new(&Zeroizing::new([1; 32]));
         let (a, b) = (OrgId::from_bytes([1; 16]), OrgId::from_bytes([2; 16]));
         assert_eq!(hashes.instance_name(a, "sales"), hashes.instance_name(a, "sales"));

@@ -29,7 +29,6 @@ macro_rules! tables {
         $($(#[$doc])* pub(crate) const $constant: Definition = TableDefinition::new($name);)*
 
         /// Every table, in the order in which a transaction opens them.
-        #[cfg(test)]
         pub(crate) const ALL: &[Definition] = &[$($constant),*];
 
         /// The name of a table of the schema, for as long as the program runs.

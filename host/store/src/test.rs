@@ -1,10 +1,12 @@
 //! The store from outside, and from the two seams below it: the database's storage and the key file's.
 
+mod backups;
 mod chaining;
 mod commits;
 mod crash;
 mod decisions;
 mod delivering;
+mod disk;
 mod erasing;
 mod keeping;
 mod limits;
@@ -12,6 +14,7 @@ mod migrating;
 mod model;
 mod opening;
 mod policy;
+mod rotating;
 mod rows;
 mod sample;
 mod verifying;

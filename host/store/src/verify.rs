@@ -1,10 +1,13 @@
-//! Verifying: every row opens, decodes and stands where it says; every index agrees with its rows; keys and owners are one to one.
+//! Verifying: every row opens, decodes and stands where it says; every index agrees with its rows; keys and owners are one to one;
+//! and nothing is left of what is gone.
 //!
-//! A finding is a sentence that names the table and the row. Nothing is repaired here.
+//! A finding is a sentence that says what is wrong with what, whose it is, and where it stands. Nothing is repaired here.
 
 mod audit;
 mod deliveries;
 mod plugins;
+mod references;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -17,7 +20,6 @@ use crate::counts::Counts;
 use crate::error::ReadError;
 use crate::idempotency::{CLAIM, REPLY_HEAD};
 use crate::keyfile::Owner;
-use crate::seal::hex;
 use crate::snapshot::{OwnerOf, Snapshot, owner_org, owner_session};
 use crate::tables::{self, Definition, key, org_of, session_part};
 use crate::{Shared, erase, messages};
@@ -33,7 +35,8 @@ pub struct Report {
 
 /// Verifies a store that nobody writes to meanwhile.
 pub(crate) fn verify(snapshot: &Snapshot) -> Result<Report, ReadError> {
-    let mut check = Check { snapshot, report: Report::default(), counts: BTreeMap::new() };
+    let mut check = Check { snapshot, report: Report::default(), counts: BTreeMap::new(), there: There::default() };
+    check.those_there()?;
     check.sessions()?;
     check.api_keys()?;
     check.plugins()?;
@@ -53,8 +56,13 @@ pub(crate) fn verify(snapshot: &Snapshot) -> Result<Report, ReadError> {
     check.counters()?;
     check.idempotency_and_facts()?;
     check.owners()?;
+    check.tombstones()?;
+    check.bound_versions()?;
+    check.unknown_tables()?;
     Ok(check.report)
 }
+
+use references::There;
 
 type Pairs = BTreeSet<(Vec<u8>, Vec<u8>)>;
 
@@ -62,6 +70,7 @@ struct Check<'a> {
     snapshot: &'a Snapshot,
     report: Report,
     counts: BTreeMap<OrgId, Counts>,
+    there: There,
 }
 
 impl Check<'_> {
@@ -248,21 +257,21 @@ impl Check<'_> {
         let mut keyed: HashSet<Owner> = self.shared().ring.owners().into_iter().collect();
         keyed.remove(&Owner::org(OrgId::PLATFORM));
         for table in [tables::ORGS, tables::SESSIONS] {
-            self.each(table, |check, row, value| {
+            self.glance(table, |check, row, value| {
                 let owner = owner_session(row, value);
                 if !owner.is_some_and(|owner| keyed.remove(&owner)) {
                     check.find(table, row, "has no key of its own");
                 }
             })?;
         }
-        self.each(tables::TOMBSTONES, |_, row, _| {
+        self.glance(tables::TOMBSTONES, |_, row, _| {
             if let Some(owner) = erase::owner_of(row) {
                 keyed.remove(&owner);
             }
         })?;
         for Owner { org, session } in keyed {
             let whose = session.map_or_else(|| org.to_string(), |session| format!("{session} of {org}"));
-            self.report.findings.push(format!("the key of {whose} has no owner"));
+            self.report.findings.push(format!("the key file holds a key of {whose}, who is not there"));
         }
         Ok(())
     }
@@ -272,17 +281,30 @@ impl Check<'_> {
     }
 
     fn find(&mut self, table: Definition, row: &[u8], what: &str) {
-        self.report.findings.push(format!("the row {} of table {} {what}", hex(row), tables::name(table)));
+        let (subject, place) = (words::subject(table, row), words::place(table, row));
+        self.report.findings.push(format!("{subject} {what} ({place})"));
     }
 
     fn count(&mut self, org: OrgId, kind: QuotaKind) {
         self.counts.entry(org).or_default().add(kind, true);
     }
 
+    /// Reads every row of a table. Each table is read in this way once.
     fn each(&mut self, table: Definition, mut see: impl FnMut(&mut Self, &[u8], &[u8])) -> Result<(), ReadError> {
+        let of = words::owners_in(table);
+        self.glance(table, |check, row, value| {
+            check.report.rows += 1;
+            if let Some(of) = of {
+                check.owned(table, of, row, value);
+            }
+            see(check, row, value);
+        })
+    }
+
+    /// As [`Check::each`], for rows that are read in another place as well.
+    fn glance(&mut self, table: Definition, mut see: impl FnMut(&mut Self, &[u8], &[u8])) -> Result<(), ReadError> {
         for row in self.snapshot.table(table)?.range::<&[u8]>(..)? {
             let (row, value) = row?;
-            self.report.rows += 1;
             see(self, row.value(), value.value());
         }
         Ok(())
@@ -318,16 +340,25 @@ impl Check<'_> {
         match self.snapshot.decode(table, owner, row, bound, value, head) {
             Ok(Some(decoded)) => return Some(decoded),
             Ok(None) => self.find(table, row, "has no key to open it"),
-            Err(error) => self.report.findings.push(error.to_string()),
+            Err(error) => self.unreadable(table, row, &error),
         }
         None
+    }
+
+    fn unreadable(&mut self, table: Definition, row: &[u8], error: &ReadError) {
+        let what = match error {
+            ReadError::Unopenable { .. } => "does not open: it is damaged, or stands where it was not put".to_owned(),
+            ReadError::Undecodable { source, .. } => format!("opens, but does not hold what it should: {source}"),
+            ReadError::Store(fault) => format!("cannot be read: {fault}"),
+        };
+        self.find(table, row, &what);
     }
 
     fn opens(&mut self, table: Definition, owner: Owner, row: &[u8], bound: &[u8], value: &[u8], head: usize) {
         match self.snapshot.open(table, owner, row, bound, value, head) {
             Ok(Some(_)) => {}
             Ok(None) => self.find(table, row, "has no key to open it"),
-            Err(error) => self.report.findings.push(error.to_string()),
+            Err(error) => self.unreadable(table, row, &error),
         }
     }
 

@@ -14,12 +14,14 @@ mod mark;
 mod sources;
 pub(crate) mod sse;
 mod tail;
+mod taken;
 mod wanted;
 
 use std::time::Duration;
 
 pub(crate) use mark::Since;
 pub(crate) use tail::{Ending, Opened, Replay, Tail, Told, open};
+pub(crate) use taken::while_taken;
 
 /// How often a client is told that the stream lives.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(20);

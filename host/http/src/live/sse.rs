@@ -1,38 +1,31 @@
 //! A stream as server-sent events: an answer that does not end, which the client takes at its own pace.
 //!
 //! The server asks for the next piece when it has room for it, so there is no queue and no task behind a stream.
-//! A client that takes nothing is cut off with its connection by the kernel's clock (see [`crate::server`]). On HTTP/2 one
-//! stream can stand still while the others of its connection go on, so a stream that nobody asks for its next piece
-//! loses its place, too.
+//! A client that takes nothing is cut off (see [`super::taken`]).
 
 use std::convert::Infallible;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{Stream, StreamExt, once, poll_fn, unfold};
+use futures_util::stream::{StreamExt, once, unfold};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::StatusCode;
 use hyper::body::Frame;
 use portcullis_core::OutboxPlace;
 use serde_json::json;
-use tokio::time::{Instant, sleep};
 
 use super::HEARTBEAT;
 use super::mark::Mark;
 use super::sources::Event;
 use super::tail::{Opened, Tail, Told};
+use super::taken::while_taken;
 use crate::exchange::Reply;
 
 /// How long a client waits before it comes back.
 const RETRY: Duration = Duration::from_secs(2);
 /// When a piece is long enough to be sent.
 const PIECE: usize = 16 * 1024;
-/// How long a piece may lie there untaken.
-const UNTAKEN: Duration = Duration::from_secs(30);
 
 /// The answer that a stream is.
 pub(crate) fn reply(opened: Opened) -> Reply {
@@ -52,48 +45,7 @@ pub(crate) fn reply(opened: Opened) -> Reply {
         let (piece, tail) = piece(tail?).await;
         Some((Ok::<_, Infallible>(Frame::data(piece)), tail))
     });
-    of(StreamBody::new(while_taken(hello.chain(pieces))).boxed_unsync())
-}
-
-/// The pieces, for as long as somebody asks for them.
-fn while_taken<S: Stream + Send + 'static>(pieces: S) -> impl Stream<Item = S::Item> + Send + 'static
-where
-    S::Item: Send,
-{
-    let held = Arc::new(Mutex::new(Held { asked_at: Instant::now(), pieces: Some(Box::pin(pieces)) }));
-    let seen = Arc::downgrade(&held);
-    tokio::spawn(async move {
-        loop {
-            sleep(HEARTBEAT).await;
-            let Some(held) = seen.upgrade() else { return };
-            if held.lock().unwrap_or_else(PoisonError::into_inner).is_dropped(Instant::now()) {
-                return;
-            }
-        }
-    });
-    poll_fn(move |context| held.lock().unwrap_or_else(PoisonError::into_inner).poll(context))
-}
-
-/// What pieces come from. There is one at least every [`HEARTBEAT`], and whoever takes it asks for the next at once; when nobody
-/// has asked for much longer, it is dropped with all that it holds.
-struct Held<S> {
-    asked_at: Instant,
-    pieces: Option<Pin<Box<S>>>,
-}
-
-impl<S: Stream> Held<S> {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
-        self.asked_at = Instant::now();
-        self.pieces.as_mut().map_or(Poll::Ready(None), |pieces| pieces.as_mut().poll_next(context))
-    }
-
-    /// Drops it if it is time. Answers whether it is gone.
-    fn is_dropped(&mut self, now: Instant) -> bool {
-        if now.duration_since(self.asked_at) > HEARTBEAT + UNTAKEN {
-            self.pieces = None;
-        }
-        self.pieces.is_none()
-    }
+    of(StreamBody::new(while_taken(hello.chain(pieces), None)).boxed_unsync())
 }
 
 /// An answer of server-sent events.
@@ -152,28 +104,4 @@ fn frame(text: &mut Vec<u8>, id: Option<Mark>, name: &str, data: &[u8]) {
     text.extend(format!("event: {name}\ndata: ").bytes());
     text.extend(data);
     text.extend(b"\n\n");
-}
-
-#[cfg(test)]
-mod test {
-    use std::task::Waker;
-
-    use futures_util::stream::repeat;
-
-    use super::*;
-
-    /// On HTTP/2 a client could let all the streams of its key stand still, and nobody else had any.
-    #[test]
-    fn whoever_takes_nothing_for_long_loses_the_place() {
-        let place = Arc::new(());
-        let of_stream = Arc::clone(&place);
-        let pieces = repeat(7).inspect(move |_| assert!(Arc::strong_count(&of_stream) > 1));
-        let mut held = Held { asked_at: Instant::now(), pieces: Some(Box::pin(pieces)) };
-        let mut context = Context::from_waker(Waker::noop());
-        assert_eq!(held.poll(&mut context), Poll::Ready(Some(7)));
-        assert!(!held.is_dropped(held.asked_at + HEARTBEAT + UNTAKEN));
-        assert_eq!((held.poll(&mut context), Arc::strong_count(&place)), (Poll::Ready(Some(7)), 2));
-        assert!(held.is_dropped(held.asked_at + HEARTBEAT + UNTAKEN + Duration::from_millis(1)));
-        assert_eq!((held.poll(&mut context), Arc::strong_count(&place)), (Poll::Ready(None), 1));
-    }
 }

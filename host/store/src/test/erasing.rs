@@ -11,7 +11,7 @@ use portcullis_core::{LimitCheck, OutboxPlace, Window};
 use sha2::{Digest, Sha256};
 
 use super::sample::*;
-use crate::keyfile::{Owner, SLOT};
+use crate::keyfile::{HEADER, Owner, SLOT};
 use crate::seal::hex;
 use crate::{
     Commit, DecisionFilter, ErrandChange, Expectation, IdempotencyRecord, Store, StoreOptions, TallyChange,
@@ -280,7 +280,7 @@ fn neither_text_nor_keys_stand_in_the_files() {
     let (secret, slot) = (data_key.secret.clone(), data_key.slot as usize);
     let before = files(dir.path());
     assert!(!holds(&before, MARKER.as_bytes()) && !holds(&before, b"Organisation") && !holds(&before, &secret[..]));
-    let slot_of = || std::fs::read(dir.path().join("keys")).expect("readable")[512 + SLOT * slot..][..SLOT].to_vec();
+    let slot_of = || std::fs::read(dir.path().join("keys")).expect("readable")[HEADER + SLOT * slot..][..SLOT].to_vec();
     let sealed_key = slot_of()[64..96].to_vec();
 
     let erase = erasing(&store, 1, 5);

@@ -79,10 +79,15 @@ fn a_missing_part_is_not_made_anew() {
 }
 
 #[test]
-fn a_damaged_key_file_is_refused() {
+fn a_damaged_key_file_is_refused_unless_its_header_is_whole_once() {
     let dir = made();
     let mut keys = fs::read(dir.path().join("keys")).expect("readable");
     keys[20] ^= 1;
+    fs::write(dir.path().join("keys"), &keys).expect("written");
+    assert_sound(&open(dir.path()).expect("the second copy of the header is whole"));
+    let mended = fs::read(dir.path().join("keys")).expect("readable");
+    assert_eq!(mended[..512], mended[512..1024], "the first copy was not mended");
+    keys[520] ^= 1;
     fs::write(dir.path().join("keys"), &keys).expect("written");
     assert!(matches!(refused(dir.path()), OpenError::KeyFileDamaged(_)));
 }
@@ -95,7 +100,7 @@ fn a_damaged_slot_costs_its_owner_and_nobody_else() {
     let slot = store.shared().ring.live(Owner::session(org_id(1), session_id(6))).expect("live").slot;
     drop(store);
     let mut keys = fs::read(dir.path().join("keys")).expect("readable");
-    keys[512 + 128 * slot as usize + 70] ^= 1;
+    keys[1024 + 128 * slot as usize + 70] ^= 1;
     fs::write(dir.path().join("keys"), &keys).expect("written");
     let store = open(dir.path()).expect("opened");
     assert_eq!(read(&store).session(org_id(1), session_id(5)).expect("read"), Some(session(1, 5)));
@@ -124,12 +129,9 @@ fn keys_without_owners_are_destroyed() {
 
 #[test]
 fn a_hundred_thousand_keys_are_no_burden() {
-    let file = crate::keyfile::KeyFile::new(
-        Box::new(crate::keyfile::MemorySlots::default()),
-        &zeroize::Zeroizing::new([1; 32]),
-    );
-    let (ring, _) = crate::keyring::Keyring::load(file, crate::seal::Hashes::new(&zeroize::Zeroizing::new([1; 32])))
-        .expect("an empty file");
+    let file = crate::keyfile::in_memory(1);
+    let hashes = crate::seal::Hashes::new(&file.root());
+    let (ring, _) = crate::keyring::Keyring::load(file, hashes).expect("an empty file");
     let ring = std::sync::Arc::new(ring);
     for number in 0..1_000_u128 {
         let id = portcullis_core::SessionId::new(NOW, number);

@@ -73,7 +73,7 @@ fn check(index: Definition, change: impl FnOnce(&mut tables::Rows<'_>)) {
     change(Tables::of(&transaction).table(index));
     transaction.commit().expect("committed");
     let findings = store.verify().expect("verified").findings;
-    let named = findings.iter().any(|finding| finding.contains(&format!("of table {} ", tables::name(index))));
+    let named = findings.iter().any(|finding| finding.contains(&format!("of table {})", tables::name(index))));
     assert!(named, "{}: {findings:?}", tables::name(index));
 }
 
@@ -90,4 +90,71 @@ fn a_row_that_an_index_should_not_hold_is_found() {
         let row = [7_u8; 56];
         check(index, |rows| drop(rows.insert(&row[..], &row[..]).expect("written")));
     }
+}
+
+/// Changes the rows of a sound store behind its back; the findings afterwards, in words.
+fn findings_after(change: impl FnOnce(&mut Tables<'_>)) -> Vec<String> {
+    let store = furnished();
+    let transaction = store.shared().database.begin_write().expect("begun");
+    change(&mut Tables::of(&transaction));
+    transaction.commit().expect("committed");
+    store.verify().expect("verified").findings
+}
+
+fn assert_said(findings: &[String], words: &str) {
+    assert!(findings.iter().any(|finding| finding.contains(words)), "nothing says {words:?}: {findings:#?}");
+}
+
+/// An operator reads whose it is and what is wrong with it, and not only where it stands.
+#[test]
+fn what_is_left_of_a_session_that_is_gone_is_named() {
+    let (org, session) = (org_id(1), session_id(5));
+    let row = [org.to_bytes(), session.to_bytes()].concat();
+    let said = findings_after(|tables| drop(tables.sessions.remove(&row).expect("removed")));
+    for what in ["a message", "the webhook", "the errand", "a confirmation that is open", "the token"] {
+        assert!(
+            said.iter().any(|finding| finding.starts_with(what) && finding.contains("which is not there")),
+            "nothing is said of {what}: {said:#?}"
+        );
+    }
+    assert_said(&said, &format!("is of {session}, which is not there"));
+    assert_said(&said, &format!("the key file holds a key of {session} of {org}, who is not there"));
+}
+
+#[test]
+fn what_is_left_of_an_organisation_that_is_gone_is_named() {
+    let stray = [[0x77; 16], [1; 16]].concat();
+    let said = findings_after(|tables| drop(tables.facts.insert(&stray, &[0; 40]).expect("written")));
+    assert_said(&said, &format!("a fact of {} is of an organisation that is not there", org_id(0x77)));
+}
+
+#[test]
+fn what_binds_or_belongs_to_nothing_is_named() {
+    let store = furnished();
+    keep(&store, writing(1, vec![Write::PutBinding(binding(1, 9))]));
+    let said = store.verify().expect("verified").findings;
+    assert_said(&said, &format!("binds version 1 of {}, which is not there", plugin_id(3)));
+    let row = [org_id(1).to_bytes(), [8; 16]].concat();
+    let said = findings_after(|tables| drop(tables.suspensions.insert(&row, &[0; 60]).expect("written")));
+    assert_said(&said, "is of a binding that is not there");
+    assert_said(&said, "does not open: it is damaged, or stands where it was not put");
+    let said = findings_after(|tables| drop(tables.secrets.insert(&row, &[0; 60]).expect("written")));
+    assert_said(&said, "is of a plugin that is not there");
+}
+
+#[test]
+fn an_erasure_that_contradicts_the_rows_is_named() {
+    let row = [org_id(1).to_bytes(), session_id(5).to_bytes()].concat();
+    let said = findings_after(|tables| drop(tables.tombstones.insert(&row, &[9; 48]).expect("written")));
+    assert_said(&said, "names another slot of the key file than its owner's key has");
+    assert_said(&said, "is of somebody whose rows are still there");
+}
+
+#[test]
+fn a_table_that_nobody_knows_is_named() {
+    let store = furnished();
+    let transaction = store.shared().database.begin_write().expect("begun");
+    drop(transaction.open_table(Definition::new("diaries-1")).expect("made"));
+    transaction.commit().expect("committed");
+    assert_said(&store.verify().expect("verified").findings, "there is a table diaries-1");
 }

@@ -58,7 +58,7 @@ impl Check<'_> {
             check.head(tables::SUSPENSIONS, row, value, &[&suspension.generation.to_be_bytes()]);
         })?;
         let mut bound = BTreeSet::new();
-        self.each(tables::BINDINGS, |_, row, _| {
+        self.glance(tables::BINDINGS, |_, row, _| {
             bound.insert(row.to_vec());
         })?;
         let platform = OrgId::PLATFORM.to_bytes();
@@ -124,7 +124,7 @@ impl Check<'_> {
                         check.agree(table, row, &[&Place::of(&hashes, org, plugin, &name).row]);
                     }
                     Ok(None) => check.find(table, row, "has no key to open it"),
-                    Err(error) => check.report.findings.push(error.to_string()),
+                    Err(error) => check.unreadable(table, row, &error),
                 }
             })?;
         }

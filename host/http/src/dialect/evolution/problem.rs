@@ -211,6 +211,8 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
         | ServiceError::ReplyLost
         | ServiceError::NoCandidate
         | ServiceError::NoPrevious
+        | ServiceError::SameMasterKey
+        | ServiceError::UnderWay(_)
         | ServiceError::InUse(_)
         | ServiceError::WebhookOff
         | ServiceError::FactTaken
@@ -222,7 +224,9 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
         ServiceError::Busy { retry_after } => {
             rejected(StatusCode::SERVICE_UNAVAILABLE, text).after(whole_seconds(*retry_after))
         }
-        ServiceError::Contention | ServiceError::Store(_) => rejected(StatusCode::SERVICE_UNAVAILABLE, text).after(1),
+        ServiceError::Contention | ServiceError::MasterKey(_) | ServiceError::Store(_) => {
+            rejected(StatusCode::SERVICE_UNAVAILABLE, text).after(1)
+        }
     }
 }
 

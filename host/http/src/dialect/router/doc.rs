@@ -16,6 +16,7 @@ use super::rehearsals::{PluginScanBody, ReplayBody, ReplayedView, ScannedView};
 use super::sessions::{
     CreateBody, DisconnectBody, LimitBody, PairingCodeBody, QR_FORMATS, RatePolicyBody, ReceiveBody, ScanBody,
 };
+use super::upkeep::RotatedView;
 use super::view::{
     AuditView, BindingView, CatalogueView, CodeView, DeliveryView, FactView, KeyView, LinkView, List, MadeLinkView,
     MeView, MessageView, NewKeyView, OrgView, PluginLogView, PluginRulesView, PluginVersionsView, PluginView,
@@ -182,6 +183,16 @@ fn of_resource(route: &Route, path: &str) -> Option<Doc> {
         (_, "/metrics") => {
             Doc::default().content(200, "The metrics.", "text/plain", |_| json_schema(json!({ "type": "string" })))
         }
+        (_, "admin/backup") => Doc::default()
+            .content(200, "The backup.", "application/octet-stream", |_| json_schema(json!({})))
+            .fails(&[409])
+            .says("Everything of one point in time, sealed as it is. What ends without its end is no backup."),
+        (_, "admin/backup/keys") => Doc::default()
+            .content(200, "The key file.", "application/octet-stream", |_| json_schema(json!({})))
+            .says("Take it after the backup that it is for, and keep the newest one only."),
+        (_, "admin/master-key") => Doc::answers::<RotatedView>(200, "The key is another one now.")
+            .fails(&[409])
+            .says("Everything goes on meanwhile."),
         (&Method::POST, "orgs") => {
             Doc::answers::<OrgView<'_>>(201, "The new organisation.").takes::<OrgBody>().makes("id")
         }

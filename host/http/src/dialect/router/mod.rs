@@ -16,6 +16,7 @@ mod realtime;
 mod rehearsals;
 mod requests;
 mod sessions;
+mod upkeep;
 mod view;
 mod webhooks;
 
@@ -63,6 +64,7 @@ pub(crate) fn routes() -> Vec<Route> {
     const SECRETS: &str = "/api/v1/plugins/{id}/secrets";
     const SECRET: &str = "/api/v1/plugins/{id}/secrets/{name}";
     const PUBLISHERS: &str = "/api/v1/publishers";
+    const MASTER_KEY: &str = "/api/v1/admin/master-key";
     const ORG: &str = "/api/v1/orgs/{id}";
     vec![
         row(Method::POST, "/api/v1/sessions", "", Op::SessionCreate, sessions::create, sessions::created),
@@ -132,6 +134,9 @@ pub(crate) fn routes() -> Vec<Route> {
         row(Method::GET, "/api/v1/events", "", Op::EventRead, realtime::follow, realtime::followed),
         row(Method::POST, "/api/v1/realtime/ticket", "", Op::RealtimeTicket, realtime::ticket, realtime::ticketed),
         row(Method::GET, "/metrics", "", Op::MetricsRead, realtime::metrics, realtime::metered),
+        row(Method::GET, "/api/v1/admin/backup", "", Op::BackupRead, upkeep::back_up, upkeep::backed_up),
+        row(Method::GET, "/api/v1/admin/backup/keys", "", Op::BackupRead, upkeep::back_up_keys, upkeep::backed_up_keys),
+        row(Method::POST, MASTER_KEY, "rotate", Op::MasterKeyRotate, upkeep::rotate, upkeep::rotated),
         row(Method::GET, "/api/v1/admin/sessions", "", Op::AllSessionsRead, sessions::list_all, sessions::listed),
         row(
             Method::POST,

@@ -181,6 +181,8 @@ fn from_service(error: &ServiceError) -> Problem {
         | ServiceError::FactTaken
         | ServiceError::NoCandidate
         | ServiceError::NoPrevious
+        | ServiceError::SameMasterKey
+        | ServiceError::UnderWay(_)
         | ServiceError::InUse(_) => because(StatusCode::CONFLICT, "conflict"),
         ServiceError::IdempotencyMismatch => because(StatusCode::UNPROCESSABLE_ENTITY, "unprocessable"),
         ServiceError::Invalid { field, .. } => Problem::invalid(message).with_details(json!({ "field": field })),
@@ -208,7 +210,7 @@ fn from_service(error: &ServiceError) -> Problem {
             problem.retry_after = Some(whole_seconds(*retry_after));
             problem
         }
-        ServiceError::Contention | ServiceError::Store(_) => {
+        ServiceError::Contention | ServiceError::MasterKey(_) | ServiceError::Store(_) => {
             let mut problem = because(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
             problem.retry_after = Some(1);
             problem

@@ -168,6 +168,8 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
         | ServiceError::Settings { .. }
         | ServiceError::NoCandidate
         | ServiceError::NoPrevious
+        | ServiceError::SameMasterKey
+        | ServiceError::UnderWay(_)
         | ServiceError::WebhookOff
         | ServiceError::InUse(_)
         | ServiceError::Admission(_)
@@ -178,7 +180,7 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
         ServiceError::Busy { retry_after } => {
             problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable").after(whole_seconds(*retry_after))
         }
-        ServiceError::Contention | ServiceError::Store(_) => {
+        ServiceError::Contention | ServiceError::MasterKey(_) | ServiceError::Store(_) => {
             problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable").after(1)
         }
     }

@@ -1,0 +1,144 @@
+//! `portcullis backup` and `portcullis restore`.
+//!
+//! A file appears under its name when all of it is there and durable, and never before: until then it has another name, which ends
+//! in `.part`. The key file is taken after the data, so that it has a key for everything in the backup that was not erased since.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use portcullis_core::Clock;
+use portcullis_net::Download;
+use portcullis_service::SystemClock;
+use portcullis_store::{BackupInfo, MasterKey, Restored, inspect_backup};
+
+use crate::administration::Api;
+use crate::cli::{Backup, Remote, Restore};
+use crate::config::Config;
+use crate::{Failure, boot, check, terminal};
+
+/// Takes a backup of a running gateway.
+pub(crate) async fn back_up(remote: &Remote, arguments: Backup) -> Result<(), Failure> {
+    let gateway = Api::new(remote)?;
+    let Backup { to, keys } = arguments;
+    if to.exists() {
+        return Err(format!("{} is there already; a backup replaces nothing", to.display()).into());
+    }
+    let draft = Draft::take(gateway.download("/api/v1/admin/backup").await?, &to).await?;
+    let path = draft.path.clone();
+    let info: BackupInfo = tokio::task::spawn_blocking(move || inspect_backup(&path)).await??;
+    draft.name()?;
+    terminal::say(&format!("{}: {} rows in {} tables", to.display(), info.rows, info.tables));
+    if let Some(keys) = keys {
+        Draft::take(gateway.download("/api/v1/admin/backup/keys").await?, &keys).await?.name()?;
+        terminal::say(&format!("{}: the key file, which the backup cannot be read without", keys.display()));
+    }
+    Ok(())
+}
+
+/// A file that does not have its name yet. It is removed if it never gets it.
+struct Draft {
+    path: PathBuf,
+    to: PathBuf,
+    file: Option<File>,
+}
+
+impl Draft {
+    /// Writes an answer into a file beside `to`.
+    async fn take(mut answer: Download, to: &Path) -> Result<Self, Failure> {
+        let mut path = to.as_os_str().to_owned();
+        path.push(".part");
+        let path = PathBuf::from(path);
+        let cannot = |error: io::Error| format!("cannot write {}: {error}", to.display());
+        // What a backup left that was killed goes first: it may be longer, and others may have been allowed to read it.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cannot(error).into()),
+            _ => {}
+        }
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(cannot)?;
+        let mut draft = Self { path, to: to.to_owned(), file: Some(file) };
+        while let Some(piece) = answer.next().await? {
+            if let Some(file) = &mut draft.file {
+                file.write_all(&piece).map_err(cannot)?;
+            }
+        }
+        Ok(draft)
+    }
+
+    /// Gives the file its name, durably, and overwrites what had that name before where it lies.
+    fn name(mut self) -> Result<(), Failure> {
+        let name = || -> io::Result<()> {
+            if let Some(file) = &self.file {
+                file.sync_all()?;
+            }
+            let before = File::options().write(true).open(&self.to).ok();
+            fs::rename(&self.path, &self.to)?;
+            let directory = self.to.parent().filter(|parent| !parent.as_os_str().is_empty());
+            File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
+            if let Some(before) = before {
+                // An older key file holds the keys of what was erased since.
+                let length = usize::try_from(before.metadata()?.len()).map_err(io::Error::other)?;
+                before.write_all_at(&vec![0; length], 0)?;
+                before.sync_all()?;
+            }
+            Ok(())
+        };
+        name().map_err(|error| format!("cannot write {}: {error}", self.to.display()))?;
+        self.file = None;
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Makes a new data directory from a backup.
+pub(crate) async fn restore(arguments: Restore) -> Result<(), Failure> {
+    boot::start_log_quietly();
+    let Restore { from, keys, data_dir, config, master_key } = arguments;
+    let source = Config::of(&data_dir, config)?.master_key.source();
+    let keeps_key = source.is_none();
+    let master = match (master_key, source) {
+        (Some(path), _) => MasterKey::read(&path)?,
+        (None, Some(source)) => source.read().await?,
+        (None, None) => {
+            return Err(
+                "say with --master-key where a copy of the master key is, or with --config where the gateway finds it"
+                    .into(),
+            );
+        }
+    };
+    let now = SystemClock::default().now();
+    let to = data_dir.clone();
+    let restored =
+        tokio::task::spawn_blocking(move || portcullis_store::restore(&from, &keys, &to, &master, keeps_key, now))
+            .await??;
+    say(&data_dir, &restored);
+    check::say(&restored.report)
+}
+
+fn say(data_dir: &Path, restored: &Restored) {
+    let Restored { backup, orgs, sessions, dropped_orgs, dropped_sessions, report: _ } = restored;
+    terminal::say(&format!(
+        "{}: {orgs} organisations and {sessions} sessions, as of {} ms since the epoch",
+        data_dir.display(),
+        backup.made_at.as_millis()
+    ));
+    for org in dropped_orgs {
+        terminal::say(&format!("dropped {org} with everything it owned: its key is gone, it was erased since"));
+    }
+    for (org, session) in dropped_sessions {
+        terminal::say(&format!("dropped {session} of {org}: its key is gone, it was erased since"));
+    }
+    let dropped = dropped_orgs.len() + dropped_sessions.len();
+    terminal::say(&format!("{dropped} dropped because their keys are gone"));
+    terminal::say(
+        "what was revoked, changed or delivered since the backup is as it was then: look at the API keys before you start",
+    );
+}
