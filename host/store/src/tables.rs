@@ -347,6 +347,11 @@ tables! {
     /// Value: time (8), session, message. Nothing is sealed, because nothing but ids is kept.
     IDEMPOTENCY idempotency "idempotency-2";
 
+    /// Table: idempotency keys by age, to forget the oldest.
+    /// Key: org, time (8), hash of the idempotency key (16).
+    /// Value: nothing.
+    IDEMPOTENCY_AGE idempotency_age "idempotency-age-1";
+
     /// Table: which request an idempotency key stands for, and what it was answered.
     /// Key: org, hash of the idempotency key (16).
     /// Value: time (8), digest of the request (32); once there is a reply, org and session of its owner, then the reply under
@@ -357,11 +362,6 @@ tables! {
     /// Key: org, time (8), hash of the idempotency key (16).
     /// Value: nothing.
     REPLIES_AGE replies_age "replies-age-1";
-
-    /// Table: idempotency keys by age, to forget the oldest.
-    /// Key: org, time (8), hash of the idempotency key (16).
-    /// Value: nothing.
-    IDEMPOTENCY_AGE idempotency_age "idempotency-age-1";
 
     /// Table: owners whose rows are gone and whose keys are still to be destroyed.
     /// Key: org, session, or zeros for the org itself.

@@ -145,7 +145,7 @@ fn what_binds_or_belongs_to_nothing_is_named() {
 #[test]
 fn an_erasure_that_contradicts_the_rows_is_named() {
     let row = [org_id(1).to_bytes(), session_id(5).to_bytes()].concat();
-    let said = findings_after(|tables| drop(tables.tombstones.insert(&row, &[9; 48]).expect("written")));
+    let said = findings_after(|tables| drop(tables.tombstones.insert(&row, &[9; 64]).expect("written")));
     assert_said(&said, "names another slot of the key file than its owner's key has");
     assert_said(&said, "is of somebody whose rows are still there");
 }

@@ -89,7 +89,7 @@ impl Check<'_> {
     /// Erasures that are under way say whose key is to go, and the rows of that owner are gone.
     pub(super) fn tombstones(&mut self) -> Result<(), ReadError> {
         self.each(tables::TOMBSTONES, |check, row, value| {
-            let (Some(owner), 48) = (erase::owner_of(row), value.len()) else {
+            let (Some(owner), 64..) = (erase::owner_of(row), value.len()) else {
                 return check.find(tables::TOMBSTONES, row, "has another length than it should");
             };
             let (slot, generation) = (part(value, 0).map(u32::from_be_bytes), part(value, 4).map(u32::from_be_bytes));
