@@ -91,6 +91,12 @@ async fn what_is_shown_once_is_not_shown_again() {
     let first = post(&org.client, "key", &path, body.clone()).await;
     assert_eq!(first.status, 201);
     assert_eq!(reason(&post(&org.client, "key", &path, body).await, 409), "already_shown");
+    {
+        let body = json!({ "url": "https://example.com/x", "events": ["*"], "format": "standard" });
+        let first = post(&org.client, "hook", "/api/v1/webhooks", body.clone()).await;
+        assert!(String::from_utf8_lossy(&first.body).contains("whsec_"), "{first:?}");
+        assert_eq!(reason(&post(&org.client, "hook", "/api/v1/webhooks", body).await, 409), "already_shown");
+    }
     let names: BTreeSet<_> =
         org.client.get(&path).await.expect(200)["data"].as_array().unwrap().iter().map(|key| text(key, "id")).collect();
     assert_eq!(names.len(), 2, "the owner's own and this one");
@@ -123,6 +129,21 @@ async fn an_answer_goes_with_its_session_and_outlives_a_crash() {
     assert_eq!(count(&org, "/api/v1/sessions").await, 0);
     gateway.kill().await;
     gateway.assert_sound().await;
+}
+
+/// The operator's own keys are the platform's, and under its key lay what was said about an organisation that was erased.
+#[tokio::test]
+async fn an_answer_about_an_organisation_goes_with_it() {
+    let gateway = Gateway::start().await;
+    let operator = gateway.operator();
+    let made = post(&operator, "org", "/api/v1/orgs", json!({ "name": "A personal name" })).await;
+    let id = text(&serde_json::from_slice(&made.body).unwrap(), "id");
+    let session = format!("/api/v1/sessions?org={id}");
+    assert_eq!(post(&operator, "in", &session, json!({ "label": "x" })).await.status, 201);
+    assert_eq!(post(&operator, "org", "/api/v1/orgs", json!({ "name": "A personal name" })).await.body, made.body);
+    operator.delete(&format!("/api/v1/orgs/{id}")).await.expect(204);
+    assert_eq!(post(&operator, "org", "/api/v1/orgs", json!({ "name": "A personal name" })).await.status, 404);
+    assert_eq!(post(&operator, "in", &session, json!({ "label": "x" })).await.status, 404);
 }
 
 #[tokio::test]

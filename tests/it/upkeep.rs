@@ -122,6 +122,35 @@ async fn a_backup_of_a_busy_gateway_is_restored_without_what_was_erased_since() 
 }
 
 /// A server that begins to answer a backup with this and does not end, or ends at once.
+/// A key file took the name of whatever was there, and overwrote it: another backup, or the keys of the gateway itself.
+#[tokio::test]
+async fn a_key_file_replaces_nothing_but_an_older_copy_of_one() {
+    let gateway = Gateway::start().await;
+    gateway.org("Acme").await;
+    let (operator, to, keys) = (&gateway.operator_key, gateway.beside("backup"), gateway.beside("backup-keys"));
+    let check = async |keys: &Path, advice: &str| {
+        let before = fs::read(keys).ok();
+        let refused = gateway.command(operator, &["backup", "--to", path(&to), "--keys", path(keys)]).await;
+        assert!(!refused.status.success() && said(&refused).contains(advice), "{}", said(&refused));
+        assert!(fs::read(keys).ok() == before && !to.exists());
+    };
+    check(&to, "must differ").await;
+    fs::write(&keys, "a file of somebody's").unwrap();
+    check(&keys, "is no key file").await;
+    check(&gateway.data().join("keys"), "belongs to the data beside it").await;
+    fs::remove_file(&keys).unwrap();
+    gateway.say(operator, &["backup", "--to", path(&to), "--keys", path(&keys)]).await;
+
+    // One damaged slot would have its owner seem erased.
+    let mut damaged = fs::read(&keys).unwrap();
+    let at = damaged.len() - 60;
+    damaged[at] ^= 1;
+    fs::write(&keys, damaged).unwrap();
+    copy_master_key(&gateway);
+    let refused = restore(&gateway, path(&gateway.beside("restored"))).await;
+    assert!(!refused.status.success() && said(&refused).contains("of the key file are damaged"), "{}", said(&refused));
+}
+
 async fn half_a_backup(begin: Vec<u8>, ends: bool) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -187,13 +187,13 @@ def map_path_parameters(context, path_parameters):
 
 
 @schemathesis.hook
-def map_headers(context, headers):
-    key = (headers or {}).get("Idempotency-Key")
-    if not isinstance(key, str) or not re.fullmatch(r"[ -~]{1,200}", key):
-        return headers
-    # A key stands for one request, and what is generated uses the simplest ones over and over.
-    uses["keys"] = uses.get("keys", 0) + 1
-    return {**headers, "Idempotency-Key": f"{key}-{uses['keys']}"}
+def before_call(context, case, kwargs):
+    """A key stands for one request, and what is generated uses the simplest ones over and over."""
+    headers = case.headers or {}
+    name = next((name for name in headers if name.lower() == "idempotency-key"), None)
+    if name is not None and re.fullmatch(r"[ -~]{1,200}", str(headers[name])):
+        uses["keys"] = uses.get("keys", 0) + 1
+        case.headers[name] = f"{headers[name]}-{uses['keys']}"
 
 
 @schemathesis.hook

@@ -18,12 +18,18 @@ use crate::cli::{Backup, Remote, Restore};
 use crate::config::Config;
 use crate::{Failure, boot, check, terminal};
 
+/// What every key file begins with.
+const KEY_FILE: &[u8; 8] = b"PCLSKEYS";
+
 /// Takes a backup of a running gateway.
 pub(crate) async fn back_up(remote: &Remote, arguments: Backup) -> Result<(), Failure> {
     let gateway = Api::new(remote)?;
     let Backup { to, keys } = arguments;
     if to.exists() {
         return Err(format!("{} is there already; a backup replaces nothing", to.display()).into());
+    }
+    if let Some(keys) = &keys {
+        check_keys(keys, &to)?;
     }
     let draft = Draft::take(gateway.download("/api/v1/admin/backup").await?, &to).await?;
     let path = draft.path.clone();
@@ -33,6 +39,26 @@ pub(crate) async fn back_up(remote: &Remote, arguments: Backup) -> Result<(), Fa
     if let Some(keys) = keys {
         Draft::take(gateway.download("/api/v1/admin/backup/keys").await?, &keys).await?.name()?;
         terminal::say(&format!("{}: the key file, which the backup cannot be read without", keys.display()));
+    }
+    Ok(())
+}
+
+/// Whether the key file can have this name: what is there is overwritten, and must be nothing but an older copy of one.
+fn check_keys(keys: &Path, to: &Path) -> Result<(), Failure> {
+    if keys == to {
+        return Err("the backup and the key file are two files; --to and --keys must differ".into());
+    }
+    let mut begins = [0; 8];
+    match File::open(keys) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => io::Read::read_exact(&mut opened?, &mut begins).unwrap_or_default(),
+    }
+    if begins != *KEY_FILE {
+        return Err(format!("{} is no key file, and only an older key file is replaced", keys.display()).into());
+    }
+    let beside = keys.parent().unwrap_or_else(|| Path::new("")).join("portcullis.redb");
+    if beside.exists() {
+        return Err(format!("{} belongs to the data beside it; a copy goes elsewhere", keys.display()).into());
     }
     Ok(())
 }

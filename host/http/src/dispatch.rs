@@ -297,6 +297,11 @@ fn needs_org(kind: OperationKind) -> bool {
     (kind.row().hookable && !kind.is_about_plugins()) || of_org
 }
 
+/// The organisation in which a question acts.
+pub(crate) fn acted_in(asking: &Asking, asked: &Asked) -> OrgId {
+    target(asking, asked).org
+}
+
 /// On what a question acts.
 fn target(asking: &Asking, asked: &Asked) -> Target {
     match asked {

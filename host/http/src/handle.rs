@@ -13,7 +13,9 @@ use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming as HyperBody};
 use hyper::header::HeaderValue;
 use hyper::{HeaderMap, Request, Response, StatusCode};
-use portcullis_core::{Capability, OperationKind, Principal, PrincipalKind, RequestId, Secret, Session, Timestamp};
+use portcullis_core::{
+    Capability, OperationKind, OrgId, Principal, PrincipalKind, RequestId, Secret, Session, Timestamp,
+};
 use portcullis_net::{Jwks, JwtError};
 use portcullis_service::{
     Call, Caller, GivenToken, KEY_PREFIX, Keyed, RequestKey, ServiceError, SessionName, UserRoles,
@@ -232,7 +234,7 @@ async fn proceed(
                 Keyed::First(request) => asking.call.claim = Some(request),
             }
         }
-        let claim = asking.call.claim.clone();
+        let claim = asking.call.claim.clone().map(|claim| (claim, dispatch::acted_in(&asking, &asked)));
         let answer = dispatch::answer(front, asking, asked).await.map_err(Wrong::Service)?;
         Ok(Answered::Now(Box::new(answer), claim))
     };
@@ -240,7 +242,7 @@ async fn proceed(
         Ok(Answered::Before(reply)) => reply,
         Ok(Answered::Now(answer, claim)) => {
             let answer = *answer;
-            let (about, is_shown_once) = (keyed::about(&answer), keyed::is_shown_once(&answer));
+            let claim = claim.map(|(claim, org)| (keyed::about(&answer, org, claim.org()), claim));
             let decision = answer.decision();
             let context = EncodeContext {
                 gateway_id: &front.config.gateway_id,
@@ -261,8 +263,9 @@ async fn proceed(
                 Some(decision) => reply.with("x-decision-id", &decision.to_string()),
                 None => reply,
             };
-            if let Some(claim) = claim
-                && let Some(kept) = if is_shown_once { Some(Vec::new()) } else { keyed::kept(&reply) }
+            if let Some((about, claim)) = claim
+                && let Some(kept) =
+                    if keyed::is_shown_once(route.operation, &reply) { Some(Vec::new()) } else { keyed::kept(&reply) }
                 && let Err(error) = front.service.keep_reply(&claim, about, kept).await
             {
                 // It was done, and whoever asks again is told that.
@@ -293,7 +296,7 @@ enum Answered {
     /// It was made before, under the same idempotency key.
     Before(Reply),
     /// It was done now, and may have taken its key.
-    Now(Box<Answer>, Option<Arc<RequestKey>>),
+    Now(Box<Answer>, Option<(Arc<RequestKey>, OrgId)>),
 }
 
 /// Why a known caller's request is not done.
@@ -380,7 +383,7 @@ fn locate(
     front: &Front,
     route: &Route,
     principal: &Principal,
-    org: portcullis_core::OrgId,
+    org: OrgId,
     incoming: &mut Incoming,
     named: &mut Named,
 ) -> Result<(), Fault> {

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
-use portcullis_core::{OrgId, Principal, SessionId};
+use portcullis_core::{OperationKind, OrgId, Principal, SessionId};
 use portcullis_service::ServiceError;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -37,10 +37,13 @@ pub(crate) fn key(route: &Route, incoming: &Incoming, asked: &Asked) -> Result<O
         Asked::UploadPlugin { wait, .. } => !wait,
         _ => false,
     };
-    if !route.operation.row().mutates || incoming.flag("dry_run") || has_its_own_way {
+    if !route.operation.row().mutates || has_its_own_way {
         return Ok(None);
     }
-    common::idempotency_key(incoming).map_err(|message| ServiceError::Invalid { field: "Idempotency-Key", message })
+    let key = common::idempotency_key(incoming)
+        .map_err(|message| ServiceError::Invalid { field: "Idempotency-Key", message })?;
+    // What is only tried takes no key, but a bad one is found out.
+    Ok(key.filter(|_| !incoming.flag("dry_run")))
 }
 
 /// A digest of everything that makes a request this one: who asks, for what, with which words.
@@ -67,18 +70,29 @@ pub(crate) fn digest(route: &Route, incoming: &Incoming, principal: &Principal) 
     digest.finalize().into()
 }
 
-/// About which session a reply is; it lies under that one's key, and goes with it.
-pub(crate) fn about(answer: &Answer) -> Option<(OrgId, SessionId)> {
+/// About whom a reply is: an organisation, or one of its sessions. It lies under that one's key, and goes with it. `org` is the one in
+/// which was acted.
+pub(crate) fn about(answer: &Answer, org: OrgId, own: OrgId) -> (OrgId, Option<SessionId>) {
     match answer {
-        // Of what is gone there is nothing personal to say.
-        Answer::Operated(done) => done.session.as_ref().map(|session| (session.org, session.id)),
-        _ => None,
+        Answer::Operated(done) => match &done.session {
+            Some(session) => (session.org, Some(session.id)),
+            None => (org, None),
+        },
+        Answer::OrgCreated(made) | Answer::Org(made) => (made.id, None),
+        // Of what is gone there is nothing to say but that.
+        Answer::OrgErased => (own, None),
+        _ => (org, None),
     }
 }
 
-/// Whether the answer holds something that is shown once.
-pub(crate) fn is_shown_once(answer: &Answer) -> bool {
-    matches!(answer, Answer::KeyCreated(_))
+/// Whether the reply holds something that is shown once.
+pub(crate) fn is_shown_once(kind: OperationKind, reply: &Reply) -> bool {
+    let has_secret = || reply.body.windows(9).any(|window| window == b"\"secret\":");
+    match kind {
+        OperationKind::KeyCreate | OperationKind::SessionLink => !reply.body.is_empty(),
+        OperationKind::WebhookRotate | OperationKind::WebhookCreate => has_secret(),
+        _ => false,
+    }
 }
 
 /// A reply as it is kept. One that is no text is not.

@@ -191,7 +191,7 @@ impl Service {
         Err(denial.into())
     }
 
-    async fn audit_denial(
+    pub(crate) async fn audit_denial(
         &self,
         principal: &Principal,
         kind: OperationKind,

@@ -44,7 +44,11 @@ impl Service {
         if let Some(lacking) =
             capabilities.iter().find(|capability| !permit.principal().capabilities.allow(*capability))
         {
-            return Err(Denial::Forbidden(lacking).into());
+            // Whoever wants to give what they do not have is told no, and that is written down.
+            let denial = Denial::Forbidden(lacking);
+            let (principal, target) = (permit.principal(), permit.target());
+            Box::pin(self.audit_denial(principal, permit.kind(), target, call.request, denial)).await;
+            return Err(denial.into());
         }
         if new.expires_at.is_some_and(|end| end <= now) {
             let message = "expiresAt must lie in the future".to_owned();

@@ -43,6 +43,14 @@ pub enum Keyed {
     Again(Vec<u8>),
 }
 
+impl RequestKey {
+    /// The caller's own organisation.
+    #[must_use]
+    pub fn org(&self) -> OrgId {
+        self.org
+    }
+}
+
 impl Drop for RequestKey {
     fn drop(&mut self) {
         let mut under_way = self.under_way.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,12 +82,12 @@ impl Service {
                 KnownReply::Kept(reply) if reply.is_empty() => Err(ServiceError::AlreadyShown),
                 KnownReply::Kept(reply) => Ok(Keyed::Again(reply)),
                 KnownReply::Never => Err(ServiceError::ReplyLost),
-                KnownReply::Gone => Err(ServiceError::NotFound("session")),
+                KnownReply::Gone => Err(ServiceError::NotFound("reply; what it was about is erased")),
             },
         }
     }
 
-    /// Keeps what a request was answered, if it has taken its key; `about` is the session whose the reply is.
+    /// Keeps what a request was answered, if it has taken its key; `about` is whose the reply is, an organisation's or a session's.
     /// An empty reply stands for one that is shown once and never again.
     ///
     /// # Errors
@@ -87,7 +95,7 @@ impl Service {
     pub async fn keep_reply(
         &self,
         request: &RequestKey,
-        about: Option<(OrgId, SessionId)>,
+        about: (OrgId, Option<SessionId>),
         reply: Vec<u8>,
     ) -> Result<(), ServiceError> {
         if !request.is_taken.load(Ordering::Acquire) || reply.len() > LONGEST {

@@ -161,6 +161,12 @@ pub enum BackupError {
 /// Why a backup could not be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
+    /// Slots of the key file are damaged. Whose keys they held would seem to have been erased.
+    #[error("{} slots of the key file are damaged, the first of them number {}; use another copy of it", slots.len(), slots.first().copied().unwrap_or_default())]
+    DamagedSlots {
+        /// Their numbers.
+        slots: Vec<u32>,
+    },
     /// There is something where it is to go.
     #[error("{} is not empty; a backup is restored into a new directory", path.display())]
     NotEmpty {

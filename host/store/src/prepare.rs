@@ -426,7 +426,7 @@ impl<'a> Sealer<'a> {
     fn reply(&mut self, kept: &KeptReply) -> Result<(), CommitError> {
         let KeptReply { org, digest, about, .. } = *kept;
         let hash = self.ring.hashes.idempotency(org, &kept.key);
-        let owner = about.map_or_else(|| Owner::org(org), |(org, session)| Owner::session(org, session));
+        let owner = Owner { org: about.0, session: about.1 };
         let data_key = self.living(owner)?;
         let bound = key(&[&org.to_bytes(), &hash]);
         let envelope = data_key.seal(tables::name(tables::REPLIES), &bound, &[], &kept.reply)?;

@@ -26,7 +26,11 @@ const ERRORS: [Error; 16] = [
     error(409, "The thing is in another state than the request needs.", &["conflict"]),
     error(413, "The body is too large.", &["payload_too_large"]),
     error(414, "The target of the request is too long.", &["validation_error"]),
-    error(422, "The request is well-formed, but a plugin or its settings are not acceptable.", &["unprocessable"]),
+    error(
+        422,
+        "The request is well-formed, but a plugin or its settings are not acceptable, or its idempotency key stands for another.",
+        &["unprocessable"],
+    ),
     error(428, "A policy asks for a confirmation.", &["confirmation_required"]),
     error(429, "A rate limit is used up; wait.", &["rate_limited"]),
     error(500, "A bug; report it.", &["internal"]),
@@ -47,6 +51,9 @@ pub(super) fn everywhere(dialect: Dialect) -> &'static [u16] {
 
 /// The statuses of errors that policy can lead to.
 pub(super) const OF_POLICY: [u16; 3] = [409, 428, 429];
+
+/// The statuses of errors that an idempotency key can lead to.
+pub(super) const OF_KEYS: [u16; 2] = [409, 422];
 
 /// The name of the component that describes an error.
 pub(super) fn name(dialect: Dialect, status: u16) -> String {

@@ -285,7 +285,9 @@ fn responses(route: &Route, doc: &Doc, generators: &mut Generators) -> Map<Strin
     }
     responses.insert("431".to_owned(), json!({ "$ref": "#/components/responses/HeadTooLarge" }));
     let of_policy = if hookable { errors::OF_POLICY.as_slice() } else { &[] };
-    for status in errors::everywhere(route.dialect).iter().chain(of_policy).chain(&doc.errors) {
+    let is_keyed = route.operation.row().mutates && route.dialect == Dialect::Router;
+    let of_keys = if is_keyed { errors::OF_KEYS.as_slice() } else { &[] };
+    for status in errors::everywhere(route.dialect).iter().chain(of_policy).chain(of_keys).chain(&doc.errors) {
         let name = errors::name(route.dialect, *status);
         responses.insert(status.to_string(), json!({ "$ref": format!("#/components/responses/{name}") }));
     }
@@ -328,9 +330,9 @@ fn full_path(route: &Route) -> String {
 
 /// A name for each route that no other has: the dialect and the operation, with as much of the path and the method as it takes to tell them apart.
 fn operation_ids(routes: &[Route]) -> Vec<String> {
-    let names: Vec<[String; 6]> = routes.iter().map(names).collect();
+    let names: Vec<[String; 7]> = routes.iter().map(names).collect();
     let alone = |at: usize, name: &str| names.iter().filter(|other| other[at] == name).count() == 1;
-    let id = |of: &[String; 6]| {
+    let id = |of: &[String; 7]| {
         let shortest = (0..of.len()).find(|at| alone(*at, &of[*at])).unwrap_or(of.len() - 1);
         of[shortest].clone()
     };
@@ -338,7 +340,7 @@ fn operation_ids(routes: &[Route]) -> Vec<String> {
 }
 
 /// The names that a route could have, from the shortest to the one that no other route can have.
-fn names(route: &Route) -> [String; 6] {
+fn names(route: &Route) -> [String; 7] {
     let (dialect, operation) = (route.dialect.name(), route.operation.name());
     let method = route.method.as_str().to_ascii_lowercase();
     let last = route.path.rsplit('/').find(|segment| *segment != "{instance}").unwrap_or_default();
@@ -348,12 +350,15 @@ fn names(route: &Route) -> [String; 6] {
         action => action,
     };
     let noun = route.path.rsplit('/').find(|segment| !segment.starts_with('{')).unwrap_or_default();
+    let top =
+        route.path.trim_start_matches("/api/v1").split('/').find(|segment| !segment.is_empty()).unwrap_or_default();
     [
         camel(&[dialect, operation]),
         camel(&[dialect, operation, &method]),
         camel(&[dialect, operation, place]),
         camel(&[dialect, operation, place, &method]),
         camel(&[dialect, operation, noun, place]),
+        camel(&[dialect, operation, top, place]),
         camel(&[dialect, operation, route.path, route.action, &method]),
     ]
 }

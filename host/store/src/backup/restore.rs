@@ -146,6 +146,10 @@ fn make(
     let mode = CommitMode::default();
     let (ring, damaged) =
         ring_of(&database, None, file.map_err(RestoreError::Open)?, mode).map_err(RestoreError::Open)?;
+    // A damaged key is not one that was destroyed: dropping its owner would lose somebody who is there.
+    if !damaged.is_empty() {
+        return Err(RestoreError::DamagedSlots { slots: damaged });
+    }
     let (dropped_orgs, dropped_sessions) = drop_keyless(&database, &ring, mode, now)?;
     let store = start(database, ring, &damaged, mode, None).map_err(RestoreError::Open)?;
     let snapshot = store.snapshot()?;

@@ -63,8 +63,8 @@ pub struct KeptReply {
     pub key: String,
     /// The digest of the request.
     pub digest: [u8; 32],
-    /// The session that the reply is about, under whose key it lies; under the organisation's if there is none.
-    pub about: Option<(OrgId, SessionId)>,
+    /// The organisation that the reply is about, or one of its sessions; it lies under that one's key.
+    pub about: (OrgId, Option<SessionId>),
     /// The reply, which whoever asks again gets byte for byte.
     pub reply: Vec<u8>,
 }
