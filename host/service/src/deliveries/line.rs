@@ -438,7 +438,11 @@ impl<'a> Work<'a> {
         // Sealing it all takes a while, in which attempts go on.
         let kept = tokio::spawn(async move { store.commit(commit).await.map(drop) });
         self.under_way.push(Box::pin(async move {
-            let kept = kept.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+            let kept = kept.await.unwrap_or_else(|ended| match ended.try_into_panic() {
+                Ok(panicked) => std::panic::resume_unwind(panicked),
+                // The process ends, and this with it.
+                Err(_cancelled) => Err(CommitError::Closed),
+            });
             Came::Kept(changes, kept)
         }));
     }
