@@ -7,3 +7,4 @@ mod calls;
 pub mod crash;
 pub mod deliveries;
 pub mod process;
+pub mod program;

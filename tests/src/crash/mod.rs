@@ -35,7 +35,8 @@ use tokio::task::JoinSet;
 
 use crate::calls::{Gateway, Lost};
 use crate::deliveries::receiver::{Dice, Moods, Receiver};
-use crate::process::{Process, ProcessError};
+use crate::process::Process;
+use crate::program::RunError;
 use inside::Inside;
 use journal::{Fault, Journal};
 pub use report::Report;
@@ -79,23 +80,6 @@ impl Options {
         }
         Some(options)
     }
-}
-
-/// Why a run could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The gateway does not run.
-    #[error("the gateway does not run: {0}")]
-    Gateway(#[from] ProcessError),
-    /// Something that has to be there first could not be made.
-    #[error("cannot prepare the run: {0}")]
-    Prepare(String),
-    /// Its data cannot be read.
-    #[error("cannot read the gateway's data: {0}")]
-    Data(String),
-    /// It ended by itself.
-    #[error("the gateway does not answer although nobody has killed it")]
-    Gone,
 }
 
 /// Milliseconds since the epoch.

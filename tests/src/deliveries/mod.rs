@@ -27,6 +27,7 @@ use tokio::sync::watch;
 
 use crate::calls::{Caller, Gateway};
 use crate::process::{Process, ProcessError};
+use crate::program::RunError;
 use receiver::{Moods, Receiver};
 pub use report::Report;
 
@@ -80,20 +81,6 @@ impl Options {
         }
         Some(options)
     }
-}
-
-/// Why a run could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The gateway does not run.
-    #[error("the gateway does not run: {0}")]
-    Gateway(#[from] ProcessError),
-    /// Something that has to be there first could not be made.
-    #[error("cannot prepare the run: {0}")]
-    Prepare(String),
-    /// Its data cannot be read.
-    #[error("cannot read the gateway's data: {0}")]
-    Data(String),
 }
 
 /// Makes a run. `program` becomes the gateway when it is called like one.
