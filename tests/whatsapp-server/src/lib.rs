@@ -1,0 +1,1 @@
+//! A WhatsApp server with phones, for tests on this machine.

@@ -1,0 +1,3 @@
+//! The server as a program of its own.
+
+fn main() {}
