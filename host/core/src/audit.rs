@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::verdict::Amendment;
 use crate::{
-    Answer, AuditId, DecisionId, OperationKind, OrgId, PrincipalKind, Receipt, RequestId, SessionId, Timestamp, Verdict,
+    Answer, AuditId, DecisionId, OperationKind, OrgId, PrincipalKind, Receipt, RequestId, SessionId, Timestamp, Unlink,
+    Verdict,
 };
 
 /// One line of an organisation's audit.
@@ -60,6 +61,11 @@ pub enum AuditOutcome {
         /// The denial's code.
         code: String,
     },
+    /// A logout reached its end.
+    Unlinked {
+        /// Whether WhatsApp has heard of it.
+        unlink: Unlink,
+    },
     /// A deletion reached its end.
     Erased {
         /// What is kept of it.
@@ -80,6 +86,7 @@ impl AuditOutcome {
             Self::Vetoed { .. } => "vetoed",
             Self::Refused { .. } => "refused",
             Self::Denied { .. } => "denied",
+            Self::Unlinked { .. } => "unlinked",
             Self::Erased { .. } => "erased",
         }
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::session::{AccountLimit, FailureCause, LoggedOutBy, PairingCode, PairingMethod};
 use crate::webhook::DisabledBecause;
-use crate::{Device, EventId, MessageId, OrgId, Session, SessionId, Timestamp, WebhookId};
+use crate::{Device, EventId, MessageId, OrgId, Session, SessionId, Timestamp, Unlink, WebhookId};
 
 /// One event, as it lies in the outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +72,11 @@ pub enum EventBody {
         device: Device,
     },
     /// The device was unlinked.
-    Unlinked,
+    Unlinked {
+        /// Whether WhatsApp has heard of it.
+        #[serde(default = "Unlink::not_linked")]
+        unlink: Unlink,
+    },
     /// WhatsApp limited the account.
     AccountLimited {
         /// The limit.
@@ -127,8 +131,17 @@ pub enum EventBody {
     MessageIn {
         /// WhatsApp's id of the message.
         message: String,
-        /// Who sent it, a JID.
+        /// In which chat, a JID: the sender's or a group's.
         from: String,
+        /// Who sent it, a JID, if the chat does not say so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sender: Option<String>,
+        /// What the sender calls themselves.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// When it was sent, if that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sent_at: Option<Timestamp>,
         /// Its text.
         text: String,
     },
@@ -202,7 +215,7 @@ impl EventBody {
         match self {
             Self::SessionCreated
             | Self::StatusChanged { .. }
-            | Self::Unlinked
+            | Self::Unlinked { .. }
             | Self::Restored
             | Self::Deleting
             | Self::Deleted => true,
@@ -249,7 +262,6 @@ impl EventBody {
     pub fn document(&self) -> Value {
         match self {
             Self::SessionCreated
-            | Self::Unlinked
             | Self::LabelsChanged
             | Self::SettingsChanged
             | Self::Restored
@@ -259,6 +271,7 @@ impl EventBody {
                 json!({ "from": from, "to": to, "cause": cause.map(|cause| cause.name()) })
             }
             Self::PairingCodeIssued { .. } | Self::PasskeyRequested => json!({}),
+            Self::Unlinked { unlink } => json!({ "unlink": unlink.name() }),
             Self::Linked { device } => json!({ "jid": format!("{}@s.whatsapp.net", device.phone()) }),
             Self::AccountLimited { limit } => json!({ "code": limit.code }),
             Self::RatePolicyChanged { slug } => json!({ "slug": slug }),
@@ -268,7 +281,13 @@ impl EventBody {
                 json!({ "plugin": plugin, "version": version, "organization": org })
             }
             Self::PolicyDenied { operation, code } => json!({ "operation": operation, "code": code }),
-            Self::MessageIn { message, from, text } => json!({ "message": message, "from": from, "text": text }),
+            Self::MessageIn { message, from, sender, text, .. } => {
+                let mut document = json!({ "message": message, "from": from, "text": text });
+                if let Some(sender) = sender {
+                    document["sender"] = json!(sender);
+                }
+                document
+            }
             Self::MessageOut { message, to, delivery, text: _ } => {
                 json!({ "message": message, "to": to, "delivery": delivery })
             }
@@ -310,7 +329,7 @@ impl EventBody {
             Self::PairingCodeIssued { method: PairingMethod::Qr | PairingMethod::Passkey, .. } => EventKind::Qr,
             Self::PasskeyRequested => EventKind::Passkey,
             Self::Linked { .. } => EventKind::Linked,
-            Self::Unlinked => EventKind::Unlinked,
+            Self::Unlinked { .. } => EventKind::Unlinked,
             Self::AccountLimited { .. } => EventKind::AccountLimited,
             Self::RatePolicyChanged { .. } => EventKind::RatePolicyChanged,
             Self::LabelsChanged => EventKind::LabelsChanged,

@@ -63,9 +63,9 @@ pub use port::{
 };
 pub use principal::{Capabilities, Capability, Principal, PrincipalKind};
 pub use rate::{LimitCheck, RateLimits, RatePolicy, Window};
-pub use receipt::{AuditEnd, Receipt, Removal};
+pub use receipt::{AuditEnd, Receipt, Removal, Unlink};
 pub use secret::Secret;
-pub use session::{Attempt, Device, Intent, Names, Proxy, Session, Status, TempLink};
+pub use session::{Attempt, Device, Intent, Names, Proxy, Session, Settings, Status, TempLink};
 pub use time::Timestamp;
 pub use verdict::{Verdict, fold};
 pub use webhook::{

@@ -27,7 +27,7 @@ pub struct Removal {
     pub notify: Notify,
 }
 
-/// What became of the device that was linked to a session which is deleted.
+/// What became of the device that was linked to a session which is logged out or deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unlink {
@@ -39,6 +39,30 @@ pub enum Unlink {
     Confirmed,
     /// Nobody has confirmed it in time; the account's owner can unlink it on the phone.
     NotConfirmed,
+}
+
+impl Unlink {
+    /// What is said of a logout of which nothing is known.
+    pub(crate) fn not_linked() -> Self {
+        Self::NotLinked
+    }
+
+    /// What WhatsApp has said, or not.
+    #[must_use]
+    pub fn of(is_confirmed: bool) -> Self {
+        if is_confirmed { Self::Confirmed } else { Self::NotConfirmed }
+    }
+
+    /// The stable word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotLinked => "not-linked",
+            Self::UnderWay => "under-way",
+            Self::Confirmed => "confirmed",
+            Self::NotConfirmed => "not-confirmed",
+        }
+    }
 }
 
 /// What became of the news that a session is deleted, before it was erased. What was not taken then is tried on afterwards.

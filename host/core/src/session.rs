@@ -8,7 +8,7 @@ mod profile;
 use serde::{Deserialize, Serialize};
 
 use crate::confirmation::Given;
-use crate::{Labels, OrgId, Removal, Secret, SessionId, Timestamp};
+use crate::{Labels, OrgId, Removal, Secret, SessionId, Timestamp, Unlink};
 
 pub use profile::{Proxy, ProxyProtocol, Settings, TEMP_LINK_LIFETIME, TempLink};
 
@@ -134,6 +134,9 @@ pub enum Status {
         attempt: Attempt,
         /// When it counts as failed.
         deadline: Timestamp,
+        /// How often it failed before in a row and was tried again.
+        #[serde(default)]
+        tries: u32,
     },
     /// An engine waits to be linked.
     Pairing {
@@ -166,11 +169,17 @@ pub enum Status {
     LoggedOut {
         /// Who unlinked it.
         by: LoggedOutBy,
+        /// Whether WhatsApp has heard of it.
+        #[serde(default = "Unlink::not_linked")]
+        unlink: Unlink,
     },
-    /// Terminal until started again.
+    /// It does not run, although it should.
     Failed {
         /// What happened.
         cause: FailureCause,
+        /// When it is tried again by itself; terminal until started again if it is not.
+        #[serde(default)]
+        retry: Option<Retry>,
     },
     /// Being deleted.
     Removing {
@@ -218,10 +227,10 @@ impl Status {
             | Self::Removing { step: RemovalStep::Unlink { deadline, .. } | RemovalStep::Notify { deadline } } => {
                 Some(*deadline)
             }
+            Self::Failed { retry, .. } => retry.map(|retry| retry.at),
             Self::Stopped
             | Self::Online { .. }
             | Self::LoggedOut { .. }
-            | Self::Failed { .. }
             | Self::Removing { step: RemovalStep::Erase } => None,
         }
     }
@@ -261,6 +270,15 @@ pub enum LoggedOutBy {
     Phone,
 }
 
+/// When a failed session is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// When.
+    pub at: Timestamp,
+    /// The how-manieth try in a row that will be, from 1.
+    pub tries: u32,
+}
+
 /// Why a session failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -279,9 +297,54 @@ pub enum FailureCause {
     ClientOutdated,
     /// WhatsApp refused the connection for good.
     ConnectionRefused,
+    /// WhatsApp would not link a device: the phone number is wrong, or too much was asked.
+    PairingRefused,
+    /// WhatsApp's server cannot be reached.
+    Unreachable,
+    /// The session's proxy cannot be reached, does not let the gateway in, or cannot reach WhatsApp.
+    ProxyUnreachable,
+    /// Whoever answers in the place of WhatsApp's server cannot prove to be it.
+    ServerNotTrusted,
+    /// What the connection needs could not be kept.
+    StorageFailed,
 }
 
 impl FailureCause {
+    /// Every cause.
+    pub const ALL: [Self; 12] = [
+        Self::PairingExpired,
+        Self::PairingInterrupted,
+        Self::StartTimeout,
+        Self::Replaced,
+        Self::Banned,
+        Self::ClientOutdated,
+        Self::ConnectionRefused,
+        Self::PairingRefused,
+        Self::Unreachable,
+        Self::ProxyUnreachable,
+        Self::ServerNotTrusted,
+        Self::StorageFailed,
+    ];
+
+    /// Whether it can pass without anybody's doing, so that a linked session is tried again.
+    #[must_use]
+    pub fn can_pass(self) -> bool {
+        match self {
+            Self::StartTimeout
+            | Self::Unreachable
+            | Self::ProxyUnreachable
+            | Self::ServerNotTrusted
+            | Self::StorageFailed => true,
+            Self::PairingExpired
+            | Self::PairingInterrupted
+            | Self::Replaced
+            | Self::Banned
+            | Self::ClientOutdated
+            | Self::ConnectionRefused
+            | Self::PairingRefused => false,
+        }
+    }
+
     /// The stable word for the cause.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -293,6 +356,11 @@ impl FailureCause {
             Self::Banned => "banned",
             Self::ClientOutdated => "client-outdated",
             Self::ConnectionRefused => "connection-refused",
+            Self::PairingRefused => "pairing-refused",
+            Self::Unreachable => "unreachable",
+            Self::ProxyUnreachable => "proxy-unreachable",
+            Self::ServerNotTrusted => "server-not-trusted",
+            Self::StorageFailed => "storage-failed",
         }
     }
 }

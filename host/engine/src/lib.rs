@@ -4,14 +4,16 @@
 //! It is told what to do by [`Command`]s and tells what happened by [`Report`]s; it never changes a session and never decides anything.
 //! Every run carries the attempt under which it was begun, so that the lifecycle can drop what a run that is over still has to say.
 //!
-//! There is one driver at the moment, [`simulated`], which speaks to nobody.
+//! There are two drivers: [`whatsapp`], which speaks to WhatsApp, and [`simulated`], which speaks to nobody.
 
 pub mod simulated;
+#[cfg(feature = "whatsapp")]
+pub mod whatsapp;
 
 use std::pin::Pin;
 
 use portcullis_core::operation::Presence;
-use portcullis_core::{Attempt, EngineFact, OrgId, Secret, SessionId, Timestamp};
+use portcullis_core::{Attempt, EngineFact, MessageStage, OrgId, Proxy, Secret, SessionId, Settings, Timestamp};
 
 pub use simulated::Simulated;
 
@@ -37,6 +39,14 @@ pub trait Engine: Send + Sync {
 
     /// When [`Engine::poll`] will have something by time alone. To be asked again after every `perform` and `poll`.
     fn next_wake(&self) -> Option<Timestamp>;
+
+    /// Says that what a report told is recorded. An engine that owes WhatsApp an answer to it may give it now.
+    fn recorded(&self, _report: &Report) {}
+
+    /// Ends every run, with all that it still has to keep. Nothing is reported of it.
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// Completes when `poll` may have something that `next_wake` did not announce.
     fn ready(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
@@ -91,11 +101,15 @@ pub enum Task {
     Launch {
         /// The run's attempt.
         attempt: Attempt,
+        /// How it connects and behaves.
+        setup: Box<Setup>,
     },
     /// Begin a run that waits to be linked.
     Pair {
         /// The run's attempt.
         attempt: Attempt,
+        /// How it connects and behaves.
+        setup: Box<Setup>,
         /// The phone number to link with a code; a QR code otherwise.
         phone: Option<Secret>,
     },
@@ -108,9 +122,25 @@ pub enum Task {
     Unlink {
         /// The attempt under which it is reported.
         attempt: Attempt,
+        /// How it connects, if it has to.
+        setup: Box<Setup>,
+    },
+    /// Behave in another way from now on, and connect in another way the next time. Without a run, there is nothing to do.
+    Configure {
+        /// The new way.
+        setup: Box<Setup>,
     },
     /// Forget the device's credentials.
     Forget,
+}
+
+/// How a session connects and behaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setup {
+    /// Through which proxy; directly without one.
+    pub proxy: Option<Proxy>,
+    /// How it behaves towards chats.
+    pub settings: Settings,
 }
 
 /// Something that an engine has to tell.
@@ -131,6 +161,8 @@ pub enum ReportBody {
     Fact(EngineFact),
     /// A text came in.
     TextIn(IncomingText),
+    /// Messages that were sent have come further on their way.
+    Progress(Progress),
 }
 
 /// A text to send.
@@ -164,10 +196,27 @@ pub struct NumberCheck {
 pub struct IncomingText {
     /// WhatsApp's id of the message.
     pub id: String,
-    /// The sender's JID.
+    /// The JID of the chat: the sender's, or the group's.
     pub from: String,
+    /// Who wrote it, a JID, if the chat has more than one who might have.
+    pub sender: Option<String>,
+    /// What the sender calls themselves.
+    pub name: Option<String>,
+    /// When it was sent, as WhatsApp says.
+    pub at: Timestamp,
     /// The text.
     pub text: String,
+}
+
+/// How far messages are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// WhatsApp's ids of the messages.
+    pub messages: Vec<String>,
+    /// The JID of the chat that they are in.
+    pub chat: String,
+    /// How far they are.
+    pub stage: MessageStage,
 }
 
 /// A text that was sent.
@@ -191,4 +240,10 @@ pub enum SendError {
     /// WhatsApp knows no such account or group.
     #[error("the recipient is not on WhatsApp")]
     UnknownRecipient,
+    /// WhatsApp has limited what the account may send.
+    #[error("WhatsApp limits what this account may send at the moment")]
+    Limited,
+    /// The message was handed over, and WhatsApp did not confirm it in time. It may arrive all the same.
+    #[error("WhatsApp did not confirm the message in time; it may have been sent")]
+    Unconfirmed,
 }

@@ -170,7 +170,13 @@ impl Simulated {
     ///
     /// # Errors
     /// If the session is not connected.
-    pub fn receive_text(&self, session: SessionId, from: &str, text: &str) -> Result<(), SimulatorError> {
+    pub fn receive_text(
+        &self,
+        session: SessionId,
+        from: &str,
+        text: &str,
+        now: Timestamp,
+    ) -> Result<(), SimulatorError> {
         let mut state = self.state();
         let run = state.runs.get(&session).ok_or(SimulatorError::NotRunning)?;
         if !matches!(run.phase, Phase::Online) {
@@ -178,7 +184,8 @@ impl Simulated {
         }
         let org = run.org;
         let id = next_message_id(&mut state, session);
-        let body = ReportBody::TextIn(IncomingText { id, from: from.to_owned(), text: text.to_owned() });
+        let (from, text) = (from.to_owned(), text.to_owned());
+        let body = ReportBody::TextIn(IncomingText { id, from, sender: None, name: None, at: now, text });
         state.reports.push_back(Report { org, session, body });
         self.changed.notify_one();
         Ok(())
@@ -256,7 +263,7 @@ impl Simulated {
             }
             Phase::Unlinking { .. } => {
                 state.runs.remove(&session);
-                Some(Fact::Unlinked)
+                Some(Fact::Unlinked { confirmed: true })
             }
             Phase::Online => None,
         };
@@ -274,17 +281,17 @@ impl Engine for Simulated {
 
     fn perform(&self, Command { org, session, task }: Command, now: Timestamp) {
         match task {
-            Task::Launch { attempt } => match self.devices.read(org, session, DEVICE_KEY) {
+            Task::Launch { attempt, .. } => match self.devices.read(org, session, DEVICE_KEY) {
                 Ok(Some(_)) => self.begin(org, session, attempt, Phase::Connecting { at: now.after(CONNECT) }),
                 // WhatsApp answers 401 to credentials that it does not know.
                 Ok(None) | Err(_) => self.report(&mut self.state(), org, session, attempt, Fact::LoggedOut),
             },
-            Task::Pair { attempt, phone: None } => {
+            Task::Pair { attempt, phone: None, .. } => {
                 let next_at = now.after(FIRST_QR);
                 self.begin(org, session, attempt, Phase::Qr { number: 1, next_at });
                 self.report(&mut self.state(), org, session, attempt, qr_code(session, attempt, 1, next_at));
             }
-            Task::Pair { attempt, phone: Some(_) } => {
+            Task::Pair { attempt, phone: Some(_), .. } => {
                 let ends_at = now.after(PAIRING_CODE);
                 self.begin(org, session, attempt, Phase::Code { ends_at });
                 let code =
@@ -298,10 +305,12 @@ impl Engine for Simulated {
                     state.runs.remove(&session);
                 }
             }
-            Task::Unlink { attempt } => {
+            Task::Unlink { attempt, .. } => {
                 self.forget(org, session);
                 self.begin(org, session, attempt, Phase::Unlinking { at: now.after(UNLINK) });
             }
+            // Nobody is there who could see a difference.
+            Task::Configure { .. } => {}
             Task::Forget => self.forget(org, session),
         }
     }

@@ -1,13 +1,14 @@
 //! From a question to an answer: the permit, then the service. The only module that calls it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use portcullis_core::lifecycle::FIRST_CODE_TIMEOUT;
+use portcullis_core::lifecycle::{FIRST_CODE_TIMEOUT, UNLINK_TIMEOUT};
 use portcullis_core::operation::{WhenPairing, WhenUnpaired};
 use portcullis_core::verdict::Allowance;
 use portcullis_core::{
     Denial, Operation, OperationKind, OrgId, Permit, Principal, PrincipalKind, Refusal, RequestId, Secret, Session,
-    SessionId, Status, Target, Verdict,
+    SessionId, Status, Target, Unlink, Verdict,
 };
 use portcullis_service::{BindingState, Call, Done, Outcome, Page, SendCall, ServiceError, Upload, Waited};
 use tokio::time::Instant;
@@ -19,6 +20,9 @@ use crate::{Front, live};
 
 /// More sessions than any organisation has; dialects without pages list them all.
 const ALL_SESSIONS: usize = 100_000;
+
+/// How long the answer to a logout waits for WhatsApp: as long as the engine does, and a moment to write it down.
+const LOGOUT_WAIT: Duration = UNLINK_TIMEOUT.saturating_add(Duration::from_secs(2));
 
 /// Who asks, and how.
 pub(crate) struct Asking {
@@ -426,6 +430,10 @@ async fn wait(front: &Front, permit: &Permit, done: Done, then: WaitFor) -> Answ
         }
         // Deleting what is being deleted already answers at once.
         (WaitFor::Gone(at_most), Outcome::Done) => front.service.wait_for(org, id, at_most, |_| false).await,
+        // What became of a logout is worth a wait: the phone may have to be told by hand.
+        _ if permit.kind() == OperationKind::SessionLogout && is_unlinking(session) => {
+            front.service.wait_for(org, id, LOGOUT_WAIT, |session| !is_unlinking(session)).await
+        }
         _ => return Answer::Operated(done),
     };
     match waited {
@@ -435,6 +443,10 @@ async fn wait(front: &Front, permit: &Permit, done: Done, then: WaitFor) -> Answ
             Answer::Operated(Done { session: Some(session), ..done })
         }
     }
+}
+
+fn is_unlinking(session: &Session) -> bool {
+    matches!(session.status, Status::LoggedOut { unlink: Unlink::UnderWay, .. })
 }
 
 fn has_code_or_never_will(session: &Session) -> bool {

@@ -8,13 +8,16 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use portcullis_core::lifecycle::{self, Move};
-use portcullis_core::{EngineFact, EventBody, Fact, Input, OrgId, SessionId, Step, Timestamp, step};
-use portcullis_engine::{Command, Report, ReportBody, Task};
+use portcullis_core::{
+    AuditEntry, AuditId, AuditOutcome, EngineFact, EventBody, Fact, Input, OperationKind, OrgId, PrincipalKind,
+    Session, SessionId, Step, Timestamp, Unlink, step,
+};
+use portcullis_engine::{Command, IncomingText, Progress, Report, ReportBody, Task};
 use portcullis_store::{Commit, CommitError, Expectation, Write};
 use tokio::task::JoinSet;
 
 use crate::execute::domain_events;
-use crate::{Service, ServiceError, StoreFailure, effects};
+use crate::{Service, ServiceError, StoreFailure, effects, mint};
 
 /// How often an input is applied again because the session changed meanwhile.
 const TRIES: usize = 8;
@@ -188,17 +191,28 @@ impl Service {
 
     /// Takes one report of the engine.
     async fn observe(self: &Arc<Self>, report: Report) -> bool {
-        match report.body {
-            ReportBody::Fact(fact) => self.input(report.org, report.session, Input::Engine(fact)).await,
-            ReportBody::TextIn(text) => {
-                let Some(session) = self.views.get(report.org, report.session) else { return true };
-                let now = self.now();
-                let mut commit = Commit::new(report.org, now);
-                let body = EventBody::MessageIn { message: text.id, from: text.from, text: text.text };
-                commit.events = domain_events(&session, now, vec![body]);
-                report_failure(session.id, self.write(commit, 0).await.map(drop))
-            }
+        let recorded = self.record(&report).await;
+        if recorded {
+            self.engine.recorded(&report);
         }
+        recorded
+    }
+
+    async fn record(self: &Arc<Self>, report: &Report) -> bool {
+        let body = match report.body.clone() {
+            ReportBody::Fact(fact) => return self.input(report.org, report.session, Input::Engine(fact)).await,
+            ReportBody::TextIn(IncomingText { id, from, sender, name, at, text }) => {
+                EventBody::MessageIn { message: id, from, sender, name, sent_at: Some(at), text }
+            }
+            ReportBody::Progress(Progress { messages, chat, stage }) => {
+                EventBody::MessageStatus { messages, chat, stage }
+            }
+        };
+        let Some(session) = self.views.get(report.org, report.session) else { return true };
+        let now = self.now();
+        let mut commit = Commit::new(report.org, now);
+        commit.events = domain_events(&session, now, vec![body]);
+        report_failure(session.id, self.write(commit, 0).await.map(drop))
     }
 
     /// Applies an input that policy has no say in. Answers whether it could be applied.
@@ -216,7 +230,7 @@ impl Service {
         for _ in 0..TRIES {
             let now = self.now();
             let Some(session) = self.store.snapshot()?.session(org, id)? else { return Ok(()) };
-            let Move { session: next, effects, events } = match step(&session, input.clone(), now)? {
+            let Move { session: next, effects, events, unlinked } = match step(&session, input.clone(), now)? {
                 Step::Unchanged => return Ok(()),
                 Step::Moved(moved) => *moved,
             };
@@ -224,6 +238,7 @@ impl Service {
             commit.expect.push(Expectation::Session(id, Some(session.generation)));
             commit.events = domain_events(&next, now, events);
             commit.writes.push(Write::PutSession(next.clone()));
+            commit.audit.extend(unlinked.map(|unlink| unlinked_line(&next, unlink, now)));
             effects::forget(&mut commit, &next, &effects);
             match self.write(commit, 0).await {
                 Err(CommitError::Conflict) => {}
@@ -247,6 +262,22 @@ async fn room(moving: &mut JoinSet<bool>) -> bool {
         return true;
     }
     moving.join_next().await.is_none_or(|done| done.unwrap_or(false))
+}
+
+/// The end of a logout, which somebody else has asked for before.
+fn unlinked_line(session: &Session, unlink: Unlink, now: Timestamp) -> AuditEntry {
+    AuditEntry {
+        id: mint::id(AuditId::new, now),
+        org: session.org,
+        at: now,
+        actor: PrincipalKind::System,
+        request: None,
+        operation: OperationKind::SessionLogout,
+        session: Some(session.id),
+        subject: None,
+        outcome: AuditOutcome::Unlinked { unlink },
+        decision: None,
+    }
 }
 
 fn report_failure(session: SessionId, result: Result<(), CommitError>) -> bool {

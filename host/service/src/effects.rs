@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use portcullis_core::{Effect, Input, Session};
-use portcullis_engine::{Command, Task};
+use portcullis_engine::{Command, Setup, Task};
 use portcullis_store::{Commit, Expectation, Write};
 
 use crate::{Service, ServiceError, StoreFailure};
@@ -16,6 +16,10 @@ pub(crate) fn forget(commit: &mut Commit, session: &Session, effects: &[Effect])
     }
 }
 
+fn setup(session: &Session) -> Box<Setup> {
+    Box::new(Setup { proxy: session.proxy.clone(), settings: session.settings.clone() })
+}
+
 impl Service {
     /// Does the effects of a move. What fails is logged and left to reconciliation.
     pub(crate) async fn perform(self: &Arc<Self>, session: &Session, effects: Vec<Effect>) {
@@ -24,10 +28,11 @@ impl Service {
         let mut erase = false;
         for effect in effects {
             match effect {
-                Effect::Launch { attempt } => tasks.push(Task::Launch { attempt }),
-                Effect::Pair { attempt, phone } => tasks.push(Task::Pair { attempt, phone }),
+                Effect::Launch { attempt } => tasks.push(Task::Launch { attempt, setup: setup(session) }),
+                Effect::Pair { attempt, phone } => tasks.push(Task::Pair { attempt, phone, setup: setup(session) }),
                 Effect::Halt { attempt } => tasks.push(Task::Halt { attempt }),
-                Effect::Unlink { attempt } => tasks.push(Task::Unlink { attempt }),
+                Effect::Unlink { attempt } => tasks.push(Task::Unlink { attempt, setup: setup(session) }),
+                Effect::Configure => tasks.push(Task::Configure { setup: setup(session) }),
                 Effect::Forget => tasks.push(Task::Forget),
                 Effect::Notify => notify = true,
                 Effect::Erase => erase = true,

@@ -230,6 +230,8 @@ impl ServiceError {
             Self::Send(SendError::NotConnected) => "not_connected",
             Self::Send(SendError::Refused) => "send_refused",
             Self::Send(SendError::UnknownRecipient) => "unknown_recipient",
+            Self::Send(SendError::Limited) => "account_limited",
+            Self::Send(SendError::Unconfirmed) => "send_unconfirmed",
             Self::Simulator(_) => "simulator",
             Self::Signature(error) => error.code(),
             Self::FactTaken => "fact_taken",

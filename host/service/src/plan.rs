@@ -184,7 +184,7 @@ fn create_session(create: &CreateSession, case: &Case, question: &Question) -> R
         chosen => chosen.clone(),
     };
     session.expected_phone.clone_from(&create.expected_phone);
-    let mut moved = Move { session, effects: Vec::new(), events: vec![EventBody::SessionCreated] };
+    let mut moved = Move { session, effects: Vec::new(), events: vec![EventBody::SessionCreated], unlinked: None };
     let request = match &create.pairing_phone {
         Some(phone) => Request::PairingCode { phone: phone.clone(), switch: true },
         None => Request::Start { pair: true },
@@ -278,11 +278,15 @@ fn set_link(session: &Session, to: LinkChange, now: Timestamp) -> Plan {
         }
     };
     // A link is a credential: that there is a new one is in the audit, and in no event.
-    Plan::Change(Box::new(Move { session: next, effects: Vec::new(), events: Vec::new() }), webhooks::Rows::default())
+    let moved = Move { session: next, effects: Vec::new(), events: Vec::new(), unlinked: None };
+    Plan::Change(Box::new(moved), webhooks::Rows::default())
 }
 
 fn change(session: Session, event: EventBody) -> Plan {
-    let moved = Move { session, effects: Vec::<Effect>::new(), events: vec![event] };
+    // Whatever runs for it hears of it.
+    let runs = event == EventBody::SettingsChanged && session.status.attempt().is_some();
+    let effects = if runs { vec![Effect::Configure] } else { Vec::new() };
+    let moved = Move { session, effects, events: vec![event], unlinked: None };
     Plan::Change(Box::new(moved), webhooks::Rows::default())
 }
 

@@ -70,7 +70,7 @@ impl Service {
                 SimulatorAct::Disconnect { outage } => {
                     simulator.disconnect(session.id, outage.unwrap_or(RECONNECT), now)
                 }
-                SimulatorAct::Receive { from, text } => simulator.receive_text(session.id, &from, &text),
+                SimulatorAct::Receive { from, text } => simulator.receive_text(session.id, &from, &text, now),
                 SimulatorAct::Limit { code } => simulator.limit(session.id, &code, now),
             }
             .map(|()| true)

@@ -141,7 +141,7 @@ fn data(name: &str, telling: &Telling<'_>, names: &Names, own: Option<&Device>) 
         }
         EventBody::SessionCreated => identity(names),
         EventBody::Deleted if name == "INSTANCE_DELETE" => identity(names),
-        EventBody::Deleted | EventBody::Unlinked => Value::Null,
+        EventBody::Deleted | EventBody::Unlinked { .. } => Value::Null,
         EventBody::PairingCodeIssued { method, code } => {
             let text = code.text.reveal();
             let mut qrcode = match method {
@@ -158,7 +158,9 @@ fn data(name: &str, telling: &Telling<'_>, names: &Names, own: Option<&Device>) 
         EventBody::PasskeyRequested => {
             json!({ "instance": instance, "state": "connecting", "statusReason": FINE, "passkey": true })
         }
-        EventBody::MessageIn { message, from, text } => received(message, at, from, text, names),
+        EventBody::MessageIn { message, from, sender, name, sent_at, text } => {
+            received(message, sent_at.unwrap_or(at), (from, sender.as_deref(), name.as_deref()), text, names)
+        }
         EventBody::MessageOut { message, to, text, .. } => sent(&Sent {
             id: message,
             to,
@@ -248,8 +250,12 @@ pub fn disconnection(status: &str, cause: Option<FailureCause>) -> Option<(u16, 
     let code = match cause {
         FailureCause::Banned | FailureCause::ConnectionRefused => 403,
         FailureCause::ClientOutdated => 405,
-        FailureCause::StartTimeout => 408,
-        FailureCause::PairingExpired | FailureCause::PairingInterrupted => CLOSED,
+        FailureCause::StartTimeout | FailureCause::Unreachable | FailureCause::ProxyUnreachable => 408,
+        FailureCause::PairingExpired
+        | FailureCause::PairingInterrupted
+        | FailureCause::PairingRefused
+        | FailureCause::ServerNotTrusted
+        | FailureCause::StorageFailed => CLOSED,
         FailureCause::Replaced => 440,
     };
     Some((code, cause.name()))
@@ -290,10 +296,20 @@ pub fn sent(sent: &Sent<'_>) -> Value {
 }
 
 /// The object of a text that came in. What its sender calls itself is not known.
-fn received(id: &str, at: Timestamp, from: &str, text: &str, names: &Names) -> Value {
+fn received(
+    id: &str,
+    at: Timestamp,
+    (chat, sender, name): (&str, Option<&str>, Option<&str>),
+    text: &str,
+    names: &Names,
+) -> Value {
+    let mut key = json!({ "remoteJid": chat, "fromMe": false, "id": id });
+    if let Some(sender) = sender {
+        key["participant"] = json!(sender);
+    }
     json!({
-        "key": { "remoteJid": from, "fromMe": false, "id": id },
-        "pushName": null,
+        "key": key,
+        "pushName": name,
         "status": "DELIVERY_ACK",
         "message": { "conversation": text },
         "contextInfo": null,

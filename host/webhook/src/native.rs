@@ -185,7 +185,6 @@ fn payload(name: &str, telling: &Telling<'_>) -> Option<Value> {
     Some(match &event.body {
         EventBody::SessionCreated
         | EventBody::PasskeyRequested
-        | EventBody::Unlinked
         | EventBody::LabelsChanged
         | EventBody::SettingsChanged
         | EventBody::Restored
@@ -206,6 +205,7 @@ fn payload(name: &str, telling: &Telling<'_>) -> Option<Value> {
             json!({ "code": code.text.reveal(), "timeoutMs": lives })
         }
         EventBody::Linked { device } => linked(name, device),
+        EventBody::Unlinked { unlink } => json!({ "unlink": unlink.name() }),
         EventBody::AccountLimited { limit } => {
             set(json!({ "code": limit.code, "since": limit.since }), [("until", json!(limit.until))])
         }
@@ -216,16 +216,16 @@ fn payload(name: &str, telling: &Telling<'_>) -> Option<Value> {
             json!({ "plugin": plugin, "version": version, "organization": org })
         }
         EventBody::PolicyDenied { operation, code } => json!({ "operation": operation, "code": code }),
-        EventBody::MessageIn { message, from, text } => json!({
+        EventBody::MessageIn { message, from, sender, name: _, sent_at, text } => json!({
             "waMessageId": message,
             "chatJid": from,
-            "senderJid": from,
+            "senderJid": sender.as_ref().unwrap_or(from),
             "fromMe": false,
             "type": "text",
             "body": text,
             "hasMedia": false,
             "media": null,
-            "timestamp": event.at,
+            "timestamp": sent_at.unwrap_or(event.at),
         }),
         EventBody::MessageOut { message, to, delivery, text } => {
             let own = telling.device();

@@ -118,7 +118,9 @@ pub(crate) fn message(part: u8, telling: &Telling<'_>) -> Option<Message> {
             (payload, flat)
         }
         EventBody::Deleted => status_of(telling, "DELETED", None),
-        EventBody::MessageIn { message, from, text } => (received(message, event.at, from, own, text), None),
+        EventBody::MessageIn { message, from, sender, name: _, sent_at, text } => {
+            (received(message, sent_at.unwrap_or(event.at), (from, sender.as_deref()), own, text), None)
+        }
         EventBody::MessageOut { message, to, text, .. } => (sent(message, event.at, to, own, text.as_deref()), None),
         EventBody::MessageFailed { delivery, to, .. } => {
             (acknowledged(&[delivery.to_string()], to, MessageStage::Failed), None)
@@ -207,8 +209,8 @@ pub fn sent(id: &str, at: Timestamp, to: &str, own: Option<&Device>, text: Optio
     })
 }
 
-fn received(id: &str, at: Timestamp, from: &str, own: Option<&Device>, text: &str) -> Value {
-    let chat = user(from);
+fn received(id: &str, at: Timestamp, from: (&str, Option<&str>), own: Option<&Device>, text: &str) -> Value {
+    let (chat, sender) = (user(from.0), from.1.map(user));
     let serialized = format!("false_{chat}_{id}");
     json!({
         "id": serialized,
@@ -217,8 +219,8 @@ fn received(id: &str, at: Timestamp, from: &str, own: Option<&Device>, text: &st
         "fromMe": false,
         "source": "app",
         "to": own.map(|device| user(&device.jid)),
-        "participant": null,
-        "author": null,
+        "participant": sender,
+        "author": sender,
         "body": text,
         "hasMedia": false,
         "media": null,

@@ -167,7 +167,10 @@ impl Inside {
                 let record = snapshot.decision(org, decision)?;
                 let agrees = record.is_some_and(|record| {
                     let ended = match entry.outcome {
-                        AuditOutcome::Done | AuditOutcome::Unchanged | AuditOutcome::Erased { .. } => &["allowed"][..],
+                        AuditOutcome::Done
+                        | AuditOutcome::Unchanged
+                        | AuditOutcome::Unlinked { .. }
+                        | AuditOutcome::Erased { .. } => &["allowed"][..],
                         AuditOutcome::Deferred { .. } => &["deferred"],
                         AuditOutcome::Vetoed { .. } => &["denied", "confirmation-required"],
                         AuditOutcome::Refused { .. } | AuditOutcome::Denied { .. } => &["limited", "refused"],

@@ -1,13 +1,12 @@
 //! Facts: what happens when an engine run reports.
 
 use super::{Draft, Effect, EngineFact, Fact, NEXT_CODE_GRACE, RECONNECT_TIMEOUT, START_TIMEOUT, Step, time};
-use crate::receipt::Unlink;
 use crate::session::{FailureCause, LoggedOutBy, PairingMethod, RemovalStep};
-use crate::{Attempt, EventBody, Session, Status, Timestamp};
+use crate::{Attempt, EventBody, Session, Status, Timestamp, Unlink};
 
 /// Applies a fact. A stale one, and one that says nothing new, is [`Step::Unchanged`].
 pub(super) fn apply(session: &Session, EngineFact { attempt, fact }: EngineFact, now: Timestamp) -> Step {
-    if let Status::LoggedOut { by: LoggedOutBy::Api } = session.status {
+    if let Status::LoggedOut { by: LoggedOutBy::Api, .. } = session.status {
         return while_logging_out(session, attempt, &fact, now);
     }
     if session.status.attempt() != Some(attempt) {
@@ -33,9 +32,11 @@ fn while_starting(session: &Session, attempt: Attempt, fact: Fact, now: Timestam
         | Fact::CodesExhausted
         | Fact::Linked { .. }
         | Fact::Disconnected => Step::Unchanged,
-        fact @ (Fact::LoggedOut | Fact::Unlinked | Fact::Ended { .. } | Fact::Limited { .. }) => {
-            common(session, fact, now)
-        }
+        fact @ (Fact::LoggedOut
+        | Fact::Unlinked { .. }
+        | Fact::Identified { .. }
+        | Fact::Ended { .. }
+        | Fact::Limited { .. }) => common(session, fact, now),
     }
 }
 
@@ -56,21 +57,25 @@ fn while_pairing(session: &Session, attempt: Attempt, fact: Fact, now: Timestamp
             let deadline = now.after(START_TIMEOUT);
             draft.session.status = Status::Pairing { attempt, method: PairingMethod::Passkey, code: None, deadline };
         }
-        Fact::CodesExhausted => draft.fail(FailureCause::PairingExpired),
+        Fact::CodesExhausted => draft.fail(FailureCause::PairingExpired, None),
         Fact::Linked { device } => {
             draft.events.push(EventBody::Linked { device: device.clone() });
             draft.session.device = Some(device);
             // Who has linked the phone needs the link no more, and nobody else should have it.
             draft.session.link = None;
-            draft.session.status = Status::Starting { attempt, deadline: now.after(START_TIMEOUT) };
+            draft.session.status = Status::Starting { attempt, deadline: now.after(START_TIMEOUT), tries: 0 };
         }
         Fact::Lost => match &session.status {
             // The phone number was never kept, so only a QR code can be made again without asking.
             Status::Pairing { method: PairingMethod::Qr, .. } => draft.pair(None),
-            _ => draft.fail(FailureCause::PairingInterrupted),
+            _ => draft.fail(FailureCause::PairingInterrupted, None),
         },
         Fact::Connected | Fact::Disconnected => return Step::Unchanged,
-        fact @ (Fact::LoggedOut | Fact::Unlinked | Fact::Ended { .. } | Fact::Limited { .. }) => {
+        fact @ (Fact::LoggedOut
+        | Fact::Unlinked { .. }
+        | Fact::Identified { .. }
+        | Fact::Ended { .. }
+        | Fact::Limited { .. }) => {
             return common(session, fact, now);
         }
     }
@@ -91,9 +96,11 @@ fn while_online(session: &Session, attempt: Attempt, fact: Fact, now: Timestamp)
         | Fact::PasskeyRequested
         | Fact::CodesExhausted
         | Fact::Linked { .. } => Step::Unchanged,
-        fact @ (Fact::LoggedOut | Fact::Unlinked | Fact::Ended { .. } | Fact::Limited { .. }) => {
-            common(session, fact, now)
-        }
+        fact @ (Fact::LoggedOut
+        | Fact::Unlinked { .. }
+        | Fact::Identified { .. }
+        | Fact::Ended { .. }
+        | Fact::Limited { .. }) => common(session, fact, now),
     }
 }
 
@@ -111,9 +118,11 @@ fn while_reconnecting(session: &Session, attempt: Attempt, fact: Fact, now: Time
         Fact::CodeIssued { .. } | Fact::PasskeyRequested | Fact::CodesExhausted | Fact::Linked { .. } => {
             Step::Unchanged
         }
-        fact @ (Fact::LoggedOut | Fact::Unlinked | Fact::Ended { .. } | Fact::Limited { .. }) => {
-            common(session, fact, now)
-        }
+        fact @ (Fact::LoggedOut
+        | Fact::Unlinked { .. }
+        | Fact::Identified { .. }
+        | Fact::Ended { .. }
+        | Fact::Limited { .. }) => common(session, fact, now),
     }
 }
 
@@ -121,14 +130,10 @@ fn while_reconnecting(session: &Session, attempt: Attempt, fact: Fact, now: Time
 fn while_unlinking(session: &Session, attempt: Attempt, fact: &Fact, now: Timestamp) -> Step {
     let mut draft = Draft::of(session, now);
     match fact {
-        Fact::Unlinked | Fact::LoggedOut | Fact::Ended { .. } => {
+        Fact::Unlinked { .. } | Fact::LoggedOut | Fact::Ended { .. } => {
             draft.session.device = None;
             if let Some(removal) = &mut draft.session.removal {
-                removal.unlink = match fact {
-                    // Whatever has ended the run, nobody has confirmed anything.
-                    Fact::Ended { .. } => Unlink::NotConfirmed,
-                    _ => Unlink::Confirmed,
-                };
+                removal.unlink = outcome(fact);
             }
             time::begin_notify(&mut draft);
         }
@@ -145,6 +150,7 @@ fn while_unlinking(session: &Session, attempt: Attempt, fact: &Fact, now: Timest
         | Fact::Linked { .. }
         | Fact::Connected
         | Fact::Disconnected
+        | Fact::Identified { .. }
         | Fact::Limited { .. } => return Step::Unchanged,
     }
     debug_assert!(session.status.attempt() == Some(attempt), "the fence is the caller's");
@@ -153,28 +159,50 @@ fn while_unlinking(session: &Session, attempt: Attempt, fact: &Fact, now: Timest
 
 /// A logout keeps the device until its run has told WhatsApp, so that a crash in between is made good.
 fn while_logging_out(session: &Session, attempt: Attempt, fact: &Fact, now: Timestamp) -> Step {
-    let done = matches!(fact, Fact::Unlinked | Fact::LoggedOut | Fact::Ended { .. });
+    let done = matches!(fact, Fact::Unlinked { .. } | Fact::LoggedOut | Fact::Ended { .. });
     if !done || attempt != session.last_attempt || session.device.is_none() {
         return Step::Unchanged;
     }
     let mut draft = Draft::of(session, now);
+    let unlink = outcome(fact);
     draft.session.device = None;
+    draft.session.status = Status::LoggedOut { by: LoggedOutBy::Api, unlink };
+    draft.unlinked = Some(unlink);
+    draft.events.push(EventBody::Unlinked { unlink });
     draft.finish()
+}
+
+/// What a run that was to unlink a device has come to.
+fn outcome(fact: &Fact) -> Unlink {
+    match fact {
+        Fact::Unlinked { confirmed } => Unlink::of(*confirmed),
+        Fact::LoggedOut => Unlink::Confirmed,
+        // Whatever has ended the run, nobody has confirmed anything.
+        _ => Unlink::NotConfirmed,
+    }
 }
 
 /// Facts that mean the same in every status with a run.
 fn common(session: &Session, fact: Fact, now: Timestamp) -> Step {
     let mut draft = Draft::of(session, now);
     match fact {
-        Fact::LoggedOut | Fact::Unlinked => {
-            if draft.session.device.take().is_some() {
+        Fact::LoggedOut | Fact::Unlinked { .. } => {
+            let was_linked = draft.session.device.take().is_some();
+            let unlink = if was_linked { Unlink::Confirmed } else { Unlink::NotLinked };
+            if was_linked {
                 draft.effects.push(Effect::Forget);
-                draft.events.push(EventBody::Unlinked);
+                draft.events.push(EventBody::Unlinked { unlink });
             }
             draft.halt();
-            draft.session.status = Status::LoggedOut { by: LoggedOutBy::Phone };
+            draft.session.status = Status::LoggedOut { by: LoggedOutBy::Phone, unlink };
         }
-        Fact::Ended { cause } => draft.fail(cause),
+        Fact::Identified { device } => {
+            if draft.session.device.is_none() || draft.session.device.as_ref() == Some(&device) {
+                return Step::Unchanged;
+            }
+            draft.session.device = Some(device);
+        }
+        Fact::Ended { cause, until } => draft.fail(cause, until),
         Fact::Limited { limit } => {
             if session
                 .account_limit

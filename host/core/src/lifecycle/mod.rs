@@ -12,6 +12,7 @@
 //!    │                                     │
 //!    ├─ stop ─  LoggedOut ◀── logout, or unlinked on the phone, from any of the above
 //!    └─ stop ─  Failed    ◀── codes exhausted, start timed out, replaced, banned, outdated, refused
+//!                 └─ a linked session whose trouble can pass is tried again: Starting
 //!
 //!  delete, due at once or after a grace period, from any status:
 //!    Removing{Unlink} ─▶ Removing{Notify} ─▶ Removing{Erase} ─▶ gone
@@ -30,13 +31,18 @@ mod time;
 
 use std::time::Duration;
 
-use crate::session::{AccountLimit, FailureCause, PairingCode, PairingMethod};
-use crate::{Attempt, Device, EventBody, Secret, Session, Status, Timestamp};
+use crate::session::{AccountLimit, FailureCause, PairingCode, PairingMethod, Retry};
+use crate::{Attempt, Device, EventBody, Intent, Secret, Session, Status, Timestamp, Unlink};
 
 pub use request::apply as apply_request;
 
-/// How long an engine may take to connect.
-pub const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a session may be starting in all. An engine that makes starts wait for their turn gives each of them up much sooner,
+/// counted from its turn, and says why; this is for one that says nothing.
+pub const START_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long after its first failure a linked session is tried again; each further failure in a row doubles it.
+pub const FIRST_RETRY: Duration = Duration::from_secs(15);
+/// The longest time between two tries.
+pub const LAST_RETRY: Duration = Duration::from_secs(15 * 60);
 /// How long an engine may take to produce the first pairing code.
 pub const FIRST_CODE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long after a pairing code's end the next one may arrive.
@@ -156,11 +162,21 @@ pub enum Fact {
     /// The device was unlinked by the phone or by WhatsApp.
     LoggedOut,
     /// The device was unlinked because it was asked for, or the engine gave up telling WhatsApp; its credentials are gone.
-    Unlinked,
+    Unlinked {
+        /// Whether WhatsApp has confirmed it.
+        confirmed: bool,
+    },
+    /// More is known of the linked device than before.
+    Identified {
+        /// The device.
+        device: Device,
+    },
     /// The run ended for good.
     Ended {
         /// Why.
         cause: FailureCause,
+        /// When that is over, if WhatsApp has said so.
+        until: Option<Timestamp>,
     },
     /// WhatsApp limited the account.
     Limited {
@@ -183,7 +199,8 @@ impl Fact {
             Self::Connected => "connected",
             Self::Disconnected => "disconnected",
             Self::LoggedOut => "logged-out",
-            Self::Unlinked => "unlinked",
+            Self::Unlinked { .. } => "unlinked",
+            Self::Identified { .. } => "identified",
             Self::Ended { .. } => "ended",
             Self::Limited { .. } => "limited",
             Self::Lost => "lost",
@@ -218,6 +235,8 @@ pub enum Effect {
     },
     /// Forget the device's credentials; WhatsApp knows already.
     Forget,
+    /// Tell the run that there is how the session is set up by now.
+    Configure,
     /// Deliver the delete event, then report [`Input::Notified`].
     Notify,
     /// Erase everything of the session.
@@ -234,6 +253,7 @@ impl Effect {
             Self::Halt { .. } => "halt",
             Self::Unlink { .. } => "unlink",
             Self::Forget => "forget",
+            Self::Configure => "configure",
             Self::Notify => "notify",
             Self::Erase => "erase",
         }
@@ -258,6 +278,8 @@ pub struct Move {
     pub effects: Vec<Effect>,
     /// What to tell, in the commit.
     pub events: Vec<EventBody>,
+    /// What became of a logout that somebody had asked for, if it ended with this move; for the audit.
+    pub unlinked: Option<Unlink>,
 }
 
 /// The lifecycle's own no.
@@ -376,6 +398,7 @@ struct Draft {
     session: Session,
     effects: Vec<Effect>,
     events: Vec<EventBody>,
+    unlinked: Option<Unlink>,
     before: &'static str,
     now: Timestamp,
 }
@@ -386,6 +409,7 @@ impl Draft {
             session: session.changed(now),
             effects: Vec::new(),
             events: Vec::new(),
+            unlinked: None,
             before: session.status.name(),
             now,
         }
@@ -404,12 +428,28 @@ impl Draft {
     }
 
     fn launch(&mut self) {
+        let tries = match self.session.status {
+            Status::Failed { retry: Some(Retry { tries, .. }), .. } => tries,
+            _ => 0,
+        };
         let attempt = self.next_attempt();
-        self.session.status = Status::Starting { attempt, deadline: self.now.after(START_TIMEOUT) };
+        self.session.status = Status::Starting { attempt, deadline: self.now.after(START_TIMEOUT), tries };
         self.effects.push(Effect::Launch { attempt });
     }
 
+    /// A logout that is under way is not waited for any longer.
+    fn give_up_unlinking(&mut self) {
+        if let Status::LoggedOut { unlink: Unlink::UnderWay, .. } = self.session.status
+            && self.session.device.take().is_some()
+        {
+            self.effects.push(Effect::Forget);
+            self.unlinked = Some(Unlink::NotConfirmed);
+            self.events.push(EventBody::Unlinked { unlink: Unlink::NotConfirmed });
+        }
+    }
+
     fn pair(&mut self, phone: Option<Secret>) {
+        self.give_up_unlinking();
         // Credentials of a device that was logged out must not leak into the new link.
         if self.session.device.take().is_some() {
             self.effects.push(Effect::Forget);
@@ -421,22 +461,28 @@ impl Draft {
         self.effects.push(Effect::Pair { attempt, phone });
     }
 
-    fn fail(&mut self, cause: FailureCause) {
-        self.session.status = Status::Failed { cause };
+    /// `until` is when the cause is over, if somebody has said so.
+    fn fail(&mut self, cause: FailureCause, until: Option<Timestamp>) {
+        let tries = 1 + if let Status::Starting { tries, .. } = self.session.status { tries } else { 0 };
+        let comes_back = self.session.intent == Intent::Running && self.session.device.is_some();
+        let at = until.or_else(|| cause.can_pass().then(|| self.now.after(time::retry_wait(tries))));
+        let retry = at.filter(|_| comes_back).map(|at| Retry { at, tries });
+        self.session.status = Status::Failed { cause, retry };
     }
 
     fn finish(mut self) -> Step {
         let after = self.session.status.name();
         if after != self.before {
             let (cause, by) = match self.session.status {
-                Status::Failed { cause } => (Some(cause), None),
-                Status::LoggedOut { by } => (None, Some(by)),
+                Status::Failed { cause, .. } => (Some(cause), None),
+                Status::LoggedOut { by, .. } => (None, Some(by)),
                 _ => (None, None),
             };
             let (from, to) = (self.before.to_owned(), after.to_owned());
             self.events.push(EventBody::StatusChanged { from, to, cause, by });
         }
-        Step::Moved(Box::new(Move { session: self.session, effects: self.effects, events: self.events }))
+        let Self { session, effects, events, unlinked, .. } = self;
+        Step::Moved(Box::new(Move { session, effects, events, unlinked }))
     }
 }
 

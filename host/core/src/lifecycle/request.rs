@@ -1,9 +1,9 @@
 //! Requests: what happens when somebody asks and policy has agreed.
 
 use super::{Draft, Effect, Refusal, Request, Step, UNLINK_TIMEOUT};
-use crate::receipt::{Notify, Unlink};
+use crate::receipt::Notify;
 use crate::session::{LoggedOutBy, PairingMethod, RemovalStep};
-use crate::{EventBody, Intent, Removal, Secret, Session, Status, Timestamp};
+use crate::{EventBody, Intent, Removal, Secret, Session, Status, Timestamp, Unlink};
 
 /// Applies a request.
 ///
@@ -75,9 +75,7 @@ fn stop(session: &Session, now: Timestamp) -> Step {
         return Step::Unchanged;
     }
     let mut draft = Draft::of(session, now);
-    if matches!(session.status, Status::LoggedOut { .. }) && draft.session.device.take().is_some() {
-        draft.effects.push(Effect::Forget);
-    }
+    draft.give_up_unlinking();
     draft.halt();
     draft.session.intent = Intent::Stopped;
     draft.session.status = Status::Stopped;
@@ -109,10 +107,8 @@ fn logout(session: &Session, connect: bool, now: Timestamp) -> Result<Step, Refu
         Status::Stopped | Status::Failed { .. } => {}
         Status::Removing { .. } => return Err(Refusal::Removing),
     }
-    draft.session.status = Status::LoggedOut { by: LoggedOutBy::Api };
-    if linked {
-        draft.events.push(EventBody::Unlinked);
-    }
+    let unlink = if linked { Unlink::UnderWay } else { Unlink::NotLinked };
+    draft.session.status = Status::LoggedOut { by: LoggedOutBy::Api, unlink };
     Ok(draft.finish())
 }
 
@@ -162,7 +158,8 @@ fn delete(session: &Session, due: Timestamp, reason: String, now: Timestamp) -> 
     if due <= now {
         begin_removal(session, &mut draft);
     } else {
-        if session.status.attempt().is_some() {
+        // Neither a run nor another try may bring it back meanwhile.
+        if session.status.attempt().is_some() || session.status.deadline().is_some() {
             draft.halt();
             draft.session.status = Status::Stopped;
         }

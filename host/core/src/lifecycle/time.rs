@@ -1,6 +1,8 @@
 //! Time: what happens when nothing else did.
 
-use super::{Draft, Effect, NOTIFY_TIMEOUT, Step};
+use std::time::Duration;
+
+use super::{Draft, Effect, FIRST_RETRY, LAST_RETRY, NOTIFY_TIMEOUT, Step};
 use crate::receipt::{Notify, Unlink};
 use crate::session::{FailureCause, RemovalStep};
 use crate::{EventBody, Session, Status, Timestamp};
@@ -14,16 +16,17 @@ pub(super) fn deadline(session: &Session, now: Timestamp) -> Step {
     match &session.status {
         Status::Starting { .. } => {
             draft.halt();
-            draft.fail(FailureCause::StartTimeout);
+            draft.fail(FailureCause::StartTimeout, None);
         }
         Status::Pairing { .. } => {
             draft.halt();
-            draft.fail(FailureCause::PairingExpired);
+            draft.fail(FailureCause::PairingExpired, None);
         }
         Status::Reconnecting { .. } => {
             draft.halt();
             draft.launch();
         }
+        Status::Failed { .. } => draft.launch(),
         Status::Removing { step: RemovalStep::Unlink { .. } } => {
             draft.halt();
             if let Some(removal) = &mut draft.session.removal {
@@ -36,10 +39,15 @@ pub(super) fn deadline(session: &Session, now: Timestamp) -> Step {
         Status::Stopped
         | Status::Online { .. }
         | Status::LoggedOut { .. }
-        | Status::Failed { .. }
         | Status::Removing { step: RemovalStep::Erase } => return Step::Unchanged,
     }
     draft.finish()
+}
+
+/// How long after a failure a session is tried again: longer with every try. That many sessions which failed together do not come
+/// back at the same moment is the engine's business, which lets them take turns.
+pub(super) fn retry_wait(tries: u32) -> Duration {
+    FIRST_RETRY.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(LAST_RETRY)
 }
 
 /// The delete event reached its receivers, or there are none.

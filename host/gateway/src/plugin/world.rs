@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use portcullis_core::session::{AccountLimit, FailureCause, LoggedOutBy, PairingMethod, RemovalStep};
 use portcullis_core::{
     Attempt, Device, Intent, KvEntry, Names, OperationKind, OrgId, PluginId, PluginRequest, PolicyReadError,
-    PolicyReads, RequestFlaw, Secret, Session, SessionId, Status, Timestamp, Window,
+    PolicyReads, RequestFlaw, Secret, Session, SessionId, Status, Timestamp, Unlink, Window,
 };
 use portcullis_net::{Outbound, OutboundConfig};
 use portcullis_service::check_request;
@@ -163,14 +163,14 @@ fn status(word: &str, cause: Option<&str>, at: Timestamp) -> Option<Status> {
     let attempt = Attempt::default();
     Some(match word {
         "stopped" => Status::Stopped,
-        "starting" => Status::Starting { attempt, deadline: at },
+        "starting" => Status::Starting { attempt, deadline: at, tries: 0 },
         "pairing" => Status::Pairing { attempt, method: PairingMethod::Qr, code: None, deadline: at },
         "online" => Status::Online { attempt },
         "reconnecting" => Status::Reconnecting { attempt, since: at, tries: 0, deadline: at },
-        "logged-out" => Status::LoggedOut { by: LoggedOutBy::Api },
+        "logged-out" => Status::LoggedOut { by: LoggedOutBy::Api, unlink: Unlink::NotLinked },
         "failed" => {
             let cause = serde_json::from_value(Value::String(cause.unwrap_or("pairing-expired").to_owned()));
-            Status::Failed { cause: cause.unwrap_or(FailureCause::PairingExpired) }
+            Status::Failed { cause: cause.unwrap_or(FailureCause::PairingExpired), retry: None }
         }
         "removing" => Status::Removing { step: RemovalStep::Erase },
         _ => return None,

@@ -86,7 +86,7 @@ pub(crate) fn session(session: &Session) -> types::Session {
         },
         status: status(&session.status),
         failure: match &session.status {
-            Status::Failed { cause } => Some(cause.name().to_owned()),
+            Status::Failed { cause, .. } => Some(cause.name().to_owned()),
             _ => None,
         },
         jid: session.device.as_ref().map(|device| format!("{}@s.whatsapp.net", device.phone())),

@@ -203,6 +203,8 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
         | ServiceError::Signature(_)
         | ServiceError::Admission(_)
         | ServiceError::Send(SendError::Refused | SendError::UnknownRecipient) => bad(text),
+        ServiceError::Send(SendError::Limited) => rejected(StatusCode::TOO_MANY_REQUESTS, text),
+        ServiceError::Send(SendError::Unconfirmed) => rejected(StatusCode::SERVICE_UNAVAILABLE, text),
         ServiceError::Send(SendError::NotConnected) => bad("Error: Connection Closed"),
         ServiceError::IdempotencyMismatch => rejected(StatusCode::UNPROCESSABLE_ENTITY, text),
         ServiceError::IdempotencyKeyTaken

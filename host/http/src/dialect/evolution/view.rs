@@ -108,7 +108,7 @@ pub(super) fn row(session: &Session, context: &EncodeContext<'_>) -> Value {
 
 /// Why an instance is closed for good, as the number that clients of this dialect know.
 fn disconnection(session: &Session) -> Option<(u16, &'static str)> {
-    let cause = if let Status::Failed { cause } = session.status { Some(cause) } else { None };
+    let cause = if let Status::Failed { cause, .. } = session.status { Some(cause) } else { None };
     portcullis_webhook::evolution::disconnection(session.status.name(), cause)
 }
 

@@ -204,6 +204,12 @@ fn from_service(error: &ServiceError) -> Problem {
         ServiceError::Send(
             portcullis_service::SendError::Refused | portcullis_service::SendError::UnknownRecipient,
         ) => because(StatusCode::BAD_REQUEST, "validation_error"),
+        ServiceError::Send(portcullis_service::SendError::Limited) => {
+            because(StatusCode::TOO_MANY_REQUESTS, "rate_limited")
+        }
+        ServiceError::Send(portcullis_service::SendError::Unconfirmed) => {
+            because(StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+        }
         ServiceError::Simulator(_) | ServiceError::DryRun => because(StatusCode::CONFLICT, "conflict"),
         ServiceError::Busy { retry_after } => {
             let mut problem = because(StatusCode::SERVICE_UNAVAILABLE, "unavailable");

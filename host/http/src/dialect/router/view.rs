@@ -62,6 +62,11 @@ pub(super) struct SessionView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Millis>")]
+    retry_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unlink: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     passkey: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     account_limit: Option<&'a str>,
@@ -103,7 +108,13 @@ impl<'a> SessionView<'a> {
             rate_per_hour: limits.map_or(0, |limits| limits.send_message_per_minute.saturating_mul(60)),
             rate_policy: &session.rate_policy,
             labels: &session.labels,
-            failure: if let Status::Failed { cause } = session.status { Some(cause.name()) } else { None },
+            failure: if let Status::Failed { cause, .. } = session.status { Some(cause.name()) } else { None },
+            retry_at: if let Status::Failed { retry: Some(retry), .. } = session.status {
+                Some(retry.at)
+            } else {
+                None
+            },
+            unlink: if let Status::LoggedOut { unlink, .. } = session.status { Some(unlink.name()) } else { None },
             passkey: matches!(session.status, Status::Pairing { method: PairingMethod::Passkey, .. }).then_some(true),
             account_limit: session.account_limit.as_ref().map(|limit| limit.code.as_str()),
             delete_at: session.delete_due(),

@@ -159,7 +159,8 @@ fn from_service(error: &ServiceError, told: &Told<'_>) -> Problem {
         ServiceError::Quota { .. } => problem(StatusCode::FORBIDDEN, "quota_reached"),
         ServiceError::Subscription { .. } => problem(StatusCode::FORBIDDEN, "subscription_required"),
         ServiceError::Send(SendError::NotConnected) => not_connected(message),
-        ServiceError::Send(SendError::Refused) => upstream(message),
+        ServiceError::Send(SendError::Refused | SendError::Unconfirmed) => upstream(message),
+        ServiceError::Send(SendError::Limited) => problem(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded"),
         ServiceError::Send(SendError::UnknownRecipient)
         | ServiceError::Invalid { .. }
         | ServiceError::IdempotencyKeyTaken

@@ -64,9 +64,9 @@ pub(super) fn status(session: &Session) -> &'static str {
     match session.status {
         Status::Stopped | Status::Removing { .. } => "STOPPED",
         Status::Starting { .. } | Status::Reconnecting { .. } => "STARTING",
-        Status::Pairing { .. } | Status::LoggedOut { by: LoggedOutBy::Api } => "SCAN_QR_CODE",
+        Status::Pairing { .. } | Status::LoggedOut { by: LoggedOutBy::Api, .. } => "SCAN_QR_CODE",
         Status::Online { .. } => "WORKING",
-        Status::LoggedOut { by: LoggedOutBy::Phone } | Status::Failed { .. } => "FAILED",
+        Status::LoggedOut { by: LoggedOutBy::Phone, .. } | Status::Failed { .. } => "FAILED",
     }
 }
 

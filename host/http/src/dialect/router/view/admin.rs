@@ -175,6 +175,7 @@ impl<'a> AuditView<'a> {
             AuditOutcome::Vetoed { code } | AuditOutcome::Refused { code } | AuditOutcome::Denied { code } => {
                 view.code = Some(code);
             }
+            AuditOutcome::Unlinked { unlink } => view.code = Some(unlink.name()),
             AuditOutcome::Erased { receipt, signature: _ } => view.receipt = Some(receipt),
             AuditOutcome::Done | AuditOutcome::Unchanged => {}
         }
