@@ -17,7 +17,7 @@ use portcullis_store::{Commit, CommitError, Expectation, Write};
 use tokio::task::JoinSet;
 
 use crate::execute::domain_events;
-use crate::{Service, ServiceError, StoreFailure, effects, mint};
+use crate::{Service, ServiceError, StoreFailure, effects};
 
 /// How often an input is applied again because the session changed meanwhile.
 const TRIES: usize = 8;
@@ -238,7 +238,7 @@ impl Service {
             commit.expect.push(Expectation::Session(id, Some(session.generation)));
             commit.events = domain_events(&next, now, events);
             commit.writes.push(Write::PutSession(next.clone()));
-            commit.audit.extend(unlinked.map(|unlink| unlinked_line(&next, unlink, now)));
+            commit.audit.extend(unlinked.map(|unlink| effects::unlinked(&next, unlink, now)));
             effects::forget(&mut commit, &next, &effects);
             match self.write(commit, 0).await {
                 Err(CommitError::Conflict) => {}
@@ -262,22 +262,6 @@ async fn room(moving: &mut JoinSet<bool>) -> bool {
         return true;
     }
     moving.join_next().await.is_none_or(|done| done.unwrap_or(false))
-}
-
-/// The end of a logout, which somebody else has asked for before.
-fn unlinked_line(session: &Session, unlink: Unlink, now: Timestamp) -> AuditEntry {
-    AuditEntry {
-        id: mint::id(AuditId::new, now),
-        org: session.org,
-        at: now,
-        actor: PrincipalKind::System,
-        request: None,
-        operation: OperationKind::SessionLogout,
-        session: Some(session.id),
-        subject: None,
-        outcome: AuditOutcome::Unlinked { unlink },
-        decision: None,
-    }
 }
 
 fn report_failure(session: SessionId, result: Result<(), CommitError>) -> bool {

@@ -2,17 +2,35 @@
 
 use std::sync::Arc;
 
-use portcullis_core::{Effect, Input, Session};
+use portcullis_core::{
+    AuditEntry, AuditId, AuditOutcome, Effect, Input, OperationKind, PrincipalKind, Session, Timestamp, Unlink,
+};
 use portcullis_engine::{Command, Setup, Task};
 use portcullis_store::{Commit, Expectation, Write};
 
-use crate::{Service, ServiceError, StoreFailure};
+use crate::{Service, ServiceError, StoreFailure, mint};
 
 /// Forgets credentials in the commit of the move that gives them up: afterwards nothing knows that there is something to forget,
 /// so a crash between the two would leave them where the next link is made.
 pub(crate) fn forget(commit: &mut Commit, session: &Session, effects: &[Effect]) {
     if effects.contains(&Effect::Forget) {
         commit.writes.push(Write::ForgetDevice(session.id));
+    }
+}
+
+/// The end of a logout, which somebody else has asked for before.
+pub(crate) fn unlinked(session: &Session, unlink: Unlink, now: Timestamp) -> AuditEntry {
+    AuditEntry {
+        id: mint::id(AuditId::new, now),
+        org: session.org,
+        at: now,
+        actor: PrincipalKind::System,
+        request: None,
+        operation: OperationKind::SessionLogout,
+        session: Some(session.id),
+        subject: None,
+        outcome: AuditOutcome::Unlinked { unlink },
+        decision: None,
     }
 }
 

@@ -253,6 +253,7 @@ impl Service {
             None => (AuditOutcome::Done, Outcome::Done),
         };
         commit.audit.push(question.audit(outcome, decision, Some(session.id)));
+        commit.audit.extend(moved.unlinked.map(|unlink| effects::unlinked(&session, unlink, now)));
         commit.events = domain_events(&session, question.now, moved.events);
         extras.join(&mut commit, Some(&session));
         // The session comes before what belongs to it.

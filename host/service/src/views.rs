@@ -316,13 +316,13 @@ mod test {
         let mut waiting = session(1, 1);
         let attempt = waiting.last_attempt.next();
         let deadline = Timestamp::from_millis(100);
-        waiting.status = Status::Starting { attempt, deadline };
+        waiting.status = Status::Starting { attempt, deadline, tries: 0 };
         views.publish(&Arc::new(waiting.clone()));
         assert_eq!(views.next_deadline(), Some(deadline));
         assert_eq!(views.overdue(Timestamp::from_millis(99)).len(), 0);
         assert_eq!(views.overdue(deadline.after(Duration::from_millis(1))).len(), 1);
         waiting.generation = 2;
-        waiting.status = Status::Failed { cause: FailureCause::StartTimeout };
+        waiting.status = Status::Failed { cause: FailureCause::StartTimeout, retry: None };
         views.publish(&Arc::new(waiting));
         assert_eq!(views.next_deadline(), None);
     }

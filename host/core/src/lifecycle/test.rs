@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::session::{LoggedOutBy, RemovalStep};
-use crate::{Intent, Names, OrgId, SessionId};
+use crate::{Names, OrgId, SessionId};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
 
@@ -39,7 +39,7 @@ fn sessions() -> Vec<(&'static str, Session)> {
     vec![
         ("stopped", session(Status::Stopped, Intent::Stopped, false)),
         ("stopped+linked", session(Status::Stopped, Intent::Stopped, true)),
-        ("starting", session(Status::Starting { attempt, deadline }, running.clone(), true)),
+        ("starting", session(Status::Starting { attempt, deadline, tries: 0 }, running.clone(), true)),
         ("pairing-qr", session(pairing(PairingMethod::Qr), running.clone(), false)),
         ("pairing-code", session(pairing(PairingMethod::Code), running.clone(), false)),
         ("pairing-passkey", session(pairing(PairingMethod::Passkey), running.clone(), false)),
@@ -48,10 +48,17 @@ fn sessions() -> Vec<(&'static str, Session)> {
             "reconnecting",
             session(Status::Reconnecting { attempt, since: NOW, tries: 0, deadline }, running.clone(), true),
         ),
-        ("logged-out", session(Status::LoggedOut { by: LoggedOutBy::Phone }, running.clone(), false)),
-        ("logging-out", session(Status::LoggedOut { by: LoggedOutBy::Api }, Intent::Stopped, true)),
-        ("failed", session(Status::Failed { cause: FailureCause::PairingExpired }, running.clone(), false)),
-        ("failed+linked", session(Status::Failed { cause: FailureCause::Replaced }, running, true)),
+        (
+            "logged-out",
+            session(Status::LoggedOut { by: LoggedOutBy::Phone, unlink: Unlink::Confirmed }, running.clone(), false),
+        ),
+        (
+            "logging-out",
+            session(Status::LoggedOut { by: LoggedOutBy::Api, unlink: Unlink::UnderWay }, Intent::Stopped, true),
+        ),
+        ("failed", session(failed(FailureCause::PairingExpired, None), running.clone(), false)),
+        ("failed+linked", session(failed(FailureCause::Replaced, None), running.clone(), true)),
+        ("failed+retry", session(failed(FailureCause::Unreachable, Some(Retry { at: NOW, tries: 2 })), running, true)),
         ("pending-delete", session(Status::Stopped, removed(NOW.after(Duration::from_secs(60))), true)),
         (
             "removing-unlink",
@@ -60,6 +67,14 @@ fn sessions() -> Vec<(&'static str, Session)> {
         ("removing-notify", session(Status::Removing { step: RemovalStep::Notify { deadline } }, removed(NOW), false)),
         ("removing-erase", session(Status::Removing { step: RemovalStep::Erase }, removed(NOW), false)),
     ]
+}
+
+fn named(name: &str) -> Session {
+    sessions().into_iter().find(|(known, _)| *known == name).expect("a session of the table").1
+}
+
+fn failed(cause: FailureCause, retry: Option<Retry>) -> Status {
+    Status::Failed { cause, retry }
 }
 
 fn facts() -> Vec<Fact> {
@@ -72,8 +87,10 @@ fn facts() -> Vec<Fact> {
         Fact::Connected,
         Fact::Disconnected,
         Fact::LoggedOut,
-        Fact::Unlinked,
-        Fact::Ended { cause: FailureCause::Replaced },
+        Fact::Unlinked { confirmed: true },
+        Fact::Identified { device: Device { push_name: Some("Ada".into()), ..device() } },
+        Fact::Ended { cause: FailureCause::Replaced, until: None },
+        Fact::Ended { cause: FailureCause::Unreachable, until: None },
         Fact::Limited { limit: AccountLimit { code: "463".into(), until: None, since: NOW } },
         Fact::Lost,
     ]
@@ -105,12 +122,20 @@ fn requests() -> Vec<(&'static str, Request)> {
 fn inputs() -> Vec<(String, Input)> {
     let attempt = Attempt::default().next();
     let requests = requests().into_iter().map(|(name, request)| (name.to_owned(), Input::Request(request)));
-    let facts =
-        facts().into_iter().map(|fact| (format!("fact {}", fact.name()), Input::Engine(EngineFact { attempt, fact })));
+    let facts = facts()
+        .into_iter()
+        .map(|fact| (format!("fact {}", fact_name(&fact)), Input::Engine(EngineFact { attempt, fact })));
     requests
         .chain(facts)
         .chain([("deadline".to_owned(), Input::Deadline), ("notified".to_owned(), Input::Notified)])
         .collect()
+}
+
+fn fact_name(fact: &Fact) -> String {
+    match fact {
+        Fact::Ended { cause, .. } => format!("ended {}", cause.name()),
+        fact => fact.name().to_owned(),
+    }
 }
 
 fn describe(answer: Result<Step, Refusal>) -> String {
@@ -136,6 +161,13 @@ fn describe(answer: Result<Step, Refusal>) -> String {
             for event in &moved.events {
                 write!(text, " !{}", event.name()).expect("a string takes all text");
             }
+            if let Status::Failed { retry: Some(retry), .. } = &moved.session.status {
+                let wait = retry.at.since(NOW).as_secs();
+                write!(text, " (try {} in {wait} s)", retry.tries).expect("a string takes all text");
+            }
+            if let Some(unlink) = moved.unlinked {
+                write!(text, " ({})", unlink.name()).expect("a string takes all text");
+            }
             text
         }
     }
@@ -150,7 +182,7 @@ fn lifecycle_matrix() {
         writeln!(table, "{name}").expect("a string takes all text");
         for (input_name, input) in inputs() {
             let answer = describe(step(&session, input, NOW));
-            writeln!(table, "    {input_name:<24}{answer}").expect("a string takes all text");
+            writeln!(table, "    {input_name:<28}{answer}").expect("a string takes all text");
         }
     }
     expect_file!["../../golden/lifecycle.txt"].assert_eq(&table);
@@ -165,7 +197,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn invariants_hold_under_any_inputs(inputs in prop::collection::vec(any_input(), 0..60), pick in 0usize..16) {
+    fn invariants_hold_under_any_inputs(inputs in prop::collection::vec(any_input(), 0..60), pick in 0usize..17) {
         let mut now = NOW;
         let mut session = sessions().swap_remove(pick).1;
         for (input, pause) in inputs {
@@ -208,6 +240,10 @@ proptest! {
             if let Status::Starting { .. } | Status::Pairing { .. } | Status::Reconnecting { .. } = next.status {
                 prop_assert!(next.status.deadline().is_some(), "waiting without a deadline");
             }
+            // Nothing comes back that nobody wants, or that has nothing to come back with.
+            if let Status::Failed { retry: Some(_), .. } = next.status {
+                prop_assert!(next.intent == Intent::Running && next.device.is_some(), "a try that nobody wants");
+            }
             let online = matches!(next.status, Status::Online { .. });
             prop_assert!(!online || next.device.is_some(), "online without a device");
             let removing = matches!(next.status, Status::Removing { .. });
@@ -216,12 +252,16 @@ proptest! {
         }
     }
 
-    /// Left alone, every session comes to rest: deadlines alone lead out of every waiting status.
+    /// Left alone, every session comes to rest: deadlines alone lead out of every waiting status. One whose trouble can pass is tried
+    /// again for ever, at long intervals.
     #[test]
-    fn deadlines_lead_to_rest(pick in 0usize..16) {
+    fn deadlines_lead_to_rest(pick in 0usize..17) {
         let mut session = sessions().swap_remove(pick).1;
-        for _ in 0..16 {
+        for _ in 0..32 {
             let Some(deadline) = session.status.deadline() else { return Ok(()) };
+            if matches!(session.status, Status::Failed { retry: Some(Retry { tries: 8.., .. }), .. }) {
+                return Ok(());
+            }
             if let Ok(Step::Moved(moved)) = step(&session, Input::Deadline, deadline) {
                 session = moved.session;
             }
@@ -245,7 +285,7 @@ fn a_stale_fact_changes_nothing() {
 /// A logout that crashed between its commit and the engine's call must still reach WhatsApp.
 #[test]
 fn reconciliation_unlinks_again_after_a_crash() {
-    let (_, logging_out) = sessions().swap_remove(9);
+    let logging_out = named("logging-out");
     let found = reconcile(&logging_out, None);
     assert_eq!(found.effects, [Effect::Unlink { attempt: logging_out.last_attempt }]);
     assert_eq!(reconcile(&logging_out, Some(logging_out.last_attempt)), Reconciliation::default());
@@ -260,10 +300,40 @@ fn reconciliation_ends_runs_that_nobody_wants() {
     }
 }
 
+/// The story: an outage of six minutes left every session failed for good, until somebody started each of them again.
+#[test]
+fn a_linked_session_is_tried_again_with_growing_pauses_until_it_connects() {
+    let mut session = named("starting");
+    let mut now = NOW;
+    let mut pauses = Vec::new();
+    let fact =
+        |session: &Session, fact| Input::Engine(EngineFact { attempt: session.status.attempt().expect("a run"), fact });
+    let mut moved = |session: &Session, input, now| match step(session, input, now) {
+        Ok(Step::Moved(moved)) => moved.session,
+        other => panic!("{other:?}"),
+    };
+    for _ in 0..8 {
+        session = moved(&session, fact(&session, Fact::Ended { cause: FailureCause::Unreachable, until: None }), now);
+        let at = session.status.deadline().expect("another try");
+        pauses.push(at.since(now).as_secs());
+        now = at;
+        session = moved(&session, Input::Deadline, now);
+        assert!(matches!(session.status, Status::Starting { .. }));
+    }
+    assert_eq!(pauses, [15, 30, 60, 120, 240, 480, 900, 900]);
+    session = moved(&session, fact(&session, Fact::Connected), now);
+    session = moved(&session, fact(&session, Fact::Disconnected), now);
+    let ended = Fact::Ended { cause: FailureCause::Unreachable, until: None };
+    session = moved(&session, fact(&session, ended), now);
+    assert_eq!(session.status.deadline(), Some(now.after(FIRST_RETRY)), "what has connected begins anew");
+    let stopped = moved(&session, Input::Request(Request::Stop), now);
+    assert_eq!(stopped.status.deadline(), None, "what is stopped stays so");
+}
+
 /// The story: a due delete was being decided while its session was restored, and deleted anew.
 #[test]
 fn what_was_decided_about_one_delete_does_not_touch_another() {
-    let (_, pending) = sessions().swap_remove(12);
+    let pending = named("pending-delete");
     let since = NOW.after(Duration::from_secs(1));
     let cancel = Request::CancelDelete { since, code: "hold".into(), reason: "hold".into() };
     assert_eq!(step(&pending, Input::Request(cancel), NOW), Ok(Step::Unchanged));
@@ -273,7 +343,7 @@ fn what_was_decided_about_one_delete_does_not_touch_another() {
 
 #[test]
 fn a_delete_asked_again_keeps_the_earlier_time() {
-    let (_, pending) = sessions().swap_remove(12);
+    let pending = named("pending-delete");
     let delete = |due| step(&pending, Input::Request(Request::Delete { due, reason: String::new() }), NOW);
     assert_eq!(delete(NOW.after(Duration::from_secs(3600))), Ok(Step::Unchanged));
     let Ok(Step::Moved(moved)) = delete(NOW.after(Duration::from_secs(5))) else {

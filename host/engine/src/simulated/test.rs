@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use expect_test::{Expect, expect};
 
+use portcullis_core::Settings;
+
 use super::*;
+use crate::Setup;
 
 /// A device store in memory, for the engine alone; the gateway's is tested with the store.
 #[derive(Default)]
@@ -77,6 +80,10 @@ impl Story {
     }
 }
 
+fn setup() -> Box<Setup> {
+    Box::new(Setup { proxy: None, settings: Settings::default() })
+}
+
 fn first() -> Attempt {
     Attempt::default().next()
 }
@@ -84,7 +91,7 @@ fn first() -> Attempt {
 #[test]
 fn qr_codes_rotate_six_times_and_then_pairing_has_failed() {
     let mut story = Story::new();
-    story.perform(Task::Pair { attempt: first(), phone: None });
+    story.perform(Task::Pair { attempt: first(), phone: None, setup: setup() });
     story.pass(Duration::from_secs(300));
     story.check(&expect![[r#"
         0      code 2@simulated,sess_01040G2081040G2081040G2081,1,1 until 60000
@@ -101,19 +108,19 @@ fn qr_codes_rotate_six_times_and_then_pairing_has_failed() {
 #[test]
 fn a_scan_links_and_connects_and_a_launch_finds_the_device_again() {
     let mut story = Story::new();
-    story.perform(Task::Pair { attempt: first(), phone: None });
+    story.perform(Task::Pair { attempt: first(), phone: None, setup: setup() });
     story.engine.scan(SESSION, Some("628123"), story.now).unwrap();
     story.pass(Duration::from_secs(2));
     story.engine.disconnect(SESSION, RECONNECT, story.now).unwrap();
     story.pass(Duration::from_secs(5));
-    story.engine.receive_text(SESSION, "49123@s.whatsapp.net", "hello").unwrap();
+    story.engine.receive_text(SESSION, "49123@s.whatsapp.net", "hello", story.now).unwrap();
     story.listen();
     story.perform(Task::Halt { attempt: first() });
-    story.perform(Task::Launch { attempt: first().next() });
+    story.perform(Task::Launch { attempt: first().next(), setup: setup() });
     story.pass(Duration::from_secs(2));
-    story.perform(Task::Unlink { attempt: first().next() });
+    story.perform(Task::Unlink { attempt: first().next(), setup: setup() });
     story.pass(Duration::from_secs(2));
-    story.perform(Task::Launch { attempt: first().next().next() });
+    story.perform(Task::Launch { attempt: first().next().next(), setup: setup() });
     story.check(&expect![[r#"
         0      code 2@simulated,sess_01040G2081040G2081040G2081,1,1 until 60000
         0      linked
@@ -130,7 +137,7 @@ fn a_scan_links_and_connects_and_a_launch_finds_the_device_again() {
 #[test]
 fn a_pairing_code_has_the_form_of_whatsapps() {
     let mut story = Story::new();
-    story.perform(Task::Pair { attempt: first(), phone: Some(Secret::new("628123")) });
+    story.perform(Task::Pair { attempt: first(), phone: Some(Secret::new("628123")), setup: setup() });
     story.pass(Duration::from_secs(200));
     story.check(&expect![[r#"
         0      code 3EK9-1J7M until 160000
@@ -142,10 +149,11 @@ fn a_pairing_code_has_the_form_of_whatsapps() {
 fn controls_refuse_what_does_not_fit() {
     let story = Story::new();
     assert_eq!(story.engine.scan(SESSION, None, story.now), Err(SimulatorError::NotRunning));
-    story
-        .engine
-        .perform(Command { org: ORG, session: SESSION, task: Task::Pair { attempt: first(), phone: None } }, story.now);
-    assert_eq!(story.engine.receive_text(SESSION, "x", "y"), Err(SimulatorError::NotConnected));
+    story.engine.perform(
+        Command { org: ORG, session: SESSION, task: Task::Pair { attempt: first(), phone: None, setup: setup() } },
+        story.now,
+    );
+    assert_eq!(story.engine.receive_text(SESSION, "x", "y", story.now), Err(SimulatorError::NotConnected));
     assert_eq!(story.engine.scan(SESSION, None, story.now), Ok(()));
     assert_eq!(story.engine.scan(SESSION, None, story.now), Err(SimulatorError::NotPairing));
 }

@@ -204,9 +204,7 @@ impl Model {
             Ask::Restart { pair, .. } => it.boot(pair, now)?,
             Ask::Stop if it.face.state == State::Stopped && it.face.wish == Wish::Rest => return Ok(false),
             Ask::Stop => it.shift(now, |it| {
-                if matches!(it.face.state, State::LoggedOut { .. }) {
-                    it.forget();
-                }
+                it.give_up_unlinking();
                 it.halt();
                 it.face.wish = Wish::Rest;
                 it.face.state = State::Stopped;
@@ -401,10 +399,8 @@ impl Session {
                 }
                 _ => {}
             }
-            if it.face.linked {
-                it.tell_for_good("session.unlinked");
-            }
-            it.face.state = State::LoggedOut { by: "api" };
+            let unlink = if it.face.linked { "under-way" } else { "not-linked" };
+            it.face.state = State::LoggedOut { by: "api", unlink };
         });
         Ok(true)
     }
@@ -421,7 +417,7 @@ impl Session {
             it.face.wish = Wish::Gone { due: until.unwrap_or(now), since, ran };
             match until {
                 Some(until) => {
-                    if it.face.state.run().is_some() {
+                    if it.face.state.run().is_some() || matches!(it.face.state, State::Failed(_, Some(_))) {
                         it.halt();
                         it.face.state = State::Stopped;
                     }

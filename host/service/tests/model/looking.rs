@@ -109,6 +109,7 @@ impl Gateway {
             AuditOutcome::Vetoed { code } => format!("vetoed {code}"),
             AuditOutcome::Refused { code } => format!("refused {code}"),
             AuditOutcome::Denied { code } => format!("denied {code}"),
+            AuditOutcome::Unlinked { unlink } => format!("unlinked {}", unlink.name()),
             AuditOutcome::Erased { receipt, .. } => format!("erased since {}", self.relative(receipt.asked_at)),
         };
         let (who, operation, about) = (self.word_for(&entry.actor), entry.operation.name(), self.about(entry.session));
@@ -142,6 +143,7 @@ impl Gateway {
             }
             EventBody::PairingCodeIssued { code, .. } => format!("{name} {}", code.ordinal),
             EventBody::AccountLimited { limit } => format!("{name} {}", limit.code),
+            EventBody::Unlinked { unlink } => format!("{name} {}", unlink.name()),
             EventBody::RatePolicyChanged { slug } => format!("{name} {slug}"),
             EventBody::DeleteScheduled { due, .. } => format!("{name} {}", self.relative(*due)),
             EventBody::DeleteCancelled { code, .. } | EventBody::MessageFailed { code, .. } => format!("{name} {code}"),
@@ -163,7 +165,7 @@ impl Gateway {
         let run = session.status.attempt().map_or(0, |attempt| attempt.number());
         let state = match &session.status {
             Status::Stopped => State::Stopped,
-            Status::Starting { deadline, .. } => State::Starting { run, by: at(*deadline) },
+            Status::Starting { deadline, tries, .. } => State::Starting { run, by: at(*deadline), tries: *tries },
             Status::Pairing { method, code, deadline, .. } => {
                 let how = match method {
                     PairingMethod::Qr => How::Qr,
@@ -177,8 +179,13 @@ impl Gateway {
             Status::Reconnecting { since, tries, deadline, .. } => {
                 State::Reconnecting { run, since: at(*since), tries: *tries, by: at(*deadline) }
             }
-            Status::LoggedOut { by } => State::LoggedOut { by: if *by == LoggedOutBy::Api { "api" } else { "phone" } },
-            Status::Failed { cause } => State::Failed(cause.name()),
+            Status::LoggedOut { by, unlink } => {
+                let by = if *by == LoggedOutBy::Api { "api" } else { "phone" };
+                State::LoggedOut { by, unlink: unlink.name() }
+            }
+            Status::Failed { cause, retry } => {
+                State::Failed(cause.name(), retry.map(|retry| (at(retry.at), retry.tries)))
+            }
             Status::Removing { step: RemovalStep::Unlink { deadline, .. } } => {
                 State::Unlinking { run, by: at(*deadline) }
             }

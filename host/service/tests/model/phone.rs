@@ -148,7 +148,7 @@ impl Phone {
                     run.doing = Doing::Connected;
                     Fact::Connected
                 }
-                Doing::Unlinking { .. } | Doing::Connected => Fact::Unlinked,
+                Doing::Unlinking { .. } | Doing::Connected => Fact::Unlinked(true),
             };
             if fact.ends_its_run() {
                 self.run = None;

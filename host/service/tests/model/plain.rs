@@ -22,6 +22,8 @@ pub(crate) enum State {
     Starting {
         run: u64,
         by: Millis,
+        /// How often it failed before.
+        tries: u32,
     },
     Pairing {
         run: u64,
@@ -40,8 +42,10 @@ pub(crate) enum State {
     },
     LoggedOut {
         by: &'static str,
+        unlink: &'static str,
     },
-    Failed(&'static str),
+    /// Why, and when it is tried again, for the how-manieth time.
+    Failed(&'static str, Option<(Millis, u32)>),
     /// Its deletion waits for the phone.
     Unlinking {
         run: u64,
@@ -61,7 +65,7 @@ impl State {
             Self::Online { .. } => "online",
             Self::Reconnecting { .. } => "reconnecting",
             Self::LoggedOut { .. } => "logged-out",
-            Self::Failed(_) => "failed",
+            Self::Failed(..) => "failed",
             Self::Unlinking { .. } | Self::Going => "removing",
             Self::Erased => "gone",
         }
@@ -74,7 +78,7 @@ impl State {
             | Self::Online { run }
             | Self::Reconnecting { run, .. }
             | Self::Unlinking { run, .. } => Some(*run),
-            Self::Stopped | Self::LoggedOut { .. } | Self::Failed(_) | Self::Going | Self::Erased => None,
+            Self::Stopped | Self::LoggedOut { .. } | Self::Failed(..) | Self::Going | Self::Erased => None,
         }
     }
 
@@ -85,6 +89,7 @@ impl State {
             | Self::Pairing { by, .. }
             | Self::Reconnecting { by, .. }
             | Self::Unlinking { by, .. } => Some(*by),
+            Self::Failed(_, again) => again.map(|(at, _)| at),
             _ => None,
         }
     }
@@ -120,6 +125,8 @@ pub(crate) struct Session {
     pub(crate) news: Vec<News>,
     /// When something was sent.
     pub(crate) sent: Vec<Millis>,
+    /// What became of logouts, and when, since the last look.
+    pub(crate) logged_out: Vec<(&'static str, Millis)>,
 }
 
 /// Everything.
@@ -162,7 +169,7 @@ impl Session {
             changed: now,
             online_at: None,
         };
-        Self { face, phone: Phone::default(), news: Vec::new(), sent: Vec::new() }
+        Self { face, phone: Phone::default(), news: Vec::new(), sent: Vec::new(), logged_out: Vec::new() }
     }
 
     /// Tells something that says nothing personal, and so is told after the session is gone as well.
@@ -191,8 +198,8 @@ impl Session {
     pub(crate) fn tell_status(&mut self, before: &str) {
         let after = self.face.state.word();
         let why = match self.face.state {
-            State::Failed(cause) => cause,
-            State::LoggedOut { by } => by,
+            State::Failed(cause, _) => cause,
+            State::LoggedOut { by, .. } => by,
             _ => "",
         };
         if before != after {
@@ -212,12 +219,32 @@ impl Session {
     }
 
     pub(crate) fn launch(&mut self, now: Millis) {
+        let tries = if let State::Failed(_, Some((_, tries))) = self.face.state { tries } else { 0 };
         let run = self.next_run();
-        self.face.state = State::Starting { run, by: now + 60 * SECOND };
+        self.face.state = State::Starting { run, by: now + 600 * SECOND, tries };
         self.phone.launch(run, now);
     }
 
+    /// Fails; what can connect, should, and has failed for a reason that passes comes back by itself, later and later.
+    fn fail(&mut self, cause: &'static str, now: Millis) {
+        let passes = ["start-timeout", "unreachable", "proxy-unreachable"].contains(&cause);
+        let tries = 1 + if let State::Starting { tries, .. } = self.face.state { tries } else { 0 };
+        let comes_back = passes && self.face.linked && self.face.wish == Wish::Run;
+        let wait = [15, 30, 60, 120, 240, 480].get(tries as usize - 1).copied().unwrap_or(900);
+        self.face.state = State::Failed(cause, comes_back.then_some((now + wait * SECOND, tries)));
+    }
+
+    /// A logout that is under way is not waited for any longer.
+    pub(crate) fn give_up_unlinking(&mut self) {
+        if let State::LoggedOut { unlink: "under-way", .. } = self.face.state {
+            self.forget();
+            self.tell_for_good("session.unlinked not-confirmed");
+            self.logged_out.push(("not-confirmed", self.face.changed));
+        }
+    }
+
     pub(crate) fn pair(&mut self, how: How, now: Millis) {
+        self.give_up_unlinking();
         self.forget();
         let run = self.next_run();
         self.face.state = State::Pairing { run, how, code: None, by: now + 30 * SECOND };
@@ -257,11 +284,18 @@ impl Session {
     }
 
     fn hear(&mut self, run: u64, fact: Fact, now: Millis) {
-        let over = matches!(fact, Fact::Unlinked | Fact::LoggedOut | Fact::Ended(_));
-        if self.face.state == (State::LoggedOut { by: "api" }) {
+        let over = matches!(fact, Fact::Unlinked(_) | Fact::LoggedOut | Fact::Ended(_));
+        if let State::LoggedOut { by: "api", .. } = self.face.state {
             // The device is kept until WhatsApp has been told.
             if over && run == self.face.runs && self.face.linked {
-                self.shift(now, |it| it.face.linked = false);
+                let is_confirmed = matches!(fact, Fact::Unlinked(true) | Fact::LoggedOut);
+                let unlink = if is_confirmed { "confirmed" } else { "not-confirmed" };
+                self.shift(now, |it| {
+                    it.face.linked = false;
+                    it.face.state = State::LoggedOut { by: "api", unlink };
+                    it.tell_for_good(&format!("session.unlinked {unlink}"));
+                    it.logged_out.push((unlink, now));
+                });
             }
             return;
         }
@@ -294,19 +328,19 @@ impl Session {
             }
             (State::Pairing { .. }, Fact::Passkey) => self.shift(now, |it| {
                 it.tell("session.passkey");
-                it.face.state = State::Pairing { run, how: How::Passkey, code: None, by: now + 60 * SECOND };
+                it.face.state = State::Pairing { run, how: How::Passkey, code: None, by: now + 600 * SECOND };
             }),
             (State::Pairing { .. }, Fact::Exhausted) => {
-                self.shift(now, |it| it.face.state = State::Failed("pairing-expired"));
+                self.shift(now, |it| it.fail("pairing-expired", now));
             }
             (State::Pairing { .. }, Fact::Linked) => self.shift(now, |it| {
                 it.tell("session.linked");
                 it.face.linked = true;
-                it.face.state = State::Starting { run, by: now + 60 * SECOND };
+                it.face.state = State::Starting { run, by: now + 600 * SECOND, tries: 0 };
             }),
             (State::Pairing { how: How::Qr, .. }, Fact::Lost) => self.shift(now, |it| it.pair(How::Qr, now)),
             (State::Pairing { .. }, Fact::Lost) => {
-                self.shift(now, |it| it.face.state = State::Failed("pairing-interrupted"));
+                self.shift(now, |it| it.fail("pairing-interrupted", now));
             }
             (State::Starting { .. } | State::Reconnecting { .. }, Fact::Connected) => self.shift(now, |it| {
                 it.face.state = State::Online { run };
@@ -320,15 +354,16 @@ impl Session {
                 self.shift(now, |it| it.face.state = again);
             }
             (_, Fact::Lost) if relaunches => self.shift(now, |it| it.launch(now)),
-            (_, Fact::LoggedOut | Fact::Unlinked) => self.shift(now, |it| {
+            (_, Fact::LoggedOut | Fact::Unlinked(_)) => self.shift(now, |it| {
+                let unlink = if it.face.linked { "confirmed" } else { "not-linked" };
                 if it.face.linked {
                     it.forget();
-                    it.tell_for_good("session.unlinked");
+                    it.tell_for_good("session.unlinked confirmed");
                 }
                 it.halt();
-                it.face.state = State::LoggedOut { by: "phone" };
+                it.face.state = State::LoggedOut { by: "phone", unlink };
             }),
-            (_, Fact::Ended(cause)) => self.shift(now, |it| it.face.state = State::Failed(cause)),
+            (_, Fact::Ended(cause)) => self.shift(now, |it| it.fail(cause, now)),
             (_, Fact::Limited(code)) if self.face.limit.as_deref() != Some(code) => self.shift(now, |it| {
                 it.tell(&format!("session.limited {code}"));
                 it.face.limit = Some(code.to_owned());
@@ -350,11 +385,12 @@ impl Session {
         self.shift(now, |it| match it.face.state {
             State::Starting { .. } => {
                 it.halt();
-                it.face.state = State::Failed("start-timeout");
+                it.fail("start-timeout", now);
             }
+            State::Failed(..) => it.launch(now),
             State::Pairing { .. } => {
                 it.halt();
-                it.face.state = State::Failed("pairing-expired");
+                it.fail("pairing-expired", now);
             }
             State::Reconnecting { .. } => {
                 it.halt();

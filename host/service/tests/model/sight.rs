@@ -44,6 +44,9 @@ impl Sight {
             let session = &mut model.sessions[index];
             sight.faces.push((!is_gone).then(|| session.face.clone()));
             sight.links.push(session.phone.linked);
+            for (unlink, at) in session.logged_out.drain(..) {
+                model.audit.push(format!("the gateway session.logout {index} unlinked {unlink} at {at}"));
+            }
             sight.news.push(session.news.drain(..).map(|news| news.text).collect());
             if !is_gone {
                 sight.listed.push(index);

@@ -131,7 +131,8 @@ pub(crate) enum Fact {
     Connected,
     Disconnected,
     LoggedOut,
-    Unlinked,
+    /// The device is unlinked, and whether WhatsApp has confirmed it.
+    Unlinked(bool),
     /// The run ended for good, for this reason.
     Ended(&'static str),
     Limited(&'static str),
@@ -142,7 +143,7 @@ pub(crate) enum Fact {
 impl Fact {
     /// Whether a run that tells it is over.
     pub(crate) fn ends_its_run(self) -> bool {
-        matches!(self, Self::Exhausted | Self::LoggedOut | Self::Unlinked | Self::Ended(_) | Self::Lost)
+        matches!(self, Self::Exhausted | Self::LoggedOut | Self::Unlinked(_) | Self::Ended(_) | Self::Lost)
     }
 }
 
@@ -310,9 +311,16 @@ fn fact(dice: &mut Dice) -> Fact {
         3..=4 => Fact::Connected,
         5..=6 => Fact::Disconnected,
         7 => Fact::LoggedOut,
-        8 => Fact::Unlinked,
+        8 => Fact::Unlinked(dice.yes()),
         9 => Fact::Limited(dice.of(&["463", "429"])),
-        _ => Fact::Ended(dice.of(&["banned", "replaced", "client-outdated", "connection-refused"])),
+        _ => Fact::Ended(dice.of(&[
+            "banned",
+            "replaced",
+            "client-outdated",
+            "connection-refused",
+            "unreachable",
+            "proxy-unreachable",
+        ])),
     }
 }
 

@@ -38,8 +38,8 @@ impl Talking {
             Fact::Connected => Told::Connected,
             Fact::Disconnected => Told::Disconnected,
             Fact::LoggedOut => Told::LoggedOut,
-            Fact::Unlinked => Told::Unlinked,
-            Fact::Ended(cause) => Told::Ended { cause: cause_of(cause) },
+            Fact::Unlinked(confirmed) => Told::Unlinked { confirmed },
+            Fact::Ended(cause) => Told::Ended { cause: cause_of(cause), until: None },
             Fact::Limited(code) => Told::Limited { limit: AccountLimit { code: code.into(), until: None, since: now } },
             Fact::Code(..) | Fact::Lost => panic!("nobody tells {fact:?} out of the blue"),
         };
@@ -49,9 +49,7 @@ impl Talking {
 }
 
 fn cause_of(word: &str) -> FailureCause {
-    let causes =
-        [FailureCause::Banned, FailureCause::Replaced, FailureCause::ClientOutdated, FailureCause::ConnectionRefused];
-    causes.into_iter().find(|cause| cause.name() == word).unwrap()
+    FailureCause::ALL.into_iter().find(|cause| cause.name() == word).unwrap()
 }
 
 impl Engine for Talking {

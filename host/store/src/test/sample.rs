@@ -77,6 +77,9 @@ pub(super) fn event(owner: u8, about: Option<u8>, unique: u128) -> DomainEvent {
         body: EventBody::MessageIn {
             message: "3EB0".into(),
             from: "49151@s.whatsapp.net".into(),
+            sender: None,
+            name: None,
+            sent_at: None,
             text: "hello".into(),
         },
     }

@@ -10,7 +10,7 @@ use portcullis_core::session::{AccountLimit, FailureCause, LoggedOutBy, PairingC
 use portcullis_core::webhook::DisabledBecause;
 use portcullis_core::{
     Device, DomainEvent, EventBody, EventFormat, EventId, EventKind, MessageId, MessageStage, Names, OrgId,
-    RetryPolicy, Secret, Session, SessionId, Timestamp, Webhook, WebhookId, WebhookSpec,
+    RetryPolicy, Secret, Session, SessionId, Timestamp, Unlink, Webhook, WebhookId, WebhookSpec,
 };
 use serde_json::Value;
 
@@ -126,7 +126,7 @@ fn samples() -> Vec<EventBody> {
         code(PairingMethod::Code, "ABCD-1234"),
         EventBody::PasskeyRequested,
         EventBody::Linked { device: device() },
-        EventBody::Unlinked,
+        EventBody::Unlinked { unlink: Unlink::Confirmed },
         EventBody::AccountLimited { limit },
         EventBody::RatePolicyChanged { slug: text("strict") },
         EventBody::LabelsChanged,
@@ -138,7 +138,22 @@ fn samples() -> Vec<EventBody> {
         EventBody::Deleted,
         EventBody::PluginSuspended { plugin: text("churn"), version: 2, org: OrgId::from_bytes([1; 16]) },
         EventBody::PolicyDenied { operation: text("session.delete"), code: text("not_now") },
-        EventBody::MessageIn { message: text("3EB0A1"), from: text("4915112345678@s.whatsapp.net"), text: text("hi") },
+        EventBody::MessageIn {
+            message: text("3EB0A1"),
+            from: text("4915112345678@s.whatsapp.net"),
+            sender: None,
+            name: None,
+            sent_at: None,
+            text: text("hi"),
+        },
+        EventBody::MessageIn {
+            message: text("3EB0A4"),
+            from: text("120363025246125486@g.us"),
+            sender: Some(text("4915112345678@s.whatsapp.net")),
+            name: Some(text("Ada")),
+            sent_at: Some(Timestamp::from_millis(1_767_225_590_000)),
+            text: text("hi all"),
+        },
         EventBody::MessageOut {
             message: text("3EB0A2"),
             to: text("4915112345678@s.whatsapp.net"),

@@ -172,7 +172,7 @@ pub(super) fn iso(at: Timestamp) -> String {
 #[cfg(test)]
 mod test {
     use portcullis_core::session::{Attempt, FailureCause, LoggedOutBy, PairingCode, RemovalStep};
-    use portcullis_core::{Names, OrgId, SessionId};
+    use portcullis_core::{Names, OrgId, SessionId, Unlink};
 
     use super::*;
 
@@ -192,13 +192,13 @@ mod test {
         let attempt = Attempt::default();
         for (status, expected) in [
             (Status::Stopped, "close"),
-            (Status::Starting { attempt, deadline: NOW }, "connecting"),
+            (Status::Starting { attempt, deadline: NOW, tries: 0 }, "connecting"),
             (pairing(PairingMethod::Qr, None), "connecting"),
             (pairing(PairingMethod::Passkey, None), "connecting"),
             (Status::Online { attempt }, "open"),
             (Status::Reconnecting { attempt, since: NOW, tries: 1, deadline: NOW }, "connecting"),
-            (Status::LoggedOut { by: LoggedOutBy::Phone }, "close"),
-            (Status::Failed { cause: FailureCause::Replaced }, "close"),
+            (Status::LoggedOut { by: LoggedOutBy::Phone, unlink: Unlink::Confirmed }, "close"),
+            (Status::Failed { cause: FailureCause::Replaced, retry: None }, "close"),
             (Status::Removing { step: RemovalStep::Erase }, "close"),
         ] {
             assert_eq!(state(&session(status.clone())), expected, "{status:?}");

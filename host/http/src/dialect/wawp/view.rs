@@ -85,7 +85,7 @@ pub(super) mod test {
     use std::sync::LazyLock;
 
     use portcullis_core::session::{FailureCause, PairingCode, RemovalStep};
-    use portcullis_core::{Attempt, Names, OrgId, Secret, SessionId};
+    use portcullis_core::{Attempt, Names, OrgId, Secret, SessionId, Unlink};
     use serde_json::json;
 
     use super::super::params::test::asking;
@@ -128,22 +128,22 @@ pub(super) mod test {
     fn every_status_has_a_word() {
         let check = |status: Status, expected: &str| {
             // Events say the same, but for what is being removed: they tell of it when it is gone.
-            let by = if let Status::LoggedOut { by } = status { Some(by) } else { None };
+            let by = if let Status::LoggedOut { by, .. } = status { Some(by) } else { None };
             let told = portcullis_webhook::wawp::status_word(status.name(), by);
             assert_eq!(told.unwrap_or("STOPPED"), expected);
             assert_eq!(super::status(&session_with(status)), expected);
         };
         let (attempt, deadline) = (Attempt::default(), Timestamp::from_millis(1));
         check(Status::Stopped, "STOPPED");
-        check(Status::Starting { attempt, deadline }, "STARTING");
+        check(Status::Starting { attempt, deadline, tries: 0 }, "STARTING");
         check(Status::Reconnecting { attempt, since: deadline, tries: 1, deadline }, "STARTING");
         check(pairing(PairingMethod::Qr, None), "SCAN_QR_CODE");
         check(pairing(PairingMethod::Code, Some("ABCD-1234")), "SCAN_QR_CODE");
         check(pairing(PairingMethod::Passkey, None), "SCAN_QR_CODE");
         check(Status::Online { attempt }, "WORKING");
-        check(Status::LoggedOut { by: LoggedOutBy::Api }, "SCAN_QR_CODE");
-        check(Status::LoggedOut { by: LoggedOutBy::Phone }, "FAILED");
-        check(Status::Failed { cause: FailureCause::PairingExpired }, "FAILED");
+        check(Status::LoggedOut { by: LoggedOutBy::Api, unlink: Unlink::Confirmed }, "SCAN_QR_CODE");
+        check(Status::LoggedOut { by: LoggedOutBy::Phone, unlink: Unlink::Confirmed }, "FAILED");
+        check(Status::Failed { cause: FailureCause::PairingExpired, retry: None }, "FAILED");
         check(Status::Removing { step: RemovalStep::Erase }, "STOPPED");
     }
 
