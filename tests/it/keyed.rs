@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use redb::{Database, ReadableTable, TableDefinition};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Reply};
@@ -175,4 +176,255 @@ async fn every_dialect_takes_keys() {
         assert_eq!((first.status, &first.body), (again.status, &again.body), "{path}");
         assert_eq!(count(&org, "/api/v1/sessions").await, before + 1, "{path}");
     }
+}
+
+/// Cuts every kept reply off its key, in the data of a gateway that is down: what a crash leaves that comes between the commit of an
+/// operation and that of its reply.
+fn lose_replies(gateway: &Gateway) {
+    const REPLIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("replies-2");
+    /// Time, digest, three ids and a byte.
+    const CLAIM: usize = 8 + 32 + 3 * 16 + 1;
+    let data = Database::open(gateway.data().join("portcullis.redb")).unwrap();
+    let transaction = data.begin_write().unwrap();
+    {
+        let mut replies = transaction.open_table(REPLIES).unwrap();
+        let rows: Vec<_> = replies
+            .iter()
+            .unwrap()
+            .map(|row| row.map(|(key, value)| (key.value().to_vec(), value.value().to_vec())).unwrap())
+            .collect();
+        assert!(!rows.is_empty(), "no reply was kept");
+        for (key, value) in rows {
+            replies.insert(&key[..], &value[..CLAIM]).unwrap();
+        }
+    }
+    transaction.commit().unwrap();
+}
+
+/// The story: a client of the Wawp dialect that had lost the connection while its session was deleted asked again with the same key,
+/// and was told that there is no such session: the session was looked for before the key was.
+#[tokio::test]
+async fn a_delete_is_told_again_in_every_dialect_when_the_session_is_gone() {
+    let mut gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    let other = gateway.org("Other").await;
+    let mut told = Vec::new();
+    for dialect in ["router", "wawp", "evolution"] {
+        let named = json!({ "instanceName": format!("secret-{dialect}"), "integration": "WHATSAPP-BAILEYS" });
+        org.client.post("/instance/create", &named).await.expect(201);
+        let session = org.client.get("/api/v1/sessions").await.expect(200)["data"][0].clone();
+        let (path, gone) = match dialect {
+            "router" => (format!("/api/v1/sessions/{}", text(&session, "id")), 204),
+            "wawp" => (format!("/v2/session/delete?instance_id={}", text(&session, "instanceId")), 200),
+            _ => (format!("/instance/delete/secret-{dialect}"), 200),
+        };
+        let first = keyed(&org.client, dialect, "DELETE", &path, Value::Null).await;
+        assert_eq!(first.status, gone, "{dialect}: {first:?}");
+        assert!(!String::from_utf8_lossy(&first.body).contains("secret-"), "{dialect}: {first:?}");
+        let again = keyed(&org.client, dialect, "DELETE", &path, Value::Null).await;
+        assert_eq!((again.status, &again.body), (first.status, &first.body), "{dialect}");
+        assert_eq!(again.header("idempotency-replayed"), Some("true"), "{dialect}");
+        // Without the key, and with somebody else's key, there is no such session.
+        assert_eq!(org.client.delete(&path).await.status, 404, "{dialect}");
+        assert_eq!(keyed(&other.client, dialect, "DELETE", &path, Value::Null).await.status, 404, "{dialect}");
+        told.push((dialect, path, first));
+    }
+    assert_eq!(count(&org, "/api/v1/sessions").await, 0);
+
+    // Nobody had heard of it before the crash: the answer is made again, and from then on it is the same.
+    gateway.kill().await;
+    lose_replies(&gateway);
+    gateway.restart().await;
+    let org = org.at(&gateway);
+    for (dialect, path, first) in &told {
+        let again = keyed(&org.client, dialect, "DELETE", path, Value::Null).await;
+        assert_eq!(again.status, first.status, "{dialect}: {again:?}");
+        if *dialect != "wawp" {
+            assert_eq!(again.body, first.body, "{dialect}");
+        }
+        let kept = keyed(&org.client, dialect, "DELETE", path, Value::Null).await;
+        assert_eq!((kept.body.clone(), kept.header("idempotency-replayed")), (again.body, Some("true")), "{dialect}");
+    }
+
+    // A key that is revoked opens nothing, and tells nothing.
+    let key = text(&org.client.get(&format!("/api/v1/orgs/{}/keys", org.id)).await.expect(200)["data"][0], "id");
+    gateway.operator().delete(&format!("/api/v1/orgs/{}/keys/{key}", org.id)).await.expect(204);
+    for (dialect, path, _) in &told {
+        assert_eq!(keyed(&org.client, dialect, "DELETE", path, Value::Null).await.status, 401, "{dialect}");
+    }
+    gateway.kill().await;
+    gateway.assert_sound().await;
+}
+
+/// The story: a delete that was put off was answered with the whole session, and that answer lay under the session's key: whoever
+/// asked again when the days were over was told nothing.
+#[tokio::test]
+async fn the_answer_to_a_delete_that_is_put_off_outlives_the_session() {
+    let gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    let plugin = org.catalogue("grace-delete").await;
+    org.bind(&plugin, json!({ "grace": "PT1S" })).await;
+    let mut told = Vec::new();
+    for dialect in ["router", "wawp", "evolution"] {
+        let named = json!({ "instanceName": format!("secret-{dialect}"), "integration": "WHATSAPP-BAILEYS" });
+        org.client.post("/instance/create", &named).await.expect(201);
+        let session = org.client.get("/api/v1/sessions").await.expect(200)["data"][0].clone();
+        let id = text(&session, "id");
+        let path = match dialect {
+            "router" => format!("/api/v1/sessions/{id}"),
+            "wawp" => format!("/v2/session/delete?instance_id={}", text(&session, "instanceId")),
+            _ => format!("/instance/delete/secret-{dialect}"),
+        };
+        let first = keyed(&org.client, dialect, "DELETE", &path, Value::Null).await;
+        assert_eq!(first.status, 202, "{dialect}: {first:?}");
+        assert!(!String::from_utf8_lossy(&first.body).contains("secret-"), "{dialect}: {first:?}");
+        told.push((dialect, path, id, first));
+    }
+    for (dialect, path, id, first) in &told {
+        org.gone(id).await;
+        let again = keyed(&org.client, dialect, "DELETE", path, Value::Null).await;
+        assert_eq!((again.status, &again.body), (202, &first.body), "{dialect}");
+    }
+}
+
+/// The story: the gateway was stopped after a session was made and before that was answered. Whoever asked again was only told that
+/// it was done, and looked for it among a thousand others.
+#[tokio::test]
+async fn what_was_done_before_a_crash_is_answered_from_what_is_there() {
+    let mut gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    let plugin = org.catalogue("grace-delete").await;
+    let keys = format!("/api/v1/orgs/{}/keys", org.id);
+    let hook = |format: &str| json!({ "url": "https://example.com/x", "events": ["*"], "format": format });
+    let instance = json!({ "instanceName": "two", "integration": "WHATSAPP-BAILEYS" });
+    let publisher = json!({ "name": "p", "publicKey": "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=" });
+    let asked = [
+        ("/api/v1/sessions", json!({ "label": "one" }), "id"),
+        ("/v2/session/create", json!({}), "instance_id"),
+        ("/instance/create", instance, "instance"),
+        ("/api/v1/webhooks", hook("router"), "id"),
+        ("/api/v1/webhooks?again", hook("standard"), "already_shown"),
+        ("/api/v1/publishers", publisher, "id"),
+        ("/api/v1/bindings", json!({ "plugin": plugin }), "id"),
+        (&keys, json!({ "name": "k", "capabilities": ["read"] }), "already_shown"),
+    ]
+    .map(|(path, body, same)| (path.split('?').next().unwrap().to_owned(), format!("{path}{same}"), body, same));
+    let mut first = Vec::new();
+    for (path, key, body, _) in &asked {
+        let reply = post(&org.client, key, path, body.clone()).await;
+        assert_eq!(reply.status, 201, "{path}: {reply:?}");
+        first.push(serde_json::from_slice::<Value>(&reply.body).unwrap());
+    }
+    let made = text(&first[0], "id");
+    let tested = format!("/api/v1/webhooks/{}:test", text(&first[3], "id"));
+    assert_eq!(post(&org.client, "test", &tested, Value::Null).await.status, 202);
+    let labels = format!("/api/v1/sessions/{made}/labels");
+    keyed(&org.client, "labels", "PUT", &labels, json!({ "a": "b" })).await.expect(200);
+    let operator = gateway.operator();
+    let org_made = post(&operator, "org", "/api/v1/orgs", json!({ "name": "Another" })).await.expect(201);
+    let counted = |org: Org| async move {
+        let mut counts = Vec::new();
+        for path in ["/api/v1/sessions", "/api/v1/webhooks", "/api/v1/publishers", "/api/v1/bindings"] {
+            counts.push(count(&org, path).await);
+        }
+        counts
+    };
+    let before = counted(org.clone()).await;
+
+    gateway.kill().await;
+    lose_replies(&gateway);
+    gateway.assert_sound().await;
+    gateway.restart().await;
+    let (org, operator) = (org.at(&gateway), gateway.operator());
+    for ((path, key, body, same), first) in asked.iter().zip(&first) {
+        for _ in 0..2 {
+            let again = post(&org.client, key, path, body.clone()).await;
+            if *same == "already_shown" {
+                assert_eq!(reason(&again, 409), "already_shown", "{path}");
+                continue;
+            }
+            assert_eq!(again.status, 201, "{path}: {again:?}");
+            let again: Value = serde_json::from_slice(&again.body).unwrap();
+            assert_eq!(again[same], first[same], "{path}");
+        }
+    }
+    let again = post(&operator, "org", "/api/v1/orgs", json!({ "name": "Another" })).await.expect(201);
+    assert_eq!(again["id"], org_made["id"]);
+    let again = keyed(&org.client, "labels", "PUT", &labels, json!({ "a": "b" })).await.expect(200);
+    assert_eq!(again["labels"], json!({ "a": "b" }));
+    // Which event was told is nowhere else.
+    for _ in 0..2 {
+        assert_eq!(reason(&post(&org.client, "test", &tested, Value::Null).await, 409), "reply_lost");
+    }
+    assert_eq!(counted(org.clone()).await, before, "nothing was done twice");
+    // What is gone says nothing any more.
+    org.client.delete(&format!("/api/v1/sessions/{made}")).await.expect(204);
+    gateway.kill().await;
+    lose_replies(&gateway);
+    gateway.restart().await;
+    let org = org.at(&gateway);
+    assert_eq!(keyed(&org.client, "labels", "PUT", &labels, json!({ "a": "b" })).await.status, 404);
+    let (path, key, body, _) = &asked[0];
+    assert_eq!(post(&org.client, key, path, body.clone()).await.status, 404);
+}
+
+/// The story: whoever guessed at sessions and keys with a key of their own left no trace. Only what policy and the lifecycle refused
+/// was in the audit, and denials; not what was not there, was over a quota, or came with a key of another request.
+#[tokio::test]
+async fn every_refusal_leaves_one_line() {
+    let gateway = Gateway::start().await;
+    let org = gateway.org("Acme").await;
+    let quotas = json!({ "quotas": { "keys": 1, "sessions": 1 } });
+    gateway.operator().patch(&format!("/api/v1/orgs/{}", org.id), &quotas).await.expect(200);
+    let (sessions, keys) = ("/api/v1/sessions", format!("/api/v1/orgs/{}/keys", org.id));
+    let made = post(&org.client, "one", sessions, json!({ "label": "one" })).await.expect(201);
+    let nobody = "sess_01ARZ3NDEKTSV4RRFFQ69G5FAV";
+    let own = text(&made, "id");
+    let cases = [
+        ("POST", keys.clone(), json!({ "name": "k", "capabilities": ["read"] }), "key.create", "quota_reached"),
+        ("POST", sessions.to_owned(), json!({}), "session.create", "quota_reached"),
+        ("DELETE", format!("{sessions}/{nobody}"), Value::Null, "session.delete", "not_found"),
+        ("DELETE", format!("{sessions}/no-id-at-all"), Value::Null, "session.delete", "not_found"),
+        ("POST", format!("{sessions}/{nobody}:start"), Value::Null, "session.start", "not_found"),
+        ("DELETE", "/v2/session/delete?instance_id=GUESSEDNAME1".into(), Value::Null, "session.delete", "not_found"),
+        ("DELETE", "/instance/delete/guessed-name".into(), Value::Null, "session.delete", "not_found"),
+        ("DELETE", format!("{keys}/key_01ARZ3NDEKTSV4RRFFQ69G5FAV"), Value::Null, "key.revoke", "not_found"),
+        ("DELETE", "/api/v1/webhooks/wh_01ARZ3NDEKTSV4RRFFQ69G5FAV".into(), Value::Null, "webhook.delete", "not_found"),
+        (
+            "DELETE",
+            "/api/v1/bindings/bind_01ARZ3NDEKTSV4RRFFQ69G5FAV".into(),
+            Value::Null,
+            "binding.delete",
+            "not_found",
+        ),
+        ("POST", format!("{sessions}/{own}:logout"), Value::Null, "session.logout", "not_paired"),
+    ];
+    let lines =
+        async || org.client.get("/api/v1/audit?limit=200").await.expect(200)["data"].as_array().unwrap().clone();
+    for (method, path, body, operation, code) in cases {
+        let before = lines().await.len();
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let refused = org.client.send(method, &path, body.into()).await;
+        assert!((400..500).contains(&refused.status), "{path}: {refused:?}");
+        let after = lines().await;
+        assert_eq!(after.len(), before + 1, "{method} {path}: {:?}", after[0]);
+        let line = &after[0];
+        let said = (&line["operation"], &line["outcome"], &line["code"]);
+        assert_eq!(said, (&json!(operation), &json!("refused"), &json!(code)), "{method} {path}");
+        assert!(line["request"].as_str().is_some_and(|id| id.starts_with("req_")), "{line}");
+        assert!(!line.to_string().contains("uessed") && !line.to_string().contains("GUESSED"), "{line}");
+    }
+    let before = lines().await.len();
+    assert_eq!(
+        reason(&post(&org.client, "one", sessions, json!({ "label": "two" })).await, 422),
+        "idempotency_mismatch"
+    );
+    let after = lines().await;
+    let said = (after.len(), &after[0]["operation"], &after[0]["code"]);
+    assert_eq!(said, (before + 1, &json!("session.create"), &json!("idempotency_mismatch")));
+    // What is only tried, what is no operation, and what is told again leave none.
+    org.client.delete(&format!("{sessions}/{nobody}?dry_run=true")).await.expect(404);
+    org.client.post(sessions, &json!({ "label": 7 })).await.expect(400);
+    post(&org.client, "one", sessions, json!({ "label": "one" })).await.expect(201);
+    assert_eq!(lines().await.len(), before + 1);
 }

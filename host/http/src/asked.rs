@@ -251,6 +251,14 @@ impl Asked {
             _ => None,
         }
     }
+
+    /// The same as somebody asks it who is bound to one session.
+    pub(crate) fn seen_from(self, scope: Option<SessionId>) -> Self {
+        match self {
+            Self::Operate { operation, then } => Self::Operate { operation: operation.seen_from(scope), then },
+            asked => asked,
+        }
+    }
 }
 
 /// Which sessions are meant.

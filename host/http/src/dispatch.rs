@@ -52,13 +52,7 @@ pub(crate) async fn answer(front: &Arc<Front>, asking: Asking, asked: Asked) -> 
 
 async fn act(front: &Arc<Front>, asking: Asking, asked: Asked) -> Result<Answer, ServiceError> {
     let service = &front.service;
-    let asked = match asked {
-        Asked::Operate { operation, then } => {
-            Asked::Operate { operation: operation.seen_from(asking.principal.session_scope), then }
-        }
-        asked => asked,
-    };
-    let target = target(&asking, &asked);
+    let target = target(asking.org, &asking.principal, &asked);
     if target.org == OrgId::PLATFORM && needs_org(asking.kind) && asking.principal.is_operator() {
         let message = "the operator names the organisation to act in: add ?org=org_… to the request".to_owned();
         return Err(ServiceError::Invalid { field: "org", message });
@@ -301,39 +295,34 @@ fn needs_org(kind: OperationKind) -> bool {
     (kind.row().hookable && !kind.is_about_plugins()) || of_org
 }
 
-/// The organisation in which a question acts.
-pub(crate) fn acted_in(asking: &Asking, asked: &Asked) -> OrgId {
-    target(asking, asked).org
-}
-
-/// On what a question acts.
-fn target(asking: &Asking, asked: &Asked) -> Target {
+/// On what a question acts that somebody asks in an organisation.
+pub(crate) fn target(org: OrgId, principal: &Principal, asked: &Asked) -> Target {
     match asked {
-        Asked::Operate { operation, .. } => Target { org: asking.org, session: operation.session() },
+        Asked::Operate { operation, .. } => Target { org: org, session: operation.session() },
         Asked::Session { session }
         | Asked::PairOrStart { session, .. }
         | Asked::RatePolicy { session }
         | Asked::Message { session, .. }
         | Asked::ExportSession { session }
-        | Asked::Simulate { session, .. } => Target::session(asking.org, *session),
-        Asked::Send { send, .. } => Target::session(asking.org, send.session),
-        Asked::Webhooks { of: Some((session, _)) } => Target::session(asking.org, *session),
+        | Asked::Simulate { session, .. } => Target::session(org, *session),
+        Asked::Send { send, .. } => Target::session(org, send.session),
+        Asked::Webhooks { of: Some((session, _)) } => Target::session(org, *session),
         // Who is bound to one session sees what hears of that one only.
         Asked::Webhooks { of: None }
         | Asked::Webhook { .. }
         | Asked::Deliveries { .. }
         | Asked::Delivery { .. }
-        | Asked::TestWebhook { .. } => Target { org: asking.org, session: asking.principal.session_scope },
+        | Asked::TestWebhook { .. } => Target { org: org, session: principal.session_scope },
         // Who is bound to one session hears of that one.
         Asked::Ticket(wanted) | Asked::Follow(wanted) => {
-            Target { org: asking.org, session: wanted.session.or(asking.principal.session_scope) }
+            Target { org: org, session: wanted.session.or(principal.session_scope) }
         }
-        Asked::Tell(fact) => Target { org: asking.org, session: fact.session },
-        Asked::FindSessions(_) => Target { org: asking.org, session: asking.principal.session_scope },
+        Asked::Tell(fact) => Target { org: org, session: fact.session },
+        Asked::FindSessions(_) => Target { org: org, session: principal.session_scope },
         Asked::Metrics | Asked::Backup | Asked::BackupKeys | Asked::RotateMasterKey | Asked::AllSessions { .. } => {
             Target::org(OrgId::PLATFORM)
         }
-        Asked::Sessions { .. } => Target { org: asking.org, session: asking.principal.session_scope },
+        Asked::Sessions { .. } => Target { org: org, session: principal.session_scope },
         Asked::Org { org }
         | Asked::UpdateOrg { org, .. }
         | Asked::EraseOrg { org }
@@ -371,7 +360,7 @@ fn target(asking: &Asking, asked: &Asked) -> Target {
         | Asked::ExportAudit { .. }
         | Asked::Receipt { .. }
         | Asked::ReceiptOfOrg { .. }
-        | Asked::Audit { .. } => Target::org(asking.org),
+        | Asked::Audit { .. } => Target::org(org),
     }
 }
 
@@ -420,7 +409,7 @@ async fn pair_or_start(
 }
 
 /// Waits for what the dialect wants to answer with.
-async fn wait(front: &Front, permit: &Permit, done: Done, then: WaitFor) -> Answer {
+pub(crate) async fn wait(front: &Front, permit: &Permit, done: Done, then: WaitFor) -> Answer {
     let Some(session) = &done.session else { return Answer::Operated(done) };
     let (org, id) = (permit.target().org, session.id);
     let waited = match (then, &done.outcome) {

@@ -4,14 +4,14 @@
 //! key leads to is the message itself, as it is by then.
 
 use bytes::Bytes;
-use hyper::StatusCode;
 use hyper::header::HeaderValue;
+use hyper::{Method, StatusCode};
 use portcullis_core::{OperationKind, OrgId, Principal, SessionId};
 use portcullis_service::ServiceError;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::asked::{Answer, Asked};
+use crate::asked::Answer;
 use crate::dialect::common;
 use crate::exchange::{Incoming, Reply};
 use crate::routes::Route;
@@ -30,11 +30,11 @@ struct Kept {
 }
 
 /// The key of a request that changes something and is no message; none if it has none.
-pub(crate) fn key(route: &Route, incoming: &Incoming, asked: &Asked) -> Result<Option<String>, ServiceError> {
-    let has_its_own_way = match asked {
-        Asked::Send { .. } => true,
+pub(crate) fn key(route: &Route, incoming: &Incoming) -> Result<Option<String>, ServiceError> {
+    let has_its_own_way = match route.operation {
+        OperationKind::MessageSend => true,
         // What goes on by itself has no reply to keep; the bytes of a plugin are the same however often they come.
-        Asked::UploadPlugin { wait, .. } => !wait,
+        OperationKind::PluginUpload => incoming.query("wait").is_some() && !incoming.flag("wait"),
         _ => false,
     };
     if !route.operation.row().mutates || has_its_own_way {
@@ -72,8 +72,10 @@ pub(crate) fn digest(route: &Route, incoming: &Incoming, principal: &Principal) 
 
 /// About whom a reply is: an organisation, or one of its sessions. It lies under that one's key, and goes with it. `org` is the one in
 /// which was acted.
-pub(crate) fn about(answer: &Answer, org: OrgId, own: OrgId) -> (OrgId, Option<SessionId>) {
+pub(crate) fn about(route: &Route, answer: &Answer, org: OrgId, own: OrgId) -> (OrgId, Option<SessionId>) {
     match answer {
+        // What a delete is answered holds ids and times only, and is there to be told when the session is not.
+        _ if route.operation == OperationKind::SessionDelete => (org, None),
         Answer::Operated(done) => match &done.session {
             Some(session) => (session.org, Some(session.id)),
             None => (org, None),
@@ -86,10 +88,12 @@ pub(crate) fn about(answer: &Answer, org: OrgId, own: OrgId) -> (OrgId, Option<S
 }
 
 /// Whether the reply holds something that is shown once.
-pub(crate) fn is_shown_once(kind: OperationKind, reply: &Reply) -> bool {
+pub(crate) fn is_shown_once(route: &Route, reply: &Reply) -> bool {
     let has_secret = || reply.body.windows(9).any(|window| window == b"\"secret\":");
-    match kind {
-        OperationKind::KeyCreate | OperationKind::SessionLink => !reply.body.is_empty(),
+    match route.operation {
+        OperationKind::KeyCreate => true,
+        // A link that is revoked is shown no more, but that it was can be said again.
+        OperationKind::SessionLink => route.method != Method::DELETE,
         OperationKind::WebhookRotate | OperationKind::WebhookCreate => has_secret(),
         _ => false,
     }

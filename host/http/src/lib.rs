@@ -10,6 +10,9 @@
 //! A dialect is a table of routes with pure functions; it never calls the service, and nothing below this crate knows that dialects exist.
 //! `dispatch` is the only module that does call the service, and knows no wire format.
 
+mod admit;
+mod afterwards;
+mod ask;
 mod asked;
 mod cors;
 mod dialect;

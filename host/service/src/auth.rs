@@ -199,24 +199,42 @@ impl Service {
         request: Option<RequestId>,
         denial: Denial,
     ) {
+        let outcome = AuditOutcome::Denied { code: denial.code().to_owned() };
+        self.audit_no(principal, kind, target, request, outcome).await;
+    }
+
+    /// Leaves a line about a request that came to nothing before any commit could say so: the last resort of whoever has asked,
+    /// so that no refusal goes unwritten. A denial stands in the caller's own organisation, a refusal in the one that was acted in.
+    pub async fn audit_no(
+        &self,
+        principal: &Principal,
+        kind: OperationKind,
+        target: Target,
+        request: Option<RequestId>,
+        outcome: AuditOutcome,
+    ) {
         let now = self.now();
-        let mut commit = Commit::new(principal.org, now);
+        // The operator acts in other organisations, whose lines are theirs; one that is not there has no audit.
+        let refused = matches!(outcome, AuditOutcome::Refused { .. });
+        let acted_in = refused && principal.is_operator() && self.org(target.org).is_some();
+        let org = if acted_in { target.org } else { principal.org };
+        let mut commit = Commit::new(org, now);
         commit.audit.push(AuditEntry {
             id: mint::id(AuditId::new, now),
-            org: principal.org,
+            org,
             at: now,
             actor: principal.kind.clone(),
             request,
             operation: kind,
             // Another organisation's id says nothing in this one's audit.
-            session: target.session.filter(|_| target.org == principal.org),
+            session: target.session.filter(|_| target.org == org),
             subject: None,
-            outcome: AuditOutcome::Denied { code: denial.code().to_owned() },
+            outcome,
             decision: None,
         });
-        // A denial that could not be written down is still a denial.
+        // What could not be written down is still a no.
         if let Err(error) = self.store.commit(commit).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "a denial was not audited");
+            tracing::warn!(error = &error as &dyn std::error::Error, "a denial or a refusal was not audited");
         }
     }
 

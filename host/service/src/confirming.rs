@@ -91,6 +91,7 @@ impl Service {
         match self.write(commit, question.depth()).await {
             Ok(_) => {
                 question.told.set();
+                question.noted.set();
                 ServiceError::ConfirmationRequired {
                     decision: question.decision,
                     prompts: prompts.to_vec(),

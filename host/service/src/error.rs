@@ -83,8 +83,8 @@ pub enum ServiceError {
     /// What the request with the idempotency key was answered is shown once only.
     #[error("what was made is shown once, and was shown to the first request with this idempotency key")]
     AlreadyShown,
-    /// The request with the idempotency key was done, and the gateway was stopped before it could say so.
-    #[error("this was done, but the gateway was stopped before it could answer; look at what is there")]
+    /// The request with the idempotency key was done, its reply is not kept, and nothing that is there says what it was.
+    #[error("this was done, but its reply is not kept; look at what is there")]
     ReplyLost,
     /// A session token is taken.
     #[error("this token cannot be used; choose another")]

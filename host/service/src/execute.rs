@@ -64,7 +64,7 @@ impl Service {
                 if !question.dry_run && question.due_since.is_none() {
                     let mut commit = Commit::new(question.org, question.now);
                     commit.audit.push(question.audit(AuditOutcome::Unchanged, None, None));
-                    let written = self.store.commit(commit).await;
+                    let written = self.commit_claiming(commit, question.claim.as_ref()).await;
                     written.map_err(|error| ServiceError::Store(StoreFailure::Commit(error)))?;
                 }
                 return Ok(Done { session: Some(Arc::clone(session)), outcome, decision: None });
@@ -296,6 +296,7 @@ impl Service {
         self.end_errand(question, &mut commit);
         self.write(commit, question.depth()).await?;
         question.told.set();
+        question.noted.set();
         Err(ServiceError::Vetoed { decision: question.decision, denials }.into())
     }
 
@@ -311,6 +312,7 @@ impl Service {
         self.end_errand(question, &mut commit);
         self.write(commit, question.depth()).await?;
         question.told.set();
+        question.noted.set();
         Err(error.into())
     }
 
@@ -334,8 +336,11 @@ impl Service {
             ..record
         });
         commit.audit.push(question.audit(AuditOutcome::Refused { code: "rate_limited".to_owned() }, decision, None));
-        if let Err(error) = self.store.commit(commit).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "a refusal was not audited");
+        match self.store.commit(commit).await {
+            Ok(_) => question.noted.set(),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a refusal was not audited");
+            }
         }
         ServiceError::Limited { decision: limit.and(decision), message: limit_message(limit), retry_after }
     }

@@ -88,7 +88,7 @@ pub use links::Followed;
 pub use mint::random;
 pub use news::{Everybody, Follower, Stretch};
 pub use orgs::{NewOrg, OrgChange, QuotaChange};
-pub use outcome::{Call, Caller, Done, Novelty, Outcome};
+pub use outcome::{Call, Caller, Done, Noted, Novelty, Outcome};
 pub use plugin_log::PluginLogLine;
 pub use plugins::Upload;
 /// Why a message was not sent, as the engine says it.
@@ -96,7 +96,7 @@ pub use portcullis_engine::{NumberCheck, SendError};
 /// An event of an organisation with its place among the others.
 pub use portcullis_store::PlacedEvent;
 /// Which deliveries are listed: of a webhook, or of a plugin.
-pub use portcullis_store::{AuditLine, ChainEnd, DeliveryFilter};
+pub use portcullis_store::{AuditLine, ChainEnd, Deed, DeliveryFilter};
 pub use publishers::{NewPublisher, Signature, signed_text};
 pub use queries::Page;
 pub use replay::{Change, MOST_REPLAYED, Replay, Replayed};

@@ -116,7 +116,9 @@ impl Service {
         if commit.errands.is_empty() && commit.audit.is_empty() {
             return;
         }
+        let has_line = !commit.audit.is_empty();
         match self.write(commit, question.depth()).await {
+            Ok(_) if has_line => question.noted.set(),
             // Whatever is about a session goes with it.
             Ok(_) | Err(CommitError::UnknownSession(_) | CommitError::UnknownOrg(_)) => {}
             Err(error) => {

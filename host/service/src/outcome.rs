@@ -1,6 +1,7 @@
 //! How an operation is asked for, and how it ends.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use portcullis_core::{Binding, DecisionId, EventId, PluginVersion, RequestId, Session, Timestamp, Verdict, Webhook};
 use portcullis_engine::NumberCheck;
@@ -13,6 +14,23 @@ use crate::sending::Sent;
 /// Somebody who waits for an answer: they are gone once the other end of the channel is dropped.
 /// What was begun for them is finished all the same, but what only waits for its turn is given up.
 pub type Caller = tokio::sync::watch::Receiver<()>;
+
+/// Whether the audit has a line about a request.
+#[derive(Debug, Clone, Default)]
+pub struct Noted(Arc<AtomicBool>);
+
+impl Noted {
+    /// It has.
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// How an operation is asked for.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +45,8 @@ pub struct Call {
     pub confirmation: Option<GivenToken>,
     /// The idempotency key that the request takes, if it has one and asks for something else than a message.
     pub claim: Option<Arc<RequestKey>>,
+    /// Set with the line that says in the audit how it ended. Whoever asks writes that line if nobody has.
+    pub noted: Noted,
 }
 
 /// An operation that was done, or did not have to be.

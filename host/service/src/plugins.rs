@@ -78,8 +78,11 @@ impl Service {
 
     /// As [`Service::upload_plugin`], for a caller who does not wait: what becomes of it is in the list of plugins, or in the audit.
     pub async fn upload_in_background(self: &Arc<Self>, permit: &Permit, upload: Upload, call: Call) {
-        let request = call.request;
+        let (request, noted) = (call.request, call.noted.clone());
         let Err(error) = self.upload_plugin(permit, upload, call).await else { return };
+        if noted.is_set() {
+            return;
+        }
         let (org, now) = (permit.target().org, self.now());
         let mut commit = Commit::new(org, now);
         let mut entry = admin_audit(permit, org, OperationKind::PluginUpload, String::new(), request, now);

@@ -18,7 +18,7 @@ use portcullis_store::{Snapshot, TallyChange};
 
 use crate::confirming::GivenToken;
 use crate::observing::Told;
-use crate::outcome::{Call, Caller};
+use crate::outcome::{Call, Caller, Noted};
 use crate::reads::OrgReads;
 use crate::replies::RequestKey;
 use crate::turns::Turn;
@@ -58,6 +58,8 @@ pub(crate) struct Question {
     pub(crate) component: Option<Arc<Vec<u8>>>,
     /// The idempotency key that the commit which does it takes.
     pub(crate) claim: Option<Arc<RequestKey>>,
+    /// Set with its line of the audit.
+    pub(crate) noted: Noted,
     /// The confirmation that came with it, to be looked at.
     pub(crate) confirmation: Option<GivenToken>,
     /// What was confirmed when it was first asked for, if that is remembered.
@@ -88,6 +90,7 @@ impl Question {
             message: None,
             component: None,
             claim: None,
+            noted: Noted::default(),
             confirmation: None,
             confirmed: None,
             errand: None,
@@ -104,6 +107,7 @@ impl Question {
             caller: call.caller,
             confirmation: call.confirmation,
             claim: call.claim,
+            noted: call.noted,
             ..Self::new(permit.target().org, permit.principal().clone(), operation, now)
         }
     }

@@ -174,6 +174,8 @@ impl Service {
         match self.write(commit, question.depth()).await {
             Ok(_) => {
                 question.told.set();
+                // That WhatsApp did not take a message is said by a second line.
+                question.noted.set();
                 question.give_turn_on();
                 if let Some(session) = &extended {
                     self.publish(session);

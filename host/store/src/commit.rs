@@ -17,7 +17,7 @@ use portcullis_core::{
 use serde::{Deserialize, Serialize};
 
 pub use known::{
-    Claim, FACT_BYTES, FactRecord, IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, KeptReply, KnownFact, KnownReply,
+    Claim, Deed, FACT_BYTES, FactRecord, IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, KeptReply, KnownFact, KnownReply,
     KnownRequest,
 };
 

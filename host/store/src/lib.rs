@@ -75,9 +75,9 @@ pub use audit::{ChainEnd, Signer};
 pub use backup::restore::{Restored, restore};
 pub use backup::{Backup, BackupInfo, inspect_backup};
 pub use commit::{
-    Claim, Commit, Committed, DeliveryChange, DeliveryPlace, Erased, ErrandChange, Expectation, FACT_BYTES, FactRecord,
-    IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, KeptReply, KnownFact, KnownReply, KnownRequest, KvQuota, MessagePhase,
-    PluginTimer, Progress, Quota, QuotaKind, TallyChange, TimerChange, Write,
+    Claim, Commit, Committed, Deed, DeliveryChange, DeliveryPlace, Erased, ErrandChange, Expectation, FACT_BYTES,
+    FactRecord, IDEMPOTENCY_KEY_BYTES, IdempotencyRecord, KeptReply, KnownFact, KnownReply, KnownRequest, KvQuota,
+    MessagePhase, PluginTimer, Progress, Quota, QuotaKind, TallyChange, TimerChange, Write,
 };
 pub use deliveries::PLUGIN_REQUESTS_MAX;
 pub use errands::REQUESTS_MAX;

@@ -418,9 +418,9 @@ impl<'a> Sealer<'a> {
 
     fn claim(&mut self, claim: &Claim) {
         debug_assert!(claim.key.len() <= IDEMPOTENCY_KEY_BYTES, "the front refuses longer keys");
-        let Claim { org, at, digest, .. } = *claim;
+        let Claim { org, at, digest, deed, .. } = *claim;
         let hash = self.ring.hashes.idempotency(org, &claim.key);
-        self.prepared.claim = Some(Taken { org, hash, at, digest });
+        self.prepared.claim = Some(Taken { org, hash, at, digest, deed });
     }
 
     fn reply(&mut self, kept: &KeptReply) -> Result<(), CommitError> {

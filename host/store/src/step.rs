@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use portcullis_core::{BindingId, EventKind, Line, MessageId, OrgId, PluginId, SessionId, Timestamp, Window};
 
-use crate::commit::{DeliveryPlace, Expectation, KvQuota, Quota, QuotaKind, TallyChange};
+use crate::commit::{Deed, DeliveryPlace, Expectation, KvQuota, Quota, QuotaKind, TallyChange};
 use crate::counters::Counter;
 use crate::deliveries::LINE;
 use crate::keyfile::Owner;
@@ -223,6 +223,7 @@ pub(crate) struct Taken {
     pub(crate) hash: [u8; 16],
     pub(crate) at: Timestamp,
     pub(crate) digest: [u8; 32],
+    pub(crate) deed: Deed,
 }
 
 /// The reply to which a key leads.

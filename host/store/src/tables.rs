@@ -354,9 +354,10 @@ tables! {
 
     /// Table: which request an idempotency key stands for, and what it was answered.
     /// Key: org, hash of the idempotency key (16).
-    /// Value: time (8), digest of the request (32); once there is a reply, org and session of its owner, then the reply under
-    /// that owner's key. The envelope is bound to the row's key.
-    REPLIES replies "replies-1";
+    /// Value: time (8), digest of the request (32), what was done (ids of a session, a thing and a decision or zeros, and a byte for
+    /// whether it was so already); once there is a reply, org and session of its owner, then the reply under that owner's key.
+    /// The envelope is bound to the row's key.
+    REPLIES replies "replies-2";
 
     /// Table: those keys by age, to forget the oldest.
     /// Key: org, time (8), hash of the idempotency key (16).

@@ -1,6 +1,6 @@
 //! What is known again: facts by their ids, and requests by their idempotency keys.
 
-use portcullis_core::{EventId, MessageId, OrgId, SessionId, Timestamp};
+use portcullis_core::{DecisionId, EventId, MessageId, OrgId, SessionId, Timestamp};
 
 /// A fact that an organisation has told. Its id leads to the event that it became for 30 days; nothing of the fact itself is kept here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,21 @@ pub struct Claim {
     pub digest: [u8; 32],
     /// When it was asked for.
     pub at: Timestamp,
+    /// What the commit does, by which the reply can be made again if it is not kept.
+    pub deed: Deed,
+}
+
+/// What was done, as far as ids say it: enough to find what became of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deed {
+    /// The session that it was done to, or that it made.
+    pub session: Option<SessionId>,
+    /// The id of whatever else it made or changed, such as a webhook's.
+    pub thing: Option<[u8; 16]>,
+    /// The decision that let it happen.
+    pub decision: Option<DecisionId>,
+    /// Whether it was so already.
+    pub was_so: bool,
 }
 
 /// The reply to a request that has taken its key.
@@ -83,8 +98,8 @@ pub struct KnownRequest {
 pub enum KnownReply {
     /// This was it.
     Kept(Vec<u8>),
-    /// Nobody was told any: the gateway was stopped between the operation and its reply.
-    Never,
+    /// None is kept: the gateway was stopped between the operation and its reply, or the reply could not be kept. This was done.
+    Unkept(Deed),
     /// It went with the session that it was about.
     Gone,
 }

@@ -56,7 +56,10 @@ impl Snapshot {
         }
         let digest = part(value, 8).ok_or_else(|| ReadError::unopenable(tables::REPLIES, &row))?;
         let reply = match value.get(CLAIM..).and_then(erase::owner_of) {
-            None => KnownReply::Never,
+            None => {
+                let deed = idempotency::deed(value);
+                KnownReply::Unkept(deed.ok_or_else(|| ReadError::unopenable(tables::REPLIES, &row))?)
+            }
             Some(owner) => match self.open(tables::REPLIES, owner, &row, &row, value, REPLY_HEAD)? {
                 Some(reply) => KnownReply::Kept(reply),
                 None => KnownReply::Gone,

@@ -18,9 +18,9 @@ use super::sessions::{
 };
 use super::upkeep::RotatedView;
 use super::view::{
-    AuditView, BindingView, CatalogueView, CodeView, DeliveryView, FactView, KeyView, LinkView, List, MadeLinkView,
-    MeView, MessageView, NewKeyView, OrgView, PluginLogView, PluginRulesView, PluginVersionsView, PluginView,
-    PublisherView, RatePolicyView, ReceiptView, RedeliveredView, RequestView, SecretNameView, SentView,
+    AuditView, BindingView, CatalogueView, CodeView, DeletionView, DeliveryView, FactView, KeyView, LinkView, List,
+    MadeLinkView, MeView, MessageView, NewKeyView, OrgView, PluginLogView, PluginRulesView, PluginVersionsView,
+    PluginView, PublisherView, RatePolicyView, ReceiptView, RedeliveredView, RequestView, SecretNameView, SentView,
     SessionProxyView, SessionView, SettingsView, TestedView, TicketView, UploadBegunView, WebhookView,
 };
 use super::webhooks::{RotateBody, WebhookBody, WebhookPatch};
@@ -52,7 +52,8 @@ fn of_session(route: &Route, path: &str) -> Option<Doc> {
             paged(doc, "sess_")
         }
         (&Method::DELETE, "sessions/{id}", _) => Doc::is_done(204, "It is gone.")
-            .also::<SessionView<'_>>(202, "The session, which waits to be deleted or is being deleted."),
+            .also::<DeletionView<'_>>(202, "The session waits to be deleted, or is being deleted.")
+            .says("The answer holds ids and times only, and is told again under the same idempotency key when the session is gone."),
         (&Method::GET, "sessions/{id}", _) => Doc::answers::<SessionView<'_>>(200, SESSION),
         (&Method::POST, "sessions/{id}", _) => Doc::answers::<SessionView<'_>>(200, "The session afterwards."),
         (_, "sessions/{id}/me", _) => Doc::answers::<MeView<'_>>(200, "The account that it is linked to.")

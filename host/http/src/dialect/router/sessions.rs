@@ -10,7 +10,7 @@ use portcullis_service::{Outcome, SimulatorAct};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::view::{self, CodeView, MeView, RatePolicyView, SessionView};
+use super::view::{self, CodeView, DeletionView, MeView, RatePolicyView, SessionView};
 use super::{decode, mismatch, told};
 use crate::asked::{Answer, Asked, WaitFor};
 use crate::dialect::{self, Problem};
@@ -275,12 +275,12 @@ pub(super) fn listed(context: &EncodeContext<'_>, answer: Answer) -> Reply {
 }
 
 /// 204 once the session is gone; 202 while it waits to be deleted or is being deleted.
-pub(super) fn deleted(context: &EncodeContext<'_>, answer: Answer) -> Reply {
+pub(super) fn deleted(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
     match answer {
         Answer::Gone(_) => Reply::empty(StatusCode::NO_CONTENT),
         Answer::Operated(done) => match (&done.outcome, &done.session) {
             (Outcome::DryRun(verdict), _) => dry_run(verdict),
-            (_, Some(session)) => Reply::json(StatusCode::ACCEPTED, &SessionView::of(session, context)),
+            (_, Some(session)) => Reply::json(StatusCode::ACCEPTED, &DeletionView::of(session)),
             (_, None) => mismatch(),
         },
         _ => mismatch(),

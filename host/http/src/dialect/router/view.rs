@@ -130,6 +130,41 @@ impl<'a> SessionView<'a> {
     }
 }
 
+/// A session on its way out: ids, times and a word. The same is told again to whoever asks with the same idempotency key, also when
+/// the session is gone, so it says nothing that has to go with it.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeletionView<'a> {
+    #[schemars(with = "Id<SessionId>")]
+    id: SessionId,
+    #[schemars(with = "Id<OrgId>")]
+    organization_id: OrgId,
+    instance_id: &'a str,
+    status: StatusWord,
+    /// Until when it can be restored; there is none once it is being deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Millis>")]
+    delete_at: Option<Timestamp>,
+    #[schemars(with = "Millis")]
+    created_at: Timestamp,
+    #[schemars(with = "Millis")]
+    updated_at: Timestamp,
+}
+
+impl<'a> DeletionView<'a> {
+    pub(super) fn of(session: &'a Session) -> Self {
+        Self {
+            id: session.id,
+            organization_id: session.org,
+            instance_id: &session.names.instance_id,
+            status: status(session),
+            delete_at: session.delete_due(),
+            created_at: session.created_at,
+            updated_at: session.updated_at,
+        }
+    }
+}
+
 fn named_limits(slug: &str) -> Option<RateLimits> {
     portcullis_core::rate::built_in_policy(slug).map(|policy| policy.limits)
 }

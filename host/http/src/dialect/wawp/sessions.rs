@@ -75,7 +75,8 @@ pub(super) fn deleted(context: &EncodeContext<'_>, answer: Answer) -> Reply {
     if let Answer::Gone(_) = answer {
         return match context.found {
             Some(session) => Reply::json(StatusCode::OK, &ended(session, "DELETED")),
-            None => mismatch(),
+            // It was gone before anybody heard of it, and its name with it; the request says the rest.
+            None => Reply::json(StatusCode::OK, &json!({ "status": "DELETED", "instance_id": context.session })),
         };
     }
     after(answer, |session| {
