@@ -411,7 +411,7 @@ async fn every_refusal_leaves_one_line() {
         let line = &after[0];
         let said = (&line["operation"], &line["outcome"], &line["code"]);
         assert_eq!(said, (&json!(operation), &json!("refused"), &json!(code)), "{method} {path}");
-        assert!(line["request"].as_str().is_some_and(|id| id.starts_with("req_")), "{line}");
+        assert!(line["requestId"].as_str().is_some_and(|id| id.starts_with("req_")), "{line}");
         assert!(!line.to_string().contains("uessed") && !line.to_string().contains("GUESSED"), "{line}");
     }
     let before = lines().await.len();
