@@ -358,6 +358,8 @@ async fn what_was_done_before_a_crash_is_answered_from_what_is_there() {
     }
     assert_eq!(counted(org.clone()).await, before, "nothing was done twice");
     // What is gone says nothing any more.
+    let bindings = org.client.get("/api/v1/bindings").await.expect(200);
+    org.client.delete(&format!("/api/v1/bindings/{}", text(&bindings["data"][0], "id"))).await.expect(204);
     org.client.delete(&format!("/api/v1/sessions/{made}")).await.expect(204);
     gateway.kill().await;
     lose_replies(&gateway);
@@ -397,7 +399,7 @@ async fn every_refusal_leaves_one_line() {
             "binding.delete",
             "not_found",
         ),
-        ("POST", format!("{sessions}/{own}:logout"), Value::Null, "session.logout", "not_paired"),
+        ("POST", format!("{sessions}/{own}:restore"), Value::Null, "session.restore", "not_pending_delete"),
     ];
     let lines =
         async || org.client.get("/api/v1/audit?limit=200").await.expect(200)["data"].as_array().unwrap().clone();
