@@ -376,7 +376,10 @@ async fn what_was_done_before_a_crash_is_answered_from_what_is_there() {
 async fn every_refusal_leaves_one_line() {
     let gateway = Gateway::start().await;
     let org = gateway.org("Acme").await;
-    let quotas = json!({ "quotas": { "keys": 1, "sessions": 1 } });
+    let bound = text(&org.client.post("/api/v1/sessions", &json!({})).await.expect(201), "id");
+    let bound = json!({ "name": "bound", "capabilities": ["read"], "sessionId": bound });
+    let bound = Client::new(gateway.address, Some(&gateway.key(&org.id, &bound).await));
+    let quotas = json!({ "quotas": { "keys": 2, "sessions": 2 } });
     gateway.operator().patch(&format!("/api/v1/orgs/{}", org.id), &quotas).await.expect(200);
     let (sessions, keys) = ("/api/v1/sessions", format!("/api/v1/orgs/{}/keys", org.id));
     let made = post(&org.client, "one", sessions, json!({ "label": "one" })).await.expect(201);
@@ -416,6 +419,12 @@ async fn every_refusal_leaves_one_line() {
         assert!(line["requestId"].as_str().is_some_and(|id| id.starts_with("req_")), "{line}");
         assert!(!line.to_string().contains("uessed") && !line.to_string().contains("GUESSED"), "{line}");
     }
+    // To whoever is bound to one session the names of others are denied, also for reading.
+    let before = lines().await.len();
+    bound.get("/v2/session/info?instance_id=GUESSEDNAME1").await;
+    let after = lines().await;
+    let said = (after.len(), &after[0]["operation"], &after[0]["outcome"]);
+    assert_eq!(said, (before + 1, &json!("session.read"), &json!("denied")));
     let before = lines().await.len();
     assert_eq!(
         reason(&post(&org.client, "one", sessions, json!({ "label": "two" })).await, 422),
