@@ -298,7 +298,7 @@ fn needs_org(kind: OperationKind) -> bool {
 /// On what a question acts that somebody asks in an organisation.
 pub(crate) fn target(org: OrgId, principal: &Principal, asked: &Asked) -> Target {
     match asked {
-        Asked::Operate { operation, .. } => Target { org: org, session: operation.session() },
+        Asked::Operate { operation, .. } => Target { org, session: operation.session() },
         Asked::Session { session }
         | Asked::PairOrStart { session, .. }
         | Asked::RatePolicy { session }
@@ -312,17 +312,17 @@ pub(crate) fn target(org: OrgId, principal: &Principal, asked: &Asked) -> Target
         | Asked::Webhook { .. }
         | Asked::Deliveries { .. }
         | Asked::Delivery { .. }
-        | Asked::TestWebhook { .. } => Target { org: org, session: principal.session_scope },
+        | Asked::TestWebhook { .. } => Target { org, session: principal.session_scope },
         // Who is bound to one session hears of that one.
         Asked::Ticket(wanted) | Asked::Follow(wanted) => {
-            Target { org: org, session: wanted.session.or(principal.session_scope) }
+            Target { org, session: wanted.session.or(principal.session_scope) }
         }
-        Asked::Tell(fact) => Target { org: org, session: fact.session },
-        Asked::FindSessions(_) => Target { org: org, session: principal.session_scope },
+        Asked::Tell(fact) => Target { org, session: fact.session },
+        Asked::FindSessions(_) => Target { org, session: principal.session_scope },
         Asked::Metrics | Asked::Backup | Asked::BackupKeys | Asked::RotateMasterKey | Asked::AllSessions { .. } => {
             Target::org(OrgId::PLATFORM)
         }
-        Asked::Sessions { .. } => Target { org: org, session: principal.session_scope },
+        Asked::Sessions { .. } => Target { org, session: principal.session_scope },
         Asked::Org { org }
         | Asked::UpdateOrg { org, .. }
         | Asked::EraseOrg { org }
