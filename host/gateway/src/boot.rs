@@ -20,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{EngineKind, OperatorKey, Serve};
 use crate::config::{self, Config, Jwt};
-use crate::{Failure, catalogue, damage, master_key, terminal};
+use crate::{Failure, catalogue, damage, master_key, terminal, whatsapp};
 
 /// The name of the file that holds the operator's key, in the data directory.
 const OPERATOR_KEY: &str = "operator-key";
@@ -40,6 +40,7 @@ pub(crate) async fn serve(arguments: Serve) -> Result<(), Failure> {
         config.public_url = format!("http://{}", listener.local_addr()?);
     }
     let gateway = Gateway::open(&config, Arc::new(SystemClock::default())).await?;
+    gateway.recover().await;
     if let Some(new) = gateway.service.new_operator_key() {
         gateway.keep_operator_key(&config.data_dir, &new).await?;
     }
@@ -78,8 +79,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Opens the data, puts everything together, and makes good what a crash left behind:
-    /// nobody may ask for anything before what was under way is under way again.
+    /// Opens the data and puts everything together. Nothing is connected yet.
     pub(crate) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir)?;
         let keys = master_key::keys(&config.master_key).await?;
@@ -109,10 +109,11 @@ impl Gateway {
             ..defaults
         })?;
         let devices: Arc<dyn DeviceStore> = Arc::new(store.clone());
+        let outbound = way_out(&config.outbound)?;
         let engine: Arc<dyn Engine> = match config.engine {
             EngineKind::Simulated => Arc::new(Simulated::new(devices)),
+            EngineKind::WhatsApp => whatsapp::engine(&config.whatsapp, devices, &outbound)?,
         };
-        let outbound = way_out(&config.outbound)?;
         let public_url = (!config.public_url.is_empty()).then(|| config.public_url.clone());
         let bounds = ServiceConfig {
             operations_in_all: config.limits.operations,
@@ -140,7 +141,6 @@ impl Gateway {
             unread_timeout: Duration::from_millis(config.limits.unread_ms),
             ..HttpConfig::default()
         };
-        service.recover().await;
         let users = match &config.jwt {
             Jwt { jwks_url, .. } if jwks_url.is_empty() => None,
             Jwt { jwks_url, issuer, audience } => {
@@ -151,6 +151,11 @@ impl Gateway {
         };
         let front = Front::new(Arc::clone(&service), http, &catalogue::CATALOGUE, users);
         Ok(Self { service, front })
+    }
+
+    /// Makes good what a crash left behind: nobody may ask for anything before what was under way is under way again.
+    pub(crate) async fn recover(&self) {
+        self.service.recover().await;
     }
 
     /// Leaves the operator's key in a file that only its owner reads, lets it open the gateway, and prints it once.
@@ -177,6 +182,7 @@ impl Gateway {
         let served = portcullis_http::serve(self.front, listener, until(ended)).await;
         let _ = idle.send(true);
         driver.await?;
+        self.service.close_engine().await;
         tracing::info!("drained");
         served.map_err(Failure::from)
     }

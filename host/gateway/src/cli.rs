@@ -94,10 +94,14 @@ pub(crate) struct Serve {
     pub(crate) config: Option<PathBuf>,
 }
 
-/// The engines that this build has.
+/// The engines that there are. Which of them a build has depends on its features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum EngineKind {
+    /// Speaks to WhatsApp.
+    #[value(name = "whatsapp")]
+    #[serde(rename = "whatsapp")]
+    WhatsApp,
     /// Speaks to nobody: sessions are scanned and broken by hand.
     Simulated,
 }

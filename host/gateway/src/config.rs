@@ -23,6 +23,7 @@ pub(crate) struct Config {
     pub(crate) gateway_id: String,
     pub(crate) public_url: String,
     pub(crate) cors_origins: Vec<String>,
+    pub(crate) whatsapp: WhatsAppSection,
     pub(crate) limits: Limits,
     pub(crate) outbound: Outbound,
     pub(crate) deliveries: Deliveries,
@@ -30,6 +31,19 @@ pub(crate) struct Config {
     pub(crate) plugins: Plugins,
     pub(crate) retention: Retention,
     pub(crate) master_key: MasterKeySection,
+}
+
+/// How sessions are connected to WhatsApp.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(not(feature = "whatsapp"), expect(dead_code, reason = "this build has no engine that reads it"))]
+pub(crate) struct WhatsAppSection {
+    pub(crate) server: String,
+    pub(crate) version: String,
+    pub(crate) device_name: String,
+    pub(crate) connecting_at_once: usize,
+    pub(crate) connect_seconds: u64,
+    pub(crate) confirm_seconds: u64,
 }
 
 /// Where the master key is, and where the next one will be. In each at most one way is set.

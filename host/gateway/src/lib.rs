@@ -16,6 +16,7 @@ mod ledger;
 mod master_key;
 mod plugin;
 mod terminal;
+mod whatsapp;
 
 use std::process::ExitCode;
 

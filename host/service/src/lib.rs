@@ -276,6 +276,11 @@ impl Service {
         self.engine.name()
     }
 
+    /// Ends everything that runs for sessions, so that the next process finds all that they have kept.
+    pub async fn close_engine(&self) {
+        self.engine.close().await;
+    }
+
     /// The time, as everything in the gateway sees it.
     #[must_use]
     pub fn now(&self) -> Timestamp {
