@@ -198,7 +198,7 @@ impl<'a> Work<'a> {
         if stored.through > self.kept.through.max(self.window.read_through()) {
             // It was made active again, and what happened before is not for it.
             self.kept.through = stored.through;
-            self.window = Window::new(stored.through, false);
+            self.begin_anew(stored.through, false);
             self.webhook = None;
         }
         let found = snapshot.webhook(self.org, id)?;
@@ -213,10 +213,17 @@ impl<'a> Work<'a> {
         if self.webhook.as_ref().is_none_or(elsewhere) {
             // What was read for another session, or for nobody, is not for it.
             let of_one = told.as_ref().is_some_and(|webhook| webhook.session.is_some());
-            self.window = Window::new(self.window.through(), of_one);
+            self.begin_anew(self.window.through().max(self.kept.through), of_one);
         }
         self.webhook = told;
         Ok(())
+    }
+
+    /// Fills the window anew. What was in it and is remembered no longer waits there.
+    fn begin_anew(&mut self, after: OutboxPlace, of_one: bool) {
+        for (place, part) in self.window.begin_anew(after, of_one) {
+            self.rows.remove(&DeliveryKey { line: self.line, place, part });
+        }
     }
 
     /// Begins as many attempts as the receiver is given at once. Answers when something that is remembered is due next.
@@ -264,7 +271,9 @@ impl<'a> Work<'a> {
             for entry in entries {
                 parts.push((entry.place, self.parts(snapshot, webhook, entry.place, entry.kind)?));
             }
+            let resumed: Vec<_> = parts.iter().flat_map(|(place, parts)| resumed(*place, parts)).collect();
             self.window.read_more(about, parts, is_all);
+            self.take_up(resumed);
         }
         let mut room = self.window.room();
         while room >= READ_AT_ONCE / 2 {
@@ -273,7 +282,9 @@ impl<'a> Work<'a> {
             let count = entries.len();
             for entry in entries {
                 let parts = self.parts(snapshot, webhook, entry.place, entry.kind)?;
+                let resumed: Vec<_> = resumed(entry.place, &parts).collect();
                 self.window.read(entry.place, entry.session, parts);
+                self.take_up(resumed);
             }
             if count < READ_AT_ONCE {
                 break;
@@ -286,7 +297,7 @@ impl<'a> Work<'a> {
     /// The parts of an event that are to be delivered. What is remembered already was read before a restart, and only what its
     /// session still waits for is taken up again; the end of a session has a delivery from the beginning.
     fn parts(
-        &mut self,
+        &self,
         snapshot: &Snapshot,
         webhook: &Webhook,
         place: OutboxPlace,
@@ -303,12 +314,19 @@ impl<'a> Work<'a> {
             } else if let Some(known) = snapshot.delivery(self.org, of)?
                 && known.record.is_held
                 && matches!(known.state, DeliveryState::Waiting { .. })
-                && self.rows.insert(of)
+                && !self.rows.contains(&of)
             {
                 parts.push((part, known.record.attempts));
             }
         }
         Ok(parts)
+    }
+
+    /// What the window has room for of what is remembered waits there from now on.
+    fn take_up(&mut self, resumed: Vec<(OutboxPlace, u8)>) {
+        for (place, part) in resumed.into_iter().filter(|(place, part)| self.window.has(*place, *part)) {
+            self.rows.insert(DeliveryKey { line: self.line, place, part });
+        }
     }
 
     fn take(&mut self, came: Came) -> Result<(), Ended> {
@@ -445,6 +463,11 @@ impl<'a> Work<'a> {
     fn scale(&self) -> f64 {
         self.service.deliveries.config.as_ref().map_or(1.0, |config| config.retry_scale)
     }
+}
+
+/// The parts of an event that were tried before.
+fn resumed(place: OutboxPlace, parts: &[Part]) -> impl Iterator<Item = (OutboxPlace, u8)> {
+    parts.iter().filter(|(_, failed)| !failed.is_empty()).map(move |(part, _)| (place, *part))
 }
 
 /// What a change is about.

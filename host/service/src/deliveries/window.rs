@@ -2,6 +2,9 @@
 //!
 //! Within a session one is tried after the other. A session that has much waiting gets only so much of the window; the rest of
 //! it stays unread until there is room, so that it is not in the way of the others.
+//!
+//! A window can be filled anew, because its receiver is to hear of other sessions by now. What is being tried at that moment goes on:
+//! its session waits for its end, as it would have without, and what comes of it does not stay in a window that it was not read for.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -26,6 +29,8 @@ pub(super) struct Item {
     pub(super) held: Duration,
     /// Attempts that have failed, and how.
     pub(super) failed: Vec<DeliveryAttempt>,
+    /// Which filling of the window it was read for.
+    epoch: u64,
 }
 
 /// A part of an event that is to be delivered, and how it has failed so far, if it was tried before a restart.
@@ -39,6 +44,10 @@ pub(super) struct Window {
     /// Sessions whose next item is tried again then.
     held: BTreeSet<(Timestamp, About)>,
     open: BTreeSet<(OutboxPlace, u8)>,
+    /// What is being tried: of each session one thing at most, whichever filling it was read for.
+    trying: HashMap<About, (OutboxPlace, u8)>,
+    /// How often the window was filled anew.
+    epoch: u64,
     /// Everything up to here was read, but for what is left unread of single sessions.
     read_through: OutboxPlace,
     /// How much of the window one session gets.
@@ -62,9 +71,29 @@ impl Window {
             ready: VecDeque::new(),
             held: BTreeSet::new(),
             open: BTreeSet::new(),
+            trying: HashMap::new(),
+            epoch: 0,
             read_through: after,
             of_session: if of_one_session { WINDOW } else { OF_SESSION },
         }
+    }
+
+    /// Fills the window anew after a place, and answers what was in it and is not being tried.
+    pub(super) fn begin_anew(&mut self, after: OutboxPlace, of_one_session: bool) -> Vec<(OutboxPlace, u8)> {
+        let trying = std::mem::take(&mut self.trying);
+        let mut fresh = Self { epoch: self.epoch + 1, ..Self::new(after, of_one_session) };
+        for (about, tried) in &trying {
+            fresh.open.insert(*tried);
+            fresh.queues.insert(*about, Queue { busy: true, ..Queue::default() });
+        }
+        fresh.trying = trying;
+        let before = std::mem::replace(self, fresh);
+        before.open.into_iter().filter(|open| !self.open.contains(open)).collect()
+    }
+
+    /// Whether an item was read for what the window is filled with now. What was not cannot be held.
+    pub(super) fn is_of_now(&self, item: &Item) -> bool {
+        item.epoch == self.epoch
     }
 
     /// How many more entries may be read.
@@ -142,11 +171,14 @@ impl Window {
     fn put(&mut self, place: OutboxPlace, about: About, parts: Vec<Part>) {
         let queue = self.queues.entry(about).or_default();
         for (part, failed) in parts {
+            // It may be being tried since before the window was filled anew.
+            if !self.open.insert((place, part)) {
+                continue;
+            }
             if queue.items.is_empty() && !queue.busy {
                 self.ready.push_back(about);
             }
-            queue.items.push_back(Item { place, part, about, held: Duration::ZERO, failed });
-            self.open.insert((place, part));
+            queue.items.push_back(Item { place, part, about, held: Duration::ZERO, failed, epoch: self.epoch });
         }
         self.tidy(about);
     }
@@ -158,20 +190,26 @@ impl Window {
 
     /// What is to be tried next.
     pub(super) fn next(&mut self) -> Option<Item> {
-        let queue = self.queues.get_mut(&self.ready.pop_front()?)?;
+        let about = self.ready.pop_front()?;
+        let queue = self.queues.get_mut(&about)?;
+        let item = queue.items.pop_front()?;
         queue.busy = true;
-        queue.items.pop_front()
+        self.trying.insert(about, (item.place, item.part));
+        Some(item)
     }
 
     /// Something is delivered, put aside or given up; its session goes on.
     pub(super) fn settle(&mut self, item: &Item) {
         self.open.remove(&(item.place, item.part));
+        self.trying.remove(&item.about);
         self.free(item.about);
     }
 
     /// Something is tried again then, and its session waits for it.
     pub(super) fn hold(&mut self, item: Item, until: Timestamp) {
+        debug_assert!(self.is_of_now(&item), "what was read for another filling is settled");
         let about = item.about;
+        self.trying.remove(&about);
         if let Some(queue) = self.queues.get_mut(&about) {
             queue.items.push_front(item);
             self.held.insert((until, about));
@@ -324,6 +362,51 @@ mod test {
         assert!(window.is_empty());
         window.read(OutboxPlace(22), about(1), vec![untried()]);
         assert_eq!((tried(&mut window), window.through()), (vec![22], OutboxPlace(21)));
+    }
+
+    /// The story: a webhook was taken away and given back while an attempt was under way. Its end freed the session, of which the
+    /// new window was trying the next event already, and a third was tried beside that.
+    #[test]
+    fn an_attempt_from_before_the_window_was_filled_anew_is_waited_for() {
+        let mut window = window(&[(1, 1), (2, 1), (3, 2), (4, 3)]);
+        let (first, other) = (window.next().unwrap(), window.next().unwrap());
+        assert_eq!((first.place.0, other.place.0), (1, 3));
+        let out: Vec<_> = window.begin_anew(OutboxPlace(0), false).into_iter().map(|(place, _)| place.0).collect();
+        assert_eq!(out, [2, 4], "what is being tried was taken out, or what is not was left");
+        for (place, byte) in [(1, 1), (2, 1), (3, 2), (4, 3)] {
+            window.read(OutboxPlace(place), about(byte), vec![untried()]);
+        }
+        assert_eq!(tried(&mut window), [4], "something is tried beside what is being tried, or once more");
+        assert!(!window.is_of_now(&first));
+        assert_eq!(window.through(), OutboxPlace(0));
+        window.settle(&first);
+        let second = window.next().unwrap();
+        assert!(second.place.0 == 2 && window.is_of_now(&second));
+
+        // It is moved to the other session, of which something is under way, and nothing of it is for the others any more.
+        window.begin_anew(OutboxPlace(1), true);
+        for place in [3, 5] {
+            window.read(OutboxPlace(place), about(2), vec![untried()]);
+        }
+        assert!(!window.has_next());
+        window.settle(&second);
+        assert!(!window.has_next() && window.has(OutboxPlace(3), 0), "another session's attempt has freed this one");
+        window.settle(&other);
+        let next = window.next().unwrap();
+        assert_eq!((next.place.0, window.has_next()), (5, false));
+        window.settle(&next);
+        assert_eq!(window.through(), OutboxPlace(3), "what is left is being tried since before");
+    }
+
+    #[test]
+    fn what_is_held_does_not_keep_a_window_that_is_filled_anew_waiting() {
+        let mut window = window(&[(1, 1), (2, 1)]);
+        let first = window.next().unwrap();
+        window.hold(first, Timestamp::from_millis(50));
+        assert_eq!(window.begin_anew(OutboxPlace(0), false).len(), 2);
+        assert!(window.is_empty() && window.next_held().is_none());
+        window.read(OutboxPlace(2), about(1), vec![untried()]);
+        assert_eq!(tried(&mut window), [2]);
     }
 
     #[test]

@@ -33,7 +33,9 @@ impl Work<'_> {
         let (id, session, at) = (done.id, item.about, done.at);
         let known = Delivery { id, session, state: DeliveryState::Dead, at, changed_at: now, record };
         let took = Duration::from_millis(done.attempt.took_ms);
+        // What is not the window's any more is tried again by itself, without holding up its session.
         if let Some(Next::Again { after }) = next
+            && self.window.is_of_now(&item)
             && keeps_order(item.held + took, after)
         {
             item.held += took + after;
