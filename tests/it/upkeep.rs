@@ -8,7 +8,7 @@ use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -90,6 +90,7 @@ async fn a_backup_of_a_busy_gateway_is_restored_without_what_was_erased_since() 
     org.client.put(&changed, &json!({ "when": "after" })).await.expect(200);
     org.client.delete(&format!("/api/v1/sessions/{erased}")).await.expect(204);
     gateway.operator().delete(&format!("/api/v1/orgs/{}", doomed.id)).await.expect(204);
+    let handed_out = org.client.get(&format!("/api/v1/receipts/{erased}")).await.expect(200);
     // Only the newest key file is good: it opens nothing that was erased.
     let newer = gateway.beside("newer");
     gateway.say(&operator, &["backup", "--to", path(&newer), "--keys", path(&keys)]).await;
@@ -117,6 +118,25 @@ async fn a_backup_of_a_busy_gateway_is_restored_without_what_was_erased_since() 
     org.client.get(&format!("/api/v1/sessions/{erased}")).await.expect(404);
     gateway.operator().get(&format!("/api/v1/orgs/{}", doomed.id)).await.expect(404);
     org.session().await;
+    // The story: nothing said that they were left out, and nobody knew what a receipt was worth then.
+    let own = org.client.get("/api/v1/audit").await.expect(200);
+    let left_out = |audit: &Value| -> Vec<Value> {
+        let lines = audit["data"].as_array().unwrap().iter();
+        lines.filter(|line| line["outcome"] == "left-out").cloned().collect()
+    };
+    assert_eq!(left_out(&own).iter().filter(|line| line["sessionId"] == erased.as_str()).count(), 1, "{own}");
+    let lines = left_out(&gateway.operator().get("/api/v1/audit").await.expect(200));
+    assert_eq!(lines.len(), 2, "the organisation and its session: {lines:?}");
+    assert!(lines.iter().all(|line| line["subject"] == doomed.id.as_str()), "{lines:?}");
+    org.client.get(&format!("/api/v1/receipts/{erased}")).await.expect(404);
+    let other = org.session().await;
+    org.client.delete(&format!("/api/v1/sessions/{other}")).await.expect(204);
+    let present = org.client.get(&format!("/api/v1/receipts/{other}")).await.expect(200);
+    assert_eq!(handed_out["publicKey"], present["publicKey"], "another key signs now");
+    let file = gateway.beside("receipt");
+    fs::write(&file, handed_out.to_string()).unwrap();
+    let known = text(&present, "publicKey");
+    gateway.say(&operator, &["receipt", "verify", "--public-key", &known, path(&file)]).await;
     gateway.terminate().await;
     gateway.assert_sound().await;
 }
@@ -272,7 +292,8 @@ async fn the_master_key_is_changed_while_sessions_come_and_go() {
     tokio::join!(work, rotate);
     assert_ne!(key(), first);
     let audit = gateway.operator().get("/api/v1/audit").await.expect(200).to_string();
-    assert_eq!(audit.matches("master-key.rotate").count(), 3, "{audit}");
+    assert_eq!(audit.matches("master-key.rotate").count(), 6, "{audit}");
+    assert_eq!(audit.matches("\"begun\"").count(), 3, "{audit}");
     // What is found by keyed hashes is found as before: keys, names, tokens.
     org.client.get(&format!("/api/v1/sessions/{kept}")).await.expect(200);
     gateway.kill().await;

@@ -31,11 +31,15 @@ pub(crate) struct Caller {
 }
 
 /// What they were answered.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     /// Null if there was none.
     pub(crate) body: Value,
+    /// The body as it came.
+    pub(crate) bytes: Bytes,
+    /// Whether it is what an earlier request with the same key was answered.
+    pub(crate) is_replayed: bool,
     /// The gateway's id of the request.
     pub(crate) request: String,
 }
@@ -90,9 +94,11 @@ impl Caller {
         let status = answer.status().as_u16();
         let request = answer.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
         let request = request.to_owned();
-        let body = answer.into_body().collect().await.map_err(|_| Lost::Unanswered)?.to_bytes();
+        let is_replayed = answer.headers().contains_key("idempotency-replayed");
+        let bytes = answer.into_body().collect().await.map_err(|_| Lost::Unanswered)?.to_bytes();
         self.connection = Some(connection);
-        Ok(Answer { status, body: serde_json::from_slice(&body).unwrap_or_default(), request })
+        let body = serde_json::from_slice(&bytes).unwrap_or_default();
+        Ok(Answer { status, body, bytes, is_replayed, request })
     }
 }
 

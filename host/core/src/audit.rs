@@ -39,6 +39,8 @@ pub struct AuditEntry {
 pub enum AuditOutcome {
     /// It was done.
     Done,
+    /// It was begun; another line says how it ended, unless the gateway did not live to see that.
+    Begun,
     /// It was so already.
     Unchanged,
     /// It was put off.
@@ -73,6 +75,11 @@ pub enum AuditOutcome {
         /// An ed25519 signature of [`Receipt::signed_text`], in base64.
         signature: String,
     },
+    /// A restore has left it out, because its key is destroyed: it was erased after the backup was made.
+    LeftOut {
+        /// Of when the backup is.
+        backup_at: Timestamp,
+    },
 }
 
 impl AuditOutcome {
@@ -81,6 +88,7 @@ impl AuditOutcome {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Done => "done",
+            Self::Begun => "begun",
             Self::Unchanged => "unchanged",
             Self::Deferred { .. } => "deferred",
             Self::Vetoed { .. } => "vetoed",
@@ -88,6 +96,7 @@ impl AuditOutcome {
             Self::Denied { .. } => "denied",
             Self::Unlinked { .. } => "unlinked",
             Self::Erased { .. } => "erased",
+            Self::LeftOut { .. } => "left-out",
         }
     }
 }

@@ -150,7 +150,7 @@ pub(crate) async fn restore(arguments: Restore) -> Result<(), Failure> {
 }
 
 fn say(data_dir: &Path, restored: &Restored) {
-    let Restored { backup, orgs, sessions, dropped_orgs, dropped_sessions, report: _ } = restored;
+    let Restored { backup, orgs, sessions, dropped_orgs, dropped_sessions, dropped_with_orgs, report: _ } = restored;
     terminal::say(&format!(
         "{}: {orgs} organisations and {sessions} sessions, as of {} ms since the epoch",
         data_dir.display(),
@@ -159,11 +159,15 @@ fn say(data_dir: &Path, restored: &Restored) {
     for org in dropped_orgs {
         terminal::say(&format!("dropped {org} with everything it owned: its key is gone, it was erased since"));
     }
+    for (org, session) in dropped_with_orgs {
+        terminal::say(&format!("dropped {session}, which went with {org}"));
+    }
     for (org, session) in dropped_sessions {
         terminal::say(&format!("dropped {session} of {org}: its key is gone, it was erased since"));
     }
-    let dropped = dropped_orgs.len() + dropped_sessions.len();
-    terminal::say(&format!("{dropped} dropped because their keys are gone"));
+    let sessions = dropped_sessions.len() + dropped_with_orgs.len();
+    let dropped = format!("{} organisations and {sessions} sessions", dropped_orgs.len());
+    terminal::say(&format!("{dropped} dropped because their keys are gone; the audit says so of each"));
     terminal::say(
         "what was revoked, changed or delivered since the backup is as it was then: look at the API keys before you start",
     );

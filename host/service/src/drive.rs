@@ -51,6 +51,7 @@ impl Service {
             if self.now() >= forget_at {
                 self.forget_decisions().await;
                 self.forget_events().await;
+                self.forget_expired().await;
                 forget_at = self.now().after(FORGET_EVERY);
             }
             // Work that failed is still due; a moment's rest keeps a broken disk from becoming a busy loop.
@@ -84,6 +85,7 @@ impl Service {
             );
         }
         self.finish_org_erasures().await;
+        self.tell_settled_rotation().await;
         self.fail_interrupted().await;
         self.reconcile(Duration::ZERO).await;
     }

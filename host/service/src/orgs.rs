@@ -169,7 +169,8 @@ impl Service {
         Ok(Arc::new(org))
     }
 
-    /// Erases an organisation with everything it owns. From the first commit on nothing can happen under it.
+    /// Erases an organisation with everything it owns. From the first commit on nothing can happen under it, and the platform's audit
+    /// says who asked; what a crash leaves of it goes at the next start.
     ///
     /// # Errors
     /// If it does not exist or the store fails; an erasure that was begun is finished at the next start.
@@ -184,11 +185,8 @@ impl Service {
         let mut commit = Commit::new(id, now);
         commit.expect.push(Expectation::Org(Some(current.generation)));
         commit.writes.push(Write::PutOrg(org.clone()));
-        self.carry_out(call, commit).await?;
-        self.put_org(org);
-        // The organisation's own audit goes with it; that it is gone is the platform's to remember.
-        let mut told = Commit::new(OrgId::PLATFORM, now);
-        told.audit.push(admin_audit(
+        // The organisation's own audit goes with it; that it goes and who asked is the platform's to remember, from now on.
+        commit.audit.push(admin_audit(
             permit,
             OrgId::PLATFORM,
             OperationKind::OrgDelete,
@@ -196,7 +194,8 @@ impl Service {
             call.request,
             now,
         ));
-        self.store.commit(told).await.map_err(admin_error)?;
+        self.carry_out(call, commit).await?;
+        self.put_org(org);
         self.finish_org_erasure(id).await
     }
 

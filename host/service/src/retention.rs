@@ -9,6 +9,8 @@ use crate::Service;
 
 /// How many rows one commit forgets, so that none holds the writer up for long.
 const AT_ONCE: usize = 500;
+/// How many commits one round makes for one organisation to forget what counts no longer. The rest goes with the next.
+const ROUND: usize = 20;
 
 impl Service {
     /// Forgets the decisions of every organisation that are older than they are kept.
@@ -48,6 +50,22 @@ impl Service {
                     if !self.forget(org, Write::ForgetDeliveries { line, through, at_most: AT_ONCE }).await {
                         break;
                     }
+                }
+            }
+        }
+    }
+
+    /// Forgets what every organisation's idempotency keys led to and whatever else counts no longer. New ones push the old ones out as
+    /// well, but of an organisation that is quiet nothing would go.
+    pub async fn forget_expired(self: &Arc<Self>) {
+        let now = self.now();
+        for org in self.org_ids().into_iter().chain([OrgId::PLATFORM]) {
+            for _ in 0..ROUND {
+                let has_expired = self.store.snapshot().and_then(|snapshot| snapshot.has_expired(org, now));
+                if !matches!(has_expired, Ok(true))
+                    || !self.forget(org, Write::ForgetExpired { at_most: AT_ONCE }).await
+                {
+                    break;
                 }
             }
         }

@@ -218,6 +218,12 @@ fn apply_step(
         Step::ForgetDeliveries { line, through, at_most } => {
             deliveries::forget(tables, commit.org, line, through, at_most)?;
         }
+        Step::ForgetExpired { at_most } => {
+            idempotency::forget(tables, commit.org, commit.now, at_most)?;
+            facts::forget(tables, commit.org, commit.now, at_most)?;
+            messages::prune(tables, &org, commit.now, at_most)?;
+            confirmations::forget(tables, counts, &org, commit.now, at_most)?;
+        }
         Step::EraseOrg => {
             erase::org(tables, batch, commit.org, commit.now)?;
             batch.ends.forget_org(commit.org);
@@ -300,6 +306,7 @@ fn check_rows(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitError>
             | Step::SetTimer { .. }
             | Step::CancelTimer { .. }
             | Step::ForgetDecisions { .. }
+            | Step::ForgetExpired { .. }
             | Step::ForgetEvents { .. }
             | Step::KeepDelivery { .. }
             | Step::RemoveDelivery { .. }

@@ -14,14 +14,14 @@ use std::collections::HashMap;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use portcullis_core::OrgId;
+use portcullis_core::{AuditEntry, OrgId};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::error::StoreFault;
-use crate::seal::{Hashes, hex};
+use crate::seal::{DataKey, Hashes, hex};
 use crate::step::SealedEntry;
-use crate::tables::{Tables, key, number, part};
+use crate::tables::{self, Tables, key, number, part};
 
 /// Bytes before the envelope of a line.
 pub(crate) const HEAD: usize = 32 + 16;
@@ -82,6 +82,20 @@ impl Chains {
         tables.audit.insert(&row, &key(&[&end.link, &entry.id, &entry.envelope]))?;
         self.known.insert(entry.org, end);
         Ok(end.number)
+    }
+
+    /// Seals an entry under its organisation's key and appends it; the number of its line.
+    pub(crate) fn put(
+        &mut self,
+        tables: &mut Tables<'_>,
+        data_key: &DataKey,
+        entry: &AuditEntry,
+    ) -> Result<u64, StoreFault> {
+        let (org, id) = (entry.org, entry.id.to_bytes());
+        let plain = serde_json::to_vec(entry).map_err(StoreFault::of("encoding a line of the audit"))?;
+        let bound = key(&[&org.to_bytes(), &id]);
+        let envelope = data_key.seal(tables::name(tables::AUDIT), &bound, &[], &plain)?;
+        self.append(tables, &SealedEntry { org, id, envelope })
     }
 
     /// An organisation is gone with its chain, and a new one of the same id would begin anew.

@@ -27,7 +27,6 @@ use redb::TableHandle;
 use sha2::{Digest, Sha256};
 
 use crate::error::{BackupError, ReadError};
-use crate::keyfile;
 use crate::keyring::Keyring;
 use crate::migrations::{self, FORMAT};
 use crate::seal::mac;
@@ -92,7 +91,7 @@ impl Backup {
             piece.extend(MAGIC);
             let format = migrations::format_of(&self.snapshot.transaction)?;
             // A key file in which fewer were made is older than the backup, and lacks keys of what is in it.
-            let made = keyfile::keys_made(&self.snapshot.shared.ring.file.copy()?);
+            let made = self.snapshot.shared.ring.file.keys_made();
             for number in [VERSION, format, now.as_millis(), made] {
                 piece.extend(number.to_be_bytes());
             }

@@ -343,6 +343,14 @@ pub enum Write {
         /// So many of them and no more.
         at_most: usize,
     },
+    /// Forget the oldest of what counts no longer: idempotency keys with their replies, ids of facts, messages to which nothing more
+    /// happens, and confirmations that have ended.
+    ForgetExpired {
+        /// So many of each and no more.
+        at_most: usize,
+    },
+    /// The audit says from now on how a change of the master key was ended that was cut short.
+    RotationIsTold,
     /// Remove the organisation with everything it owns, and doom its key and those of its sessions.
     /// What else the commit writes for the organisation is not kept.
     EraseOrg,

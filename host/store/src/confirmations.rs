@@ -34,9 +34,7 @@ pub(crate) fn put(
     value: &[u8],
     now: Timestamp,
 ) -> Result<(), StoreFault> {
-    for ended in ended(tables, &row[..16], now, PRUNED_AT_ONCE)? {
-        remove(tables, counts, &ended)?;
-    }
+    forget(tables, counts, &row[..16], now, PRUNED_AT_ONCE)?;
     let old = tables.confirmations.insert(row, value)?.map(|old| age_row(row, old.value()));
     counts.add(QuotaKind::Confirmations, old.is_none());
     if let Some(old) = old.flatten() {
@@ -46,6 +44,17 @@ pub(crate) fn put(
         tables.confirmations_age.insert(&age[..], &[][..])?;
     }
     Ok(())
+}
+
+/// Forgets the oldest that have ended, so many of them at most.
+pub(crate) fn forget(
+    tables: &mut Tables<'_>,
+    counts: &mut Counts,
+    org: &[u8],
+    now: Timestamp,
+    at_most: usize,
+) -> Result<(), StoreFault> {
+    ended(tables, org, now, at_most)?.iter().try_for_each(|ended| remove(tables, counts, ended))
 }
 
 /// Removes a confirmation, if it is there.

@@ -25,7 +25,6 @@ use crate::error::{CommitError, StoreFault};
 use crate::keyfile::Owner;
 use crate::keyring::Keyring;
 use crate::seal::{Envelope, hex, random};
-use crate::step::SealedEntry;
 use crate::tables::{self, Prefix, Tables, heads, key, number, part, remove_prefix, session_of};
 use crate::writer::{CommitMode, begin};
 use crate::{confirmations, counters, errands, kv, messages, outbox, timers, tokens, webhooks};
@@ -259,7 +258,7 @@ fn write_receipt(
     signer: &Signer,
     tombstone: &Tombstone,
     now: Timestamp,
-) -> Result<(), CommitError> {
+) -> Result<(), StoreFault> {
     let Owner { org, session } = tombstone.owner;
     let (audit_org, operation, subject, about) = match session {
         Some(id) => (org, OperationKind::SessionDelete, None, id.to_bytes()),
@@ -297,11 +296,8 @@ fn write_receipt(
         decision: receipt.decision,
         outcome: AuditOutcome::Erased { receipt: Box::new(receipt), signature },
     };
-    let table = tables::name(tables::AUDIT);
-    let plain = serde_json::to_vec(&entry).map_err(|source| CommitError::Encode { table, source: Arc::new(source) })?;
-    let (audit_org_part, id) = (audit_org.to_bytes(), entry.id.to_bytes());
-    let envelope = data_key.seal(table, &key(&[&audit_org_part, &id]), &[], &plain)?;
-    let number = chains.append(tables, &SealedEntry { org: audit_org, id, envelope })?;
+    let number = chains.put(tables, &data_key, &entry)?;
+    let audit_org_part = audit_org.to_bytes();
     tables.receipts.insert(&key(&[&audit_org_part, &about]), &number.to_be_bytes())?;
     Ok(())
 }

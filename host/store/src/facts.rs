@@ -13,7 +13,7 @@ use crate::step::Prepared;
 use crate::tables::{Tables, key};
 
 /// For how long a fact is known.
-const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub(crate) const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Whether the commit's fact is new.
 pub(crate) fn check(tables: &Tables<'_>, commit: &Prepared) -> Result<(), CommitError> {
@@ -39,4 +39,9 @@ pub(crate) fn remember(
 ) -> Result<(), StoreFault> {
     let aged = Aged { rows: &mut tables.facts, ages: &mut tables.facts_age, kept: KEPT };
     aged.put(org, fact, now, kept)
+}
+
+/// Forgets old ones, so many of them at most.
+pub(crate) fn forget(tables: &mut Tables<'_>, org: OrgId, now: Timestamp, at_most: usize) -> Result<(), StoreFault> {
+    Aged { rows: &mut tables.facts, ages: &mut tables.facts_age, kept: KEPT }.forget(org, now, at_most)
 }

@@ -19,7 +19,7 @@ use crate::step::{Prepared, Remembered, SealedReply, Taken};
 use crate::tables::{Tables, key, part};
 
 /// For how long a key leads to its message or reply.
-const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes of a reply's row before what is sealed: those of its key, org and session whose key has sealed it.
 pub(crate) const REPLY_HEAD: usize = CLAIM + 16 + 16;
 /// Bytes of the row of a key that has no reply: time, digest of the request, what was done.
@@ -74,6 +74,14 @@ pub(crate) fn deed(value: &[u8]) -> Option<Deed> {
         decision: id(DEED + 32)?.map(DecisionId::from_bytes),
         was_so: *value.get(DEED + 48)? != 0,
     })
+}
+
+/// Forgets old keys of either kind with what they lead to, so many of each at most.
+pub(crate) fn forget(tables: &mut Tables<'_>, org: OrgId, now: Timestamp, at_most: usize) -> Result<(), StoreFault> {
+    let mut messages = Aged { rows: &mut tables.idempotency, ages: &mut tables.idempotency_age, kept: KEPT };
+    messages.forget(org, now, at_most)?;
+    let mut replies = Aged { rows: &mut tables.replies, ages: &mut tables.replies_age, kept: KEPT };
+    replies.forget(org, now, at_most)
 }
 
 /// Adds the reply to a key that was taken for the same request, and is there still.

@@ -1,7 +1,7 @@
 //! The key file: data keys in slots of fixed size, each of which can be destroyed in place.
 //!
 //! ```text
-//! file   = header (1024), slots (128 each)
+//! file   = header (2048), slots (128 each)
 //! slot   = state (1), kind (1), zeros (2), generation (4), org (16), session (16),
 //!          nonce (24), sealed key (32), tag (16), zeros (8), checksum (8)
 //! ```
@@ -35,7 +35,7 @@ use zeroize::Zeroizing;
 use crate::error::{OpenError, StoreFault};
 use crate::seal::{DataKey, Scope, SecretBytes, random};
 use crate::tables::{part, session_part};
-pub(crate) use header::{HEADER, Wrapping};
+pub(crate) use header::{CutShort, HEADER, Wrapping};
 
 pub(crate) const SLOT: usize = 128;
 const FREE: u8 = 0;
@@ -143,11 +143,35 @@ pub(crate) enum Slot {
     Damaged,
 }
 
+impl Slot {
+    /// How many keys it has had, as far as it says.
+    fn generation(&self) -> u32 {
+        match self {
+            Self::Free { generation } => *generation,
+            Self::Live { key, .. } => key.generation,
+            Self::Damaged => 0,
+        }
+    }
+}
+
 /// The key file.
 pub(crate) struct KeyFile {
     storage: Box<dyn SlotStorage>,
     /// Whoever reads a slot to write it, or writes one, holds this.
     seals: Mutex<Seals>,
+    counter: Mutex<Counter>,
+    /// How a change ended, or is to end, that was cut short before the file was opened.
+    cut_short: Option<CutShort>,
+}
+
+/// How many keys were ever put into the file.
+struct Counter {
+    made: u64,
+    /// Of how many that is durable.
+    durable: u64,
+    /// The greatest number that stands in the file, and in which of the two places.
+    written: u64,
+    place: usize,
 }
 
 /// What slots and header are sealed under.
@@ -187,9 +211,23 @@ impl KeyFile {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => header.clear(),
             Err(error) => return Err(StoreFault::of("reading the key file")(error).into()),
         }
-        let header::Unlocked { root, sequence, wrapping, other, is_even } = header::unlock(&header, keys)?;
+        let header::Unlocked { root, sequence, wrapping, other, is_even, cut_short, counted } =
+            header::unlock(&header, keys)?;
         let is_settled = is_even && other.is_none();
-        Ok(Self { storage, seals: Mutex::new(Seals { root, sequence, wrapping, other, is_settled }) })
+        let seals = Mutex::new(Seals { root, sequence, wrapping, other, is_settled });
+        let (made, place) = (counted[0].max(counted[1]), usize::from(counted[1] > counted[0]));
+        let counter = Mutex::new(Counter { made, durable: made, written: made, place });
+        Ok(Self { storage, seals, counter, cut_short })
+    }
+
+    /// How many keys were ever put into the file and are durable. It never goes down, whatever becomes of slots.
+    pub(crate) fn keys_made(&self) -> u64 {
+        self.counter().durable
+    }
+
+    /// How a change of the master key ends that was cut short before the file was opened.
+    pub(crate) fn cut_short(&self) -> Option<CutShort> {
+        self.cut_short
     }
 
     /// What everything is derived from that outlives the master key.
@@ -282,7 +320,14 @@ impl KeyFile {
         let slots = bytes.get(HEADER..).unwrap_or_default();
         let seals = self.seals();
         // A last slot that is cut short was never synced, and so was never used.
-        Ok((0..).zip(slots.chunks(SLOT)).map(|(index, slot)| seals.decode(index, slot)).collect())
+        let slots: Vec<Slot> = (0..).zip(slots.chunks(SLOT)).map(|(index, slot)| seals.decode(index, slot)).collect();
+        drop(seals);
+        // Should both counters be damaged, this is the least that it can have been.
+        let least = slots.iter().map(Slot::generation).map(u64::from).sum();
+        let mut counter = self.counter();
+        (counter.made, counter.durable) = (counter.made.max(least), counter.durable.max(least));
+        drop(counter);
+        Ok(slots)
     }
 
     /// The bytes of one slot as they are now.
@@ -296,7 +341,9 @@ impl KeyFile {
     /// Puts a key into its slot. Durable only after [`KeyFile::sync`].
     pub(crate) fn put(&self, owner: Owner, key: &DataKey) -> Result<(), StoreFault> {
         let seals = self.seals();
-        self.write(key.slot, seals.slot(owner, key)?)
+        self.write(key.slot, seals.slot(owner, key)?)?;
+        self.counter().made += 1;
+        Ok(())
     }
 
     /// Overwrites a slot in place. Durable only after [`KeyFile::sync`].
@@ -310,7 +357,24 @@ impl KeyFile {
 
     /// Returns once everything written before is durable.
     pub(crate) fn sync(&self) -> Result<(), StoreFault> {
-        self.storage.sync().map_err(StoreFault::of("syncing the key file"))
+        let synced = || self.storage.sync().map_err(StoreFault::of("syncing the key file"));
+        let mut counter = self.counter();
+        let made = counter.made;
+        if made == counter.written && made == counter.durable {
+            drop(counter);
+            return synced();
+        }
+        // Held until it is durable: of two that are written and not durable, both could be torn.
+        let place = (counter.place + 1) % 2;
+        let written = self.storage.write(header::place_of_counter(place), &header::counter(made));
+        written.map_err(StoreFault::of("writing the key file"))?;
+        synced()?;
+        *counter = Counter { made, durable: made, written: made, place };
+        Ok(())
+    }
+
+    fn counter(&self) -> MutexGuard<'_, Counter> {
+        self.counter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, slot: u32, mut bytes: [u8; SLOT]) -> Result<(), StoreFault> {
@@ -401,12 +465,6 @@ fn checksum(bytes: &[u8]) -> [u8; 8] {
     let mut sum = [0; 8];
     sum.copy_from_slice(&Sha256::digest(bytes)[..8]);
     sum
-}
-
-/// How many keys were ever put into the file that these bytes are. It never goes down while no slot is damaged.
-pub(crate) fn keys_made(bytes: &[u8]) -> u64 {
-    let slots = bytes.get(HEADER..).unwrap_or_default().chunks_exact(SLOT);
-    slots.filter_map(|slot| part(slot, 4)).map(|generation| u64::from(u32::from_be_bytes(generation))).sum()
 }
 
 /// A key file in memory, under a master key of this many times the same byte.

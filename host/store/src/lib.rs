@@ -50,6 +50,7 @@ mod open;
 mod outbox;
 mod plugins;
 mod prepare;
+mod rotation;
 mod seal;
 mod snapshot;
 mod step;
@@ -64,8 +65,8 @@ mod writer;
 mod test;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex};
 
 use portcullis_core::Timestamp;
 use redb::{Database, ReadableDatabase};
@@ -85,6 +86,7 @@ pub use error::{BackupError, CommitError, OpenError, ReadError, RestoreError, Ro
 pub use kv::KvUsage;
 pub use master::{MasterKey, MasterKeys};
 pub use plugins::SECRETS_MAX;
+pub use rotation::{Rotation, Settled};
 pub use snapshot::{
     AuditLine, DecisionFilter, DecisionPage, DeliveryFilter, DeliveryPage, OutboxEntry, PlacedEvent, Snapshot,
 };
@@ -92,7 +94,6 @@ pub use timers::TIMERS_MAX;
 pub use verify::Report;
 pub use writer::CommitMode;
 
-use keyfile::Wrapping;
 use keyring::Keyring;
 use writer::{Job, Reply, Writer};
 
@@ -125,7 +126,7 @@ struct Handle {
     /// The directory in which the store has its own master key, if it has one.
     own_keys: Option<PathBuf>,
     /// Held while the master key is being changed.
-    rotating: Mutex<()>,
+    rotating: Arc<Semaphore>,
 }
 
 /// What snapshots and the writer have in common.
@@ -244,42 +245,6 @@ impl Store {
     #[must_use]
     pub fn signer(&self) -> Signer {
         Signer::new(&self.shared().ring.hashes)
-    }
-
-    /// Whether the store keeps its master key itself.
-    #[must_use]
-    pub fn has_own_master_key(&self) -> bool {
-        self.0.own_keys.is_some()
-    }
-
-    /// Changes the master key to `next`, or to a new one of the store's own, and seals every slot of the key file anew meanwhile.
-    /// Everything goes on as before during that, and the key before opens nothing afterwards. Answers how many slots there were.
-    /// It blocks, and is not for async workers.
-    ///
-    /// # Errors
-    /// See [`RotateError`].
-    pub fn rotate_master_key(&self, next: Option<&MasterKey>) -> Result<usize, RotateError> {
-        let _alone = self.0.rotating.try_lock().map_err(|_| RotateError::UnderWay)?;
-        let file = &self.shared().ring.file;
-        match (next, &self.0.own_keys) {
-            (Some(_), Some(_)) => Err(RotateError::Own),
-            (Some(next), None) => {
-                let next = Wrapping::of(next);
-                if file.is_under(&next) && file.is_settled() {
-                    return Err(RotateError::SameKey);
-                }
-                Ok(file.rotate(&next)?)
-            }
-            (None, Some(dir)) => {
-                let kept = |error| RotateError::Keep(Box::new(error));
-                let is_in_use = |key: &MasterKey| file.is_under(&Wrapping::of(key));
-                let next = Wrapping::of(&master::next(dir, is_in_use).map_err(kept)?);
-                let slots = file.rotate(&next)?;
-                master::settle(dir, is_in_use).map_err(kept)?;
-                Ok(slots)
-            }
-            (None, None) => Err(RotateError::NotOwn),
-        }
     }
 
     /// A key for what stands outside the store. Each purpose has a key of its own, the same at every opening and under every

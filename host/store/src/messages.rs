@@ -15,7 +15,7 @@ use crate::tables::{Prefix, Tables, heads, key, number, remove_prefix};
 /// Bytes of the head of a row: phase, when it changed.
 pub(crate) const HEAD: usize = 1 + 8;
 /// For how long a message is kept to which nothing more will happen.
-const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// At most so many old messages go with a new one.
 const PRUNED_AT_ONCE: usize = 4;
 
@@ -74,7 +74,7 @@ pub(crate) fn put(
         None => tables.messages_open.insert(row, &[][..])?,
     };
     counts.add(QuotaKind::QueuedMessages, head.phase.is_open());
-    if is_new { prune(tables, &row[..16], now) } else { Ok(()) }
+    if is_new { prune(tables, &row[..16], now, PRUNED_AT_ONCE) } else { Ok(()) }
 }
 
 /// Removes the messages of a session.
@@ -104,9 +104,10 @@ fn leave(tables: &mut Tables<'_>, counts: &mut Counts, row: &[u8], head: Option<
     Ok(())
 }
 
-fn prune(tables: &mut Tables<'_>, org: &[u8], now: Timestamp) -> Result<(), StoreFault> {
+/// Forgets the oldest messages of an organisation that are old enough, so many of them at most.
+pub(crate) fn prune(tables: &mut Tables<'_>, org: &[u8], now: Timestamp, at_most: usize) -> Result<(), StoreFault> {
     let mut old = Vec::new();
-    for age in tables.messages_age.range(Prefix::new(&[org]).span())?.take(PRUNED_AT_ONCE) {
+    for age in tables.messages_age.range(Prefix::new(&[org]).span())?.take(at_most) {
         let (age, _) = age?;
         let changed = number(age.value(), 16).map(Timestamp::from_millis);
         if changed.is_none_or(|changed| now.since(changed) < KEPT) {

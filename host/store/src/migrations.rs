@@ -11,6 +11,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableErro
 
 use crate::counts::Counts;
 use crate::error::{OpenError, StoreFault};
+use crate::keyfile::CutShort;
 use crate::keyring::Keyring;
 use crate::kv;
 use crate::tables::{self, Definition, Tables, number};
@@ -21,6 +22,10 @@ pub(crate) const FORMAT: u64 = STEPS.len() as u64;
 
 /// The row of the meta table that holds the format's number.
 pub(crate) const FORMAT_ROW: &[u8] = b"format";
+
+/// The row of the meta table that says how a change of the master key ended which was cut short: 1 if it went on, 2 if it went
+/// back. It is there until the audit says so.
+pub(crate) const SETTLED_ROW: &[u8] = b"master key settled";
 
 /// A step sees the transaction, for tables that the schema no longer has, those that it has, opened, and the keys.
 type Step = fn(&WriteTransaction, &mut Tables<'_>, &Keyring) -> Result<(), StoreFault>;
@@ -40,6 +45,17 @@ enum Outcome {
 /// The format of the data; 0 if there is none.
 pub(crate) fn format(database: &Database) -> Result<u64, StoreFault> {
     format_of(&database.begin_read()?)
+}
+
+/// Remembers how a change of the master key ends that was cut short.
+pub(crate) fn note_settled(database: &Database, mode: CommitMode, ends: CutShort) -> Result<(), StoreFault> {
+    let transaction = begin(database, mode)?;
+    let ends: u64 = match ends {
+        CutShort::GoesOn => 1,
+        CutShort::GoesBack => 2,
+    };
+    Tables::of(&transaction).meta.insert(SETTLED_ROW, &ends.to_be_bytes())?;
+    Ok(transaction.commit()?)
 }
 
 /// The same as of one point in time.

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use portcullis_core::OrgId;
 use redb::backends::InMemoryBackend;
@@ -160,7 +160,6 @@ pub(crate) fn ring_of(
     mode: CommitMode,
 ) -> Result<(Arc<Keyring>, Vec<u32>), OpenError> {
     migrations::check(database)?;
-    file.settle()?;
     let hashes = Hashes::new(&file.root());
     let (ring, damaged) = Keyring::load(file, hashes)?;
     let ring = Arc::new(ring);
@@ -182,6 +181,11 @@ pub(crate) fn ring_of(
         fresh.publish();
     }
     migrations::run(database, &ring, mode)?;
+    if let Some(ends) = ring.file.cut_short() {
+        // It stands there before the file forgets it, for whoever can say it in the audit.
+        migrations::note_settled(database, mode, ends)?;
+    }
+    ring.file.settle()?;
     Ok((ring, damaged))
 }
 
@@ -197,7 +201,7 @@ pub(crate) fn start(
     let (database, queue) = (Arc::new(database), Arc::new(Semaphore::new(QUEUE)));
     let writer = Writer::start(database.clone(), ring.clone(), mode).map_err(OpenError::Thread)?;
     let shared = Arc::new(Shared { database, ring });
-    Ok(Store(Arc::new(Handle { shared, queue, writer, own_keys, rotating: Mutex::default() })))
+    Ok(Store(Arc::new(Handle { shared, queue, writer, own_keys, rotating: Arc::new(Semaphore::new(1)) })))
 }
 
 /// Holds the keys against the rows.

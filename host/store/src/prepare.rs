@@ -25,7 +25,7 @@ use crate::keyring::Keyring;
 use crate::seal::DataKey;
 use crate::step::{Limit, Prepared, Remembered, SealedEntry, SealedEvent, SealedReply, Step, Taken};
 use crate::tables::{self, Definition, key, session_part};
-use crate::{confirmations, counters, erase, messages, outbox, webhooks};
+use crate::{confirmations, counters, erase, messages, migrations, outbox, webhooks};
 
 /// About how many bytes a row has; most have fewer, and a session's has more.
 const ROW: usize = 1_024;
@@ -183,6 +183,8 @@ impl<'a> Sealer<'a> {
                 | Write::ForgetDevice(_)
                 | Write::ForgetDecisions { .. }
                 | Write::ForgetEvents { .. }
+                | Write::ForgetExpired { .. }
+                | Write::RotationIsTold
                 | Write::ForgetDeliveries { .. } => {}
             }
         }
@@ -325,6 +327,8 @@ impl<'a> Sealer<'a> {
             Write::ForgetDeliveries { line, through, at_most } => {
                 Step::ForgetDeliveries { line, through: through.0, at_most }
             }
+            Write::ForgetExpired { at_most } => Step::ForgetExpired { at_most },
+            Write::RotationIsTold => Step::Remove { table: tables::META, key: migrations::SETTLED_ROW.to_vec() },
             Write::EraseOrg => Step::EraseOrg,
         };
         self.prepared.steps.push(step);

@@ -158,6 +158,9 @@ pub(crate) enum Step {
         key: Vec<u8>,
         due: Option<Timestamp>,
     },
+    ForgetExpired {
+        at_most: usize,
+    },
     ForgetDecisions {
         before: Timestamp,
         at_most: usize,

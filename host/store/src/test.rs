@@ -8,6 +8,7 @@ mod decisions;
 mod delivering;
 mod disk;
 mod erasing;
+mod expiring;
 mod keeping;
 mod limits;
 mod migrating;

@@ -116,6 +116,7 @@ impl Inside {
         for (request, what) in self.journal.take_missing(|org| ours.contains(org)) {
             self.journal.fault(Fault::Lost, format!("{what:?} was acknowledged as {request} and is not in the audit"));
         }
+        self.journal.all_was_read(|org| ours.contains(org));
         if settled {
             self.nothing_waits(&snapshot, orgs).map_err(|error| failed(&error))?;
         }
@@ -166,13 +167,16 @@ impl Inside {
             if let Some(decision) = entry.decision {
                 let record = snapshot.decision(org, decision)?;
                 let agrees = record.is_some_and(|record| {
-                    let ended = match entry.outcome {
+                    let ended = match &entry.outcome {
                         AuditOutcome::Done
                         | AuditOutcome::Unchanged
                         | AuditOutcome::Unlinked { .. }
                         | AuditOutcome::Erased { .. } => &["allowed"][..],
+                        // No policy is asked about these.
+                        AuditOutcome::Begun | AuditOutcome::LeftOut { .. } => &[],
                         AuditOutcome::Deferred { .. } => &["deferred"],
                         AuditOutcome::Vetoed { .. } => &["denied", "confirmation-required"],
+                        AuditOutcome::Refused { code } if code == "confirmation_required" => &["confirmation-required"],
                         AuditOutcome::Refused { .. } | AuditOutcome::Denied { .. } => &["limited", "refused"],
                     };
                     record.operation == entry.operation
@@ -201,6 +205,7 @@ impl Inside {
             what.session = None;
         }
         let done = matches!(entry.outcome, AuditOutcome::Done | AuditOutcome::Deferred { .. });
+        let kept = done || matches!(entry.outcome, AuditOutcome::Unchanged);
         if entry.operation == OperationKind::MessageSend {
             return self.send_is_explained(entry, request, &what, seen);
         }
@@ -217,14 +222,13 @@ impl Inside {
                 if done && !acknowledged {
                     self.torn(format!("{asked:?} was refused, and was done: {entry:?}"));
                 }
-                let kept = done || matches!(entry.outcome, AuditOutcome::Unchanged);
                 if acknowledged && !kept {
                     self.torn(format!("{asked:?} was acknowledged, and not done: {entry:?}"));
                 }
             }
             None if self.journal.is_prepared(&text)
                 || self.journal.take_queued(&text).is_some_and(|asked| asked == what)
-                || self.journal.take_unanswered(&what) => {}
+                || self.journal.take_unanswered(&what, kept) => {}
             None => self.journal.fault(Fault::Duplicated, format!("nobody has asked for {entry:?}")),
         }
     }
@@ -237,7 +241,7 @@ impl Inside {
             let answered = self.journal.take_answered(&text);
             let is_known = answered.as_ref().is_some_and(|(asked, _)| asked == what)
                 || self.journal.take_queued(&text).as_ref() == Some(what)
-                || self.journal.take_unanswered(what);
+                || self.journal.take_unanswered(what, true);
             if !is_known {
                 self.journal.fault(Fault::Duplicated, format!("nobody has asked for {entry:?}"));
             }

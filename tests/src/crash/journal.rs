@@ -2,6 +2,9 @@
 //!
 //! A mutating call ends in one of three ways. It was answered with success, and its line in the audit must be there once.
 //! It was answered with a refusal, and nothing may have come of it. Or it was not answered, and its line may be there or not, but not twice.
+//!
+//! A call with an idempotency key that was not answered is made again, and then it must be clear whether it was done: what is answered
+//! again, or can only be answered with the sentence that its answer is lost, has its line from before; what is done now has none.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,10 +40,38 @@ struct State {
     /// The same for what is done later.
     queued: HashMap<String, What>,
     unanswered: HashMap<What, usize>,
+    /// Calls with keys that were not answered yet, by their keys.
+    open: HashMap<String, Open>,
+    /// What was done before it was asked for again: its line must be there.
+    required: HashMap<What, usize>,
+    /// What was refused before it was asked for again, perhaps: its line may be there, and says so.
+    refusable: HashMap<What, usize>,
     /// Requests with which the run was prepared.
     prepared: HashSet<String>,
     counts: Counts,
     faults: Vec<(Fault, String)>,
+}
+
+/// A call with a key that was not answered yet.
+struct Open {
+    what: What,
+    /// How often it was made without an answer, less the lines that were found of that.
+    attempts: usize,
+    /// Whether a line says that it was done.
+    done: bool,
+    /// Whether its lines cannot be told from those of other calls.
+    unsure: bool,
+}
+
+/// What a call with a key comes to that was not answered at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// It was done before.
+    Before,
+    /// It is done now.
+    Now,
+    /// It was not done, and is not.
+    Refused,
 }
 
 /// How often what happened.
@@ -49,6 +80,13 @@ pub(super) struct Counts {
     pub(super) acknowledged: usize,
     pub(super) refused: usize,
     pub(super) unanswered: usize,
+    /// Requests that were made again with their keys and answered as they had been, or would have been.
+    pub(super) replayed: usize,
+    /// Of the others: those whose answer is shown once, whose session is erased, whose answer nobody has heard, or that were under way.
+    pub(super) shown: usize,
+    pub(super) erased: usize,
+    pub(super) replies_lost: usize,
+    pub(super) in_flight: usize,
 }
 
 /// The log, which every worker shares.
@@ -108,12 +146,81 @@ impl Journal {
         self.state().queued.remove(request)
     }
 
-    /// Whether an unanswered call explains this, which explains nothing more then.
-    pub(super) fn take_unanswered(&self, what: &What) -> bool {
+    /// Counts something.
+    pub(super) fn count(&self, of: impl FnOnce(&mut Counts)) {
+        of(&mut self.state().counts);
+    }
+
+    /// A call with a key was not answered, and will be made again. `is_again` says that it may leave no line.
+    pub(super) fn unanswered_keyed(&self, key: &str, what: Option<What>, is_again: bool) {
         let mut state = self.state();
-        let Some(count) = state.unanswered.get_mut(what).filter(|count| **count > 0) else { return false };
-        *count -= 1;
-        true
+        state.counts.unanswered += 1;
+        let Some(what) = what else { return };
+        if let Some(open) = state.open.get_mut(key) {
+            open.attempts += 1;
+            return;
+        }
+        let mut unsure = is_again || state.unanswered.get(&what).is_some_and(|count| *count > 0);
+        for other in state.open.values_mut().filter(|other| other.what == what) {
+            (other.unsure, unsure) = (true, true);
+        }
+        state.open.insert(key.to_owned(), Open { what, attempts: 1, done: false, unsure });
+    }
+
+    /// It was answered.
+    pub(super) fn answered_keyed(&self, key: &str, again: Again) {
+        let mut state = self.state();
+        let Some(Open { what, attempts, done, unsure }) = state.open.remove(key) else { return };
+        let mut left = attempts;
+        match again {
+            Again::Before if !done && left > 0 => {
+                left -= 1;
+                let lines = if unsure { &mut state.unanswered } else { &mut state.required };
+                *lines.entry(what.clone()).or_default() += 1;
+            }
+            Again::Now | Again::Refused if done && !unsure => {
+                let said = format!("{what:?} was done, and with the same key it is now {again:?}");
+                state.faults.push((Fault::Duplicated, said));
+            }
+            Again::Before | Again::Now | Again::Refused => {}
+        }
+        if unsure {
+            *state.unanswered.entry(what).or_default() += left;
+        } else {
+            *state.refusable.entry(what).or_default() += left;
+        }
+    }
+
+    /// Whether an unanswered call explains a line, and explains nothing more then. `done` is what the line says.
+    pub(super) fn take_unanswered(&self, what: &What, done: bool) -> bool {
+        fn took(lines: &mut HashMap<What, usize>, what: &What) -> bool {
+            let Some(count) = lines.get_mut(what).filter(|count| **count > 0) else { return false };
+            *count -= 1;
+            true
+        }
+        let state = &mut *self.state();
+        if done && took(&mut state.required, what) {
+            return true;
+        }
+        let mut fits = state.open.values_mut().filter(|open| open.what == *what && open.attempts > 0);
+        if let Some(open) = fits.find(|open| !(done && open.done)) {
+            open.attempts -= 1;
+            open.done |= done;
+            return true;
+        }
+        (!done && took(&mut state.refusable, what)) || took(&mut state.unanswered, what)
+    }
+
+    /// Every line there is of these organisations was read: what was not answered and has none was not done and will not be, unless it
+    /// waits. And what has to have one is lost.
+    pub(super) fn all_was_read(&self, of: impl Fn(&str) -> bool) {
+        let state = &mut *self.state();
+        let waits = |what: &What| ["message.send", "event.tell", "session.delete"].contains(&what.operation);
+        state.unanswered.retain(|what, _| !of(&what.org) || waits(what));
+        for (what, count) in state.required.extract_if(|what, count| of(&what.org) && *count > 0) {
+            let said = format!("{what:?} was answered as done before, {count} times, and is not in the audit");
+            state.faults.push((Fault::Lost, said));
+        }
     }
 
     /// Every acknowledged call of these organisations that was not found: after all lines of the audit were read, they are lost.

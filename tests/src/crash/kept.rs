@@ -76,6 +76,8 @@ pub(super) enum Act {
 #[derive(Debug, Clone)]
 pub(super) struct Kept {
     pub(super) id: String,
+    /// The mark with which it was made.
+    made: String,
     pub(super) life: Either<Life>,
     pub(super) stands: Either<Stands>,
     labels: Either<String>,
@@ -128,6 +130,7 @@ impl Kept {
     pub(super) fn new(id: String, mark: String, policy: &str, starts: bool) -> Self {
         Self {
             id,
+            made: mark.clone(),
             life: Either::of(Life::Here),
             stands: Either::of(if starts { Stands::Pairing } else { Stands::Stopped { linked: false } }),
             labels: Either::of(mark),
@@ -143,6 +146,11 @@ impl Kept {
         if let Some(after) = self.phone.take() {
             self.stands.or(after);
         }
+    }
+
+    /// Whether it was made with this mark.
+    pub(super) fn is_marked(&self, mark: &str) -> bool {
+        self.made == mark
     }
 
     /// What an act comes to, for certain or perhaps. `answer` is what a certain one was answered.

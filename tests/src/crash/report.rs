@@ -48,13 +48,19 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { acknowledged, refused, unanswered } = self.counts;
+        let Counts { acknowledged, refused, unanswered, .. } = self.counts;
+        let Counts { replayed, shown, erased, replies_lost, in_flight, .. } = self.counts;
         writeln!(f, "seed {}, {:.1} s", self.options.seed, self.took.as_secs_f64())?;
         writeln!(f, "kills                   {}, {} of them while starting", self.kills.0, self.kills.1)?;
         writeln!(f, "looks at the data       {}", self.looks)?;
         writeln!(f, "operations acknowledged {acknowledged}")?;
         writeln!(f, "operations refused      {refused}")?;
         writeln!(f, "operations unanswered   {unanswered}")?;
+        writeln!(f, "replayed the same       {replayed}")?;
+        writeln!(f, "  shown once            {shown}")?;
+        writeln!(f, "  erased since          {erased}")?;
+        writeln!(f, "  still under way       {in_flight}")?;
+        writeln!(f, "replies lost            {replies_lost}")?;
         for (name, of) in [
             ("lost", Fault::Lost),
             ("duplicated", Fault::Duplicated),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::hands::{Change, Hands};
+use super::hands::{Change, Hands, Retried};
 use super::journal::Fault;
 use super::kept::{Act, Kept, Life, Stands};
 use super::now;
@@ -41,11 +41,29 @@ pub(super) struct Sessions {
     pub(super) messages: Vec<Message>,
     /// The mark of a session whose making was not answered.
     creating: Option<(String, bool)>,
+    /// What was asked with a key and not answered.
+    open: Option<Doing>,
+}
+
+/// What was done last.
+#[derive(Debug, Clone)]
+enum Doing {
+    Create { mark: String, starts: bool },
+    Act { id: String, act: Act },
 }
 
 impl Sessions {
     pub(super) fn new(hands: Hands, short_grace: bool, paced: bool) -> Self {
-        Self { hands, short_grace, paced, kept: Vec::new(), gone: Vec::new(), messages: Vec::new(), creating: None }
+        Self {
+            hands,
+            short_grace,
+            paced,
+            kept: Vec::new(),
+            gone: Vec::new(),
+            messages: Vec::new(),
+            creating: None,
+            open: None,
+        }
     }
 
     /// Works until the gateway does not answer any more.
@@ -57,6 +75,12 @@ impl Sessions {
 
     async fn work_on(&mut self) -> Result<(), Lost> {
         loop {
+            // First of all, so that nothing else has happened to it meanwhile.
+            if self.hands.has_open() {
+                self.retry().await?;
+                continue;
+            }
+            self.hands.ask_again().await?;
             if let Some(at) = self.messages.iter().position(|message| message.repeat.is_some()) {
                 self.repeat(at).await?;
             }
@@ -79,6 +103,7 @@ impl Sessions {
         let (mark, starts) = (self.hands.mark(), self.hands.dice.below(2) == 0);
         let body = json!({ "labels": { "mark": mark }, "ratePolicy": "unlimited", "start": starts });
         let change = Change::new("POST", "/api/v1/sessions", "session.create").with(&body);
+        self.open = Some(Doing::Create { mark: mark.clone(), starts });
         match self.hands.ask(&change).await {
             Ok(answer) if answer.status == 201 => {
                 let id = answer.body["id"].as_str().unwrap_or_default().to_owned();
@@ -127,7 +152,16 @@ impl Sessions {
         let mut change = act.change(&kept.id);
         // A deletion that is under way is not begun again.
         change.is_again = *act == Act::Delete && kept.life.sure() != Some(&Life::Here);
-        match self.hands.ask(&change).await {
+        self.open = Some(Doing::Act { id: kept.id.clone(), act: act.clone() });
+        let mut asked = self.hands.ask(&change).await;
+        // A plugin asks back.
+        if let Ok(Answer { status: 428, body, .. }) = &asked {
+            let token = body["error"]["details"]["confirmation"]["token"].as_str().unwrap_or_default();
+            change.path = format!("{}?confirmation={token}", change.path);
+            asked = self.hands.ask(&change).await;
+        }
+        let kept = &mut self.kept[at];
+        match asked {
             Ok(answer) if answer.status < 300 => kept.apply(act, true, &answer.body, self.short_grace),
             // It was too much, or took too long; it may have begun.
             Ok(answer) if answer.status == 503 => kept.apply(act, false, &Value::Null, self.short_grace),
@@ -141,6 +175,45 @@ impl Sessions {
             }
         }
         Ok(())
+    }
+
+    /// Asks once more for what was asked with a key and not answered. Nothing else has happened to that session since.
+    async fn retry(&mut self) -> Result<(), Lost> {
+        let Some(retried) = self.hands.retry().await? else { return Ok(()) };
+        match (self.open.clone(), retried) {
+            (Some(Doing::Create { mark, starts }), Retried::Now(answer)) => {
+                if self.has(&mark) {
+                    self.hands.fault(Fault::Duplicated, format!("the session with the mark {mark} is made once more"));
+                }
+                let id = answer.body["id"].as_str().unwrap_or_default().to_owned();
+                self.kept.push(Kept::new(id, mark, "unlimited", starts));
+                Ok(())
+            }
+            (Some(Doing::Create { mark, .. }), Retried::Before) => {
+                if !self.has(&mark) {
+                    self.hands
+                        .fault(Fault::Lost, format!("the session with the mark {mark} was made and is not there"));
+                }
+                Ok(())
+            }
+            (Some(Doing::Act { id, act }), Retried::Now(answer)) => {
+                if let Some(kept) = self.kept.iter_mut().find(|kept| kept.id == id) {
+                    kept.apply(&act, true, &answer.body, self.short_grace);
+                }
+                Ok(())
+            }
+            (Some(Doing::Act { id, .. }), Retried::Later | Retried::Before | Retried::Refused) => {
+                match self.kept.iter().position(|kept| kept.id == id) {
+                    Some(at) => self.look(at, false).await,
+                    None => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn has(&self, mark: &str) -> bool {
+        self.kept.iter().any(|kept| kept.is_marked(mark))
     }
 
     async fn send(&mut self, at: usize) -> Result<(), Lost> {
@@ -238,6 +311,10 @@ impl Sessions {
 
     /// Waits until nothing of this worker's passes by itself any more, and every message has come to an end.
     pub(super) async fn settle(&mut self) -> Result<(), Lost> {
+        while self.hands.has_open() {
+            self.retry().await?;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         while let Some(at) = self.messages.iter().position(|message| message.repeat.is_some()) {
             self.repeat(at).await?;
             tokio::time::sleep(Duration::from_millis(5)).await;

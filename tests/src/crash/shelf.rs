@@ -1,10 +1,12 @@
 //! A worker with things that an organisation, or the operator, has many of: each has a name that was given once, is there or not, and is switched on or off.
 
+use std::time::Duration;
+
 use portcullis_testing::Guest;
 use serde_json::{Value, json};
 
 use super::either::Either;
-use super::hands::{Change, Hands};
+use super::hands::{Change, Hands, Retried};
 use super::journal::Fault;
 use crate::calls::{Answer, Lost};
 
@@ -38,6 +40,22 @@ pub(super) struct Shelf {
     pub(super) hands: Hands,
     shelves: Vec<(Kind, Vec<Item>)>,
     numbers: u32,
+    /// What was done last, to what: if it was not answered, it is asked for again with its key.
+    doing: Option<Doing>,
+}
+
+#[derive(Debug, Clone)]
+struct Doing {
+    shelf: usize,
+    name: String,
+    act: Act,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Act {
+    Create,
+    Switch(bool),
+    Remove,
 }
 
 impl Kind {
@@ -118,12 +136,18 @@ impl Kind {
 
 impl Shelf {
     pub(super) fn new(hands: Hands, kinds: Vec<Kind>) -> Self {
-        Self { hands, shelves: kinds.into_iter().map(|kind| (kind, Vec::new())).collect(), numbers: 0 }
+        Self { hands, shelves: kinds.into_iter().map(|kind| (kind, Vec::new())).collect(), numbers: 0, doing: None }
     }
 
     /// Works until the gateway does not answer any more.
     pub(super) async fn work(&mut self) -> Result<(), Lost> {
         loop {
+            // First of all, so that nothing else has happened to it meanwhile.
+            if self.hands.has_open() {
+                self.retry().await?;
+                continue;
+            }
+            self.hands.ask_again().await?;
             let shelf = self.hands.pick(self.shelves.len());
             let there = self.shelves[shelf].1.len();
             if there == 0 || (there < MOST && self.hands.dice.below(3) == 0) {
@@ -144,6 +168,7 @@ impl Shelf {
         let kind = self.shelves[shelf].0.clone();
         let name = if let Kind::Bindings(_) = kind { self.numbers.to_string() } else { self.hands.mark() };
         let change = kind.create(&self.hands.org, &name);
+        self.doing = Some(Doing { shelf, name: name.clone(), act: Act::Create });
         let item = |id, there| Item { name: name.clone(), id, there, on: Either::of(false) };
         let answered = self.hands.ask(&change).await;
         let item = match &answered {
@@ -169,6 +194,7 @@ impl Shelf {
         let Some(change) = item.id.as_deref().and_then(|id| kind.switch(&self.hands.org, id, on)) else {
             return Ok(());
         };
+        self.doing = Some(Doing { shelf, name: item.name.clone(), act: Act::Switch(on) });
         match self.hands.ask(&change).await {
             Ok(Answer { status: 200..300, .. }) => item.on.set(on),
             Ok(Answer { status: 503, .. }) => item.on.or(on),
@@ -186,6 +212,7 @@ impl Shelf {
     async fn remove(&mut self, shelf: usize, at: usize) -> Result<(), Lost> {
         let (kind, items) = &mut self.shelves[shelf];
         let Some(id) = items[at].id.clone() else { return Ok(()) };
+        self.doing = Some(Doing { shelf, name: items[at].name.clone(), act: Act::Remove });
         match self.hands.ask(&kind.remove(&self.hands.org, &id)).await {
             // That it stays away is seen by its name, which nothing else may have.
             Ok(Answer { status: 200..300, .. }) => drop(items.remove(at)),
@@ -201,6 +228,56 @@ impl Shelf {
                 }
                 return Err(lost);
             }
+        }
+        Ok(())
+    }
+
+    /// Asks once more for what was asked with a key and not answered. What is there was compared since, and nobody has changed it.
+    async fn retry(&mut self) -> Result<(), Lost> {
+        let Some(retried) = self.hands.retry().await? else { return Ok(()) };
+        let Some(Doing { shelf, name, act }) = self.doing.clone() else { return Ok(()) };
+        let (kind, items) = &mut self.shelves[shelf];
+        let at = items.iter().position(|item| item.name == name);
+        let wrong = match (act, &retried, at) {
+            (_, Retried::Later, _) | (Act::Create | Act::Switch(_), Retried::Refused, _) => None,
+            (Act::Create, Retried::Now(answer), None) => {
+                let id = if let Kind::Secrets(_) = kind { Some(name.as_str()) } else { answer.body["id"].as_str() };
+                let (id, name) = (id.map(str::to_owned), name.clone());
+                items.push(Item { name, id, there: Either::of(true), on: Either::of(false) });
+                None
+            }
+            (Act::Create, Retried::Now(_), Some(_)) => Some(Fault::Duplicated),
+            (Act::Create, Retried::Before, at) => at.is_none().then_some(Fault::Lost),
+            (Act::Switch(on), Retried::Now(_), Some(at)) => {
+                items[at].on.set(on);
+                None
+            }
+            (Act::Switch(on), Retried::Before, Some(at)) => {
+                (!items[at].on.narrow(|known| *known == on)).then_some(Fault::Lost)
+            }
+            (Act::Switch(_), _, None) => Some(Fault::Lost),
+            (Act::Remove, Retried::Now(_), Some(at)) => {
+                items.remove(at);
+                None
+            }
+            (Act::Remove, Retried::Now(_), None) => Some(Fault::Duplicated),
+            (Act::Remove, Retried::Before, at) => at.is_some().then_some(Fault::Lost),
+            // It was removed, and its key would have led to the answer.
+            (Act::Remove, Retried::Refused, at) => at.is_none().then_some(Fault::Duplicated),
+        };
+        if let Some(fault) = wrong {
+            let kind = kind.clone();
+            self.hands
+                .fault(fault, format!("{act:?} of {name} in {kind:?}, asked for again with its key: {retried:?}"));
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is open any more.
+    pub(super) async fn settle(&mut self) -> Result<(), Lost> {
+        while self.hands.has_open() {
+            self.retry().await?;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(())
     }

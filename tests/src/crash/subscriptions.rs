@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::either::Either;
-use super::hands::{Change, Hands};
+use super::hands::{Change, Hands, Retried};
 use super::journal::Fault;
 use super::sessions::PATIENCE;
 use crate::calls::Lost;
@@ -53,6 +53,12 @@ impl Subscriptions {
     /// Works until the gateway does not answer any more.
     pub(super) async fn work(&mut self) -> Result<(), Lost> {
         loop {
+            // First of all, so that nothing else has happened to it meanwhile.
+            if self.hands.has_open() {
+                self.retry_creating().await?;
+                continue;
+            }
+            self.hands.ask_again().await?;
             if self.subscribers.len() < MOST && self.hands.dice.below(3) == 0 {
                 self.create().await?;
             } else if !self.subscribers.is_empty() {
@@ -80,6 +86,14 @@ impl Subscriptions {
                 Err(lost)
             }
         }
+    }
+
+    /// Asks once more for a session that was asked for with a key, without an answer. Here nothing else has keys.
+    async fn retry_creating(&mut self) -> Result<(), Lost> {
+        if let Some(Retried::Now(answer)) = self.hands.retry().await? {
+            self.subscribers.extend(answer.body["id"].as_str().map(Subscriber::new));
+        }
+        Ok(())
     }
 
     async fn tell(&mut self, at: usize) -> Result<(), Lost> {
@@ -157,6 +171,10 @@ impl Subscriptions {
 
     /// Waits until the plugin has done what follows from what it was told.
     pub(super) async fn settle(&mut self) -> Result<(), Lost> {
+        while self.hands.has_open() {
+            self.retry_creating().await?;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         while self.repeat.is_some() {
             self.tell(0).await?;
         }

@@ -44,7 +44,7 @@ impl Worker {
     pub(super) async fn settle(&mut self) -> Result<(), Lost> {
         match self {
             Self::Sessions(worker) => worker.settle().await,
-            Self::Shelf(_) => Ok(()),
+            Self::Shelf(worker) => worker.settle().await,
             Self::Subscriptions(worker) => worker.settle().await,
         }
     }
@@ -156,6 +156,12 @@ pub(super) async fn make(
         }
         orgs.push((org, None));
     }
+
+    // A plugin asks whoever deletes whether they mean it.
+    let (org, key) = maker.org("asked").await?;
+    maker.bind(&key, "confirm-delete", json!({ "type": "nothing" })).await?;
+    workers.push(Worker::Sessions(Sessions::new(maker.hands("asked", &org, &key), false, false)));
+    orgs.push((org, None));
 
     // Subscriptions are followed by keys and timers of a plugin.
     for (name, grace, goes) in [("ending", "PT1S", true), ("lasting", "P30D", false)] {

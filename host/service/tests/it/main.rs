@@ -29,6 +29,7 @@ mod storms;
 mod story;
 mod trying;
 mod unhooking;
+mod upkeep;
 mod versions;
 mod waiting;
 mod webhooks;

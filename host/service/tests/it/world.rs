@@ -1,6 +1,7 @@
 //! A whole gateway without HTTP, in memory and in virtual time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use portcullis_core::operation::{CreateSession, SendText, WhenUnpaired};
@@ -14,10 +15,10 @@ use portcullis_net::{GuardConfig, Outbound, OutboundConfig};
 use portcullis_policy::{Runtime, RuntimeConfig};
 use portcullis_service::{
     BindingChange, BindingState, Call, DecisionQuery, DeliveryConfig, Dispatched, Done, KeyRequest, NewBinding,
-    NewFact, NewOrg, OrgChange, Outcome, QuotaChange, SendCall, Service, ServiceConfig, ServiceError, SimulatorAct,
-    Upload,
+    NewFact, NewOrg, NextMasterKey, OrgChange, Outcome, QuotaChange, SendCall, Service, ServiceConfig, ServiceError,
+    SimulatorAct, Upload,
 };
-use portcullis_store::Store;
+use portcullis_store::{MasterKey, Store};
 use serde_json::json;
 
 use crate::clock::TestClock;
@@ -353,7 +354,12 @@ fn start(store: &Store, clock: &Arc<TestClock>, send_patience: Duration, deliver
         let outbound = Outbound::new(OutboundConfig { guard, ..OutboundConfig::default() }).unwrap();
         DeliveryConfig { outbound, server_url: None, retry_scale: 1.0, timeout: Duration::from_secs(30) }
     });
-    let config = ServiceConfig { send_patience, decisions_kept, deliveries, ..ServiceConfig::default() };
+    // Whenever the master key is changed, it is for one that was never in use.
+    static KEYS: AtomicU64 = AtomicU64::new(1);
+    let next = || async { Ok(MasterKey::parse(&format!("{:064x}", KEYS.fetch_add(1, Ordering::Relaxed))).unwrap()) };
+    let next_master_key = Some(NextMasterKey::new(next));
+    let config =
+        ServiceConfig { send_patience, decisions_kept, deliveries, next_master_key, ..ServiceConfig::default() };
     Service::open(store.clone(), runtime, engine, clock, &config).unwrap()
 }
 

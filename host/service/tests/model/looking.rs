@@ -105,6 +105,8 @@ impl Gateway {
         let outcome = match &entry.outcome {
             AuditOutcome::Done => "done".to_owned(),
             AuditOutcome::Unchanged => "unchanged".to_owned(),
+            AuditOutcome::Begun => "begun".to_owned(),
+            AuditOutcome::LeftOut { .. } => "left out".to_owned(),
             AuditOutcome::Deferred { until } => format!("deferred {}", self.relative(*until)),
             AuditOutcome::Vetoed { code } => format!("vetoed {code}"),
             AuditOutcome::Refused { code } => format!("refused {code}"),

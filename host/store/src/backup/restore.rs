@@ -1,7 +1,9 @@
 //! Restoring: a new data directory from a backup, a key file and the master key.
 //!
 //! The key file is the newest there is, and may be newer than the backup. What was erased since has no key in it, and stays
-//! unreadable; the rows of such sessions and organisations are dropped, so that what is left fits together.
+//! unreadable; the rows of such sessions and organisations are dropped, so that what is left fits together. Of each a line stands in
+//! its organisation's audit, or in the platform's if the organisation is gone: its receipt is younger than the backup, and went with
+//! the data that was lost.
 //!
 //! Everything is made in a directory below the new one, verified, and moved to its place at the end, the data last. While that
 //! directory is there, nothing opens the data: a restore that was cut short never looks like one that was not.
@@ -13,7 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use portcullis_core::{OrgId, SessionId, Timestamp};
+use portcullis_core::{AuditEntry, AuditId, AuditOutcome, OperationKind, OrgId, PrincipalKind, SessionId, Timestamp};
 use redb::{Database, ReadableDatabase, TableDefinition};
 
 use super::{BackupInfo, Frame, open, owner, read_through, signed};
@@ -21,12 +23,12 @@ use crate::apply::Batch;
 use crate::audit::Chains;
 use crate::counts::Counts;
 use crate::error::{OpenError, RestoreError, StoreFault};
-use crate::keyfile::{self, KeyFile, Wrapping};
+use crate::keyfile::{self, KeyFile, Owner, Wrapping};
 use crate::keyring::Keyring;
 use crate::master::{self, MasterKey};
 use crate::open::{DATA, KEYS, RESTORING, ring_of, start};
 use crate::outbox::Ends;
-use crate::seal::Hashes;
+use crate::seal::{Hashes, random};
 use crate::snapshot::owner_session;
 use crate::tables::{self, Tables};
 use crate::verify::{self, Report};
@@ -49,6 +51,8 @@ pub struct Restored {
     pub dropped_orgs: Vec<OrgId>,
     /// Sessions of other organisations whose key is gone; their rows were dropped.
     pub dropped_sessions: Vec<(OrgId, SessionId)>,
+    /// Sessions that went with their organisations.
+    pub dropped_with_orgs: Vec<(OrgId, SessionId)>,
     /// What verifying found.
     pub report: Report,
 }
@@ -76,7 +80,7 @@ pub fn restore(
     if begun.owner != owner(&genuine) {
         return Err(RestoreError::Foreign);
     }
-    if begun.keys_made > keyfile::keys_made(&genuine.file.copy()?) {
+    if begun.keys_made > genuine.file.keys_made() {
         return Err(RestoreError::OlderKeys);
     }
     let backup = read_through(from, |digest, mac| signed(&genuine, digest) == *mac).map_err(RestoreError::Backup)?;
@@ -150,7 +154,7 @@ fn make(
     if !damaged.is_empty() {
         return Err(RestoreError::DamagedSlots { slots: damaged });
     }
-    let (dropped_orgs, dropped_sessions) = drop_keyless(&database, &ring, mode, now)?;
+    let dropped = drop_keyless(&database, &ring, mode, backup.made_at, now)?;
     let store = start(database, ring, &damaged, mode, None).map_err(RestoreError::Open)?;
     let snapshot = store.snapshot()?;
     let (mut orgs, mut sessions) = (0, 0);
@@ -161,7 +165,8 @@ fn make(
         }
     }
     let report = verify::verify(&snapshot)?;
-    Ok(Restored { backup, orgs, sessions, dropped_orgs, dropped_sessions, report })
+    let Dropped { orgs: dropped_orgs, sessions: dropped_sessions, with_orgs: dropped_with_orgs } = dropped;
+    Ok(Restored { backup, orgs, sessions, dropped_orgs, dropped_sessions, dropped_with_orgs, report })
 }
 
 /// Puts every row of a backup into an empty database.
@@ -210,56 +215,103 @@ fn put(database: &Database, name: &str, rows: &mut Vec<(Vec<u8>, Vec<u8>)>) -> R
     Ok(transaction.commit()?)
 }
 
-type Dropped = (Vec<OrgId>, Vec<(OrgId, SessionId)>);
+/// What has no key any more.
+#[derive(Default)]
+struct Dropped {
+    orgs: Vec<OrgId>,
+    /// Of other organisations.
+    sessions: Vec<(OrgId, SessionId)>,
+    with_orgs: Vec<(OrgId, SessionId)>,
+}
 
-/// Removes the rows of organisations and sessions whose key is gone, as if they were erased.
+/// Removes the rows of organisations and sessions whose key is gone, as if they were erased, and says so in the audit.
 fn drop_keyless(
     database: &Database,
     ring: &Arc<Keyring>,
     mode: CommitMode,
+    backup_at: Timestamp,
     now: Timestamp,
 ) -> Result<Dropped, StoreFault> {
-    let (mut orgs, mut sessions) = (Vec::new(), Vec::new());
-    // An organisation comes before its sessions, which go with it.
+    let mut dropped = Dropped::default();
     let mut gone = HashSet::new();
     let read = database.begin_read()?;
     for table in [tables::ORGS, tables::SESSIONS] {
         for row in read.open_table(table)?.range::<&[u8]>(..)? {
-            let row = row?.0;
-            let Some(owner) = owner_session(row.value(), &[]).filter(|owner| ring.any(*owner).is_none()) else {
-                continue;
-            };
+            let Some(owner) = owner_session(row?.0.value(), &[]) else { continue };
+            // Organisations come first, and their sessions go with them.
+            let is_gone = ring.any(owner).is_none();
             match owner.session {
-                None => {
+                None if is_gone => {
                     gone.insert(owner.org);
-                    orgs.push(owner.org);
+                    dropped.orgs.push(owner.org);
                 }
-                Some(session) if !gone.contains(&owner.org) => sessions.push((owner.org, session)),
-                Some(_) => {}
+                Some(session) if gone.contains(&owner.org) => dropped.with_orgs.push((owner.org, session)),
+                Some(session) if is_gone => dropped.sessions.push((owner.org, session)),
+                None | Some(_) => {}
             }
         }
     }
     drop(read);
-    if orgs.is_empty() && sessions.is_empty() {
-        return Ok((orgs, sessions));
+    if dropped.orgs.is_empty() && dropped.sessions.is_empty() {
+        return Ok(dropped);
     }
     let transaction = begin(database, mode)?;
     {
         let mut tables = Tables::of(&transaction);
         let (made, doomed) = (HashMap::new(), HashSet::new());
         let mut batch = Batch { ring, made, doomed, ends: Ends::default(), chains: Chains::default() };
-        for org in &orgs {
+        for org in &dropped.orgs {
             erase::org(&mut tables, &mut batch, *org, now)?;
+            let line = left_out(OrgId::PLATFORM, None, Some(*org), backup_at, now)?;
+            say(&mut tables, &mut batch, &line)?;
         }
-        for (org, session) in &sessions {
+        for (org, session) in &dropped.with_orgs {
+            let line = left_out(OrgId::PLATFORM, Some(*session), Some(*org), backup_at, now)?;
+            say(&mut tables, &mut batch, &line)?;
+        }
+        for (org, session) in &dropped.sessions {
             let mut counts = Counts::read(&tables.counts, *org)?;
             erase::session(&mut tables, &mut batch, &mut counts, *org, *session, now)?;
             counts.take(crate::QuotaKind::Sessions);
             counts.write(&mut tables.counts, *org)?;
+            say(&mut tables, &mut batch, &left_out(*org, Some(*session), None, backup_at, now)?)?;
         }
+        batch.chains.write(&mut tables)?;
     }
     transaction.commit()?;
-    Ok((orgs, sessions))
+    Ok(dropped)
+}
+
+/// The line about something that is not restored.
+fn left_out(
+    audit: OrgId,
+    session: Option<SessionId>,
+    org: Option<OrgId>,
+    backup_at: Timestamp,
+    now: Timestamp,
+) -> Result<AuditEntry, StoreFault> {
+    let mut unique = [0; 16];
+    random(&mut unique)?;
+    let operation = if session.is_some() { OperationKind::SessionDelete } else { OperationKind::OrgDelete };
+    Ok(AuditEntry {
+        id: AuditId::new(now, u128::from_be_bytes(unique)),
+        org: audit,
+        at: now,
+        actor: PrincipalKind::System,
+        request: None,
+        operation,
+        session,
+        subject: org.map(|org| org.to_string()),
+        outcome: AuditOutcome::LeftOut { backup_at },
+        decision: None,
+    })
+}
+
+fn say(tables: &mut Tables<'_>, batch: &mut Batch<'_>, line: &AuditEntry) -> Result<(), StoreFault> {
+    // Whose line it is has a key, or it would have been dropped itself.
+    let Some(data_key) = batch.ring.live(Owner::org(line.org)) else { return Ok(()) };
+    batch.chains.put(tables, &data_key, line)?;
+    Ok(())
 }
 
 impl Store {

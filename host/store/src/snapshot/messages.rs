@@ -1,11 +1,15 @@
 //! Reading remembered messages, and what idempotency keys lead to.
 
+use std::time::Duration;
+
 use portcullis_core::{MessageId, OrgId, OutgoingMessage, SessionId, Timestamp};
 
 use super::{Snapshot, owner_session};
+use crate::aged;
 use crate::commit::{KnownReply, KnownRequest};
 use crate::erase;
 use crate::error::ReadError;
+use crate::facts;
 use crate::idempotency::{self, CLAIM, REPLY_HEAD};
 use crate::keyfile::Owner;
 use crate::messages::{self, HEAD};
@@ -66,6 +70,22 @@ impl Snapshot {
             },
         };
         Ok(Some(KnownRequest { digest, reply }))
+    }
+
+    /// Whether an organisation has something that [`crate::Write::ForgetExpired`] would forget.
+    pub fn has_expired(&self, org: OrgId, now: Timestamp) -> Result<bool, ReadError> {
+        for (ages, kept) in [
+            (tables::IDEMPOTENCY_AGE, idempotency::KEPT),
+            (tables::REPLIES_AGE, idempotency::KEPT),
+            (tables::FACTS_AGE, facts::KEPT),
+            (tables::MESSAGES_AGE, messages::KEPT),
+            (tables::CONFIRMATIONS_AGE, Duration::ZERO),
+        ] {
+            if aged::has_old(&self.table(ages)?, org, now, kept)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The session and the message to which an idempotency key has led within the last 24 hours.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use portcullis_core::Timestamp;
+use portcullis_core::{AuditOutcome, OperationKind, OrgId, Timestamp};
 
 use super::sample::*;
 use crate::backup::restore::restore;
+use crate::keyfile::{HEADER, Owner, SLOT};
 use crate::{
     Backup, BackupError, MasterKey, MasterKeys, OpenError, RestoreError, Restored, Store, StoreOptions, Write,
     inspect_backup,
@@ -149,11 +150,29 @@ fn what_was_erased_since_is_dropped_and_counted() {
     let restored = world.restore(&backup, &keys, "restored").expect("restored");
     assert_eq!(restored.dropped_sessions, [(org_id(1), session_id(5))]);
     assert_eq!(restored.dropped_orgs, [org_id(2)]);
+    assert_eq!(restored.dropped_with_orgs, [(org_id(2), session_id(20))]);
     assert_eq!((restored.orgs, restored.sessions, restored.report.findings), (1, 3, Vec::new()));
     let again = open(&world.path("restored"));
     assert_sound(&again);
     assert_eq!(read(&again).session(org_id(1), session_id(5)).expect("read"), None);
     assert_eq!(read(&again).session(org_id(1), session_id(6)).expect("read"), Some(session(1, 6)));
+
+    // The story: nothing said that they were left out. Their receipts are younger than the backup.
+    let lines = |org| -> Vec<_> {
+        let entries = audited(&read(&again), org, 99).into_iter();
+        let entries = entries.filter(|entry| entry.outcome == AuditOutcome::LeftOut { backup_at: NOW });
+        entries.map(|entry| (entry.operation, entry.session, entry.subject)).collect()
+    };
+    let of_org = Some(org_id(2).to_string());
+    assert_eq!(lines(org_id(1)), [(OperationKind::SessionDelete, Some(session_id(5)), None)]);
+    let with_org = (OperationKind::SessionDelete, Some(session_id(20)), of_org.clone());
+    assert_eq!(lines(OrgId::PLATFORM), [with_org, (OperationKind::OrgDelete, None, of_org)]);
+    assert!(read(&again).receipt(org_id(1), session_id(5)).expect("read").is_none());
+    // But a receipt that was handed out holds, by the same public key.
+    let handed_out = read(world.store()).receipt(org_id(1), session_id(5)).expect("read").expect("there").entry;
+    let AuditOutcome::Erased { receipt, signature } = handed_out.outcome else { panic!("no receipt") };
+    assert_eq!(again.signer().public_key(), world.store().signer().public_key());
+    assert_eq!(again.signer().sign(receipt.signed_text().as_bytes()), signature);
 
     // The key file of that time is under the master key of that time, which is gone.
     fs::write(&keys, old_keys).expect("written");
@@ -179,6 +198,40 @@ fn a_key_file_that_is_older_than_the_backup_is_refused() {
     finish(world.store(), NOW);
     let restored = world.restore(&after, &world.back_up_keys(), "newer").expect("restored");
     assert_eq!(restored.dropped_sessions, [(org_id(1), session_id(40))]);
+}
+
+/// The story: a slot was damaged in which no key was left, and taken back as one that never had any. By the count of keys the file was
+/// older than every backup before that, and none of them could be restored.
+#[test]
+fn a_damaged_slot_that_nobody_misses_does_not_make_the_key_file_older() {
+    let mut world = World::new();
+    for round in 0..3 {
+        keep(world.store(), creating(1, 40 + round));
+        keep(world.store(), writing(1, vec![Write::EraseSession(session_id(40 + round))]));
+        finish(world.store(), NOW);
+    }
+    keep(world.store(), creating(1, 50));
+    let slot = world.store().shared().ring.live(Owner::session(org_id(1), session_id(50))).expect("live").slot;
+    keep(world.store(), writing(1, vec![Write::EraseSession(session_id(50))]));
+    finish(world.store(), NOW);
+    let made = world.store().shared().ring.file.keys_made();
+    let backup = world.back_up("backup");
+    world.store = None;
+    let path = world.path("data/keys");
+    let mut keys = fs::read(&path).expect("read");
+    keys[HEADER + SLOT * slot as usize + 70] ^= 1;
+    fs::write(&path, &keys).expect("written");
+    world.store = Some(open(&world.path("data")));
+    assert_ne!(fs::read(&path).expect("read"), keys, "the slot was not taken back");
+    assert_eq!(world.store().shared().ring.file.keys_made(), made);
+    let restored = world.restore(&backup, &world.back_up_keys(), "restored").expect("restored");
+    assert_eq!((restored.sessions, restored.report.findings), (5, Vec::new()));
+    // And it goes on from there.
+    keep(world.store(), creating(1, 60));
+    assert_eq!(world.store().shared().ring.file.keys_made(), made + 1);
+    let after = world.back_up("after");
+    let refused = world.restore(&after, &world.path("keys"), "older");
+    assert!(matches!(refused, Err(RestoreError::OlderKeys)), "{refused:?}");
 }
 
 #[test]

@@ -15,7 +15,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use portcullis_core::{
-    AuditOutcome, DeviceChange, DeviceStore, DeviceStoreError, Errand, KvAccess, KvChange, OutboxPlace,
+    AuditEntry, AuditOutcome, DeviceChange, DeviceStore, DeviceStoreError, Errand, KvAccess, KvChange, OperationKind,
+    Org, OrgId, OutboxPlace, PrincipalKind,
 };
 
 use super::disk::{Disk, KEYS, into_disk, new_disk};
@@ -42,6 +43,7 @@ struct Told {
     sent: Vec<u8>,
     erased: Vec<u8>,
     finished: bool,
+    org_going: bool,
     org_erased: bool,
 }
 
@@ -104,6 +106,17 @@ fn whole_creation(byte: u8) -> Commit {
     }
 }
 
+/// The first commit of an organisation's end: from then on it is going, and the platform's audit says who asked.
+fn asking_to_erase() -> Commit {
+    let asked = AuditEntry {
+        org: OrgId::PLATFORM,
+        operation: OperationKind::OrgDelete,
+        subject: Some(org_id(2).to_string()),
+        ..audit(2, None, 900)
+    };
+    Commit { audit: vec![asked], ..writing(2, vec![Write::PutOrg(Org { erasing: true, ..org(2) })]) }
+}
+
 /// Makes organisations and sessions, erases some, and stops at the first failure.
 fn workload(store: &Store, told: &mut Told) -> Result<(), CommitError> {
     store.commit_blocking(writing(1, vec![Write::PutOrg(org(1)), Write::PutBinding(binding(1, 1))]))?;
@@ -128,6 +141,8 @@ fn workload(store: &Store, told: &mut Told) -> Result<(), CommitError> {
     block_on(store.finish_erasures(NOW))?;
     told.finished = true;
     store.commit_blocking(writing(2, [vec![Write::PutOrg(org(2))], furnished(2, 20)].concat()))?;
+    store.commit_blocking(asking_to_erase())?;
+    told.org_going = true;
     store.commit_blocking(writing(2, vec![Write::EraseOrg]))?;
     told.org_erased = true;
     block_on(store.finish_erasures(NOW))?;
@@ -197,6 +212,14 @@ fn assert_recovered(store: &Store, told: &Told, context: &str) {
         assert!(receipt || !(told.finished && told.erased.contains(&byte)), "{context}: no receipt for {byte}");
     }
     assert_eq!(carried, answered, "{context}: tallies do not count what was done");
+    // The story: that an organisation was to go was one commit, and who had asked for it the next.
+    let going = snapshot.org(super::sample::org_id(2)).expect("read").map(|org| org.erasing);
+    let asked =
+        audited(&snapshot, OrgId::PLATFORM, 99).iter().filter(|line| line.actor == PrincipalKind::Operator).count();
+    match going {
+        Some(is_going) => assert_eq!(asked, usize::from(is_going), "{context}: who asked for the end of 2"),
+        None => assert!(asked == 1 || !told.org_going, "{context}: nobody has asked for the end of 2"),
+    }
     if told.org_erased {
         assert!(snapshot.org(super::sample::org_id(2)).expect("read").is_none(), "{context}: organisation 2 is back");
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::sample::*;
-use crate::keyfile::Owner;
+use crate::keyfile::{HEADER, Owner};
 use crate::{OpenError, Store, StoreOptions, Write};
 
 fn open(dir: &Path) -> Result<Store, OpenError> {
@@ -100,7 +100,7 @@ fn a_damaged_slot_costs_its_owner_and_nobody_else() {
     let slot = store.shared().ring.live(Owner::session(org_id(1), session_id(6))).expect("live").slot;
     drop(store);
     let mut keys = fs::read(dir.path().join("keys")).expect("readable");
-    keys[1024 + 128 * slot as usize + 70] ^= 1;
+    keys[HEADER + 128 * slot as usize + 70] ^= 1;
     fs::write(dir.path().join("keys"), &keys).expect("written");
     let store = open(dir.path()).expect("opened");
     assert_eq!(read(&store).session(org_id(1), session_id(5)).expect("read"), Some(session(1, 5)));

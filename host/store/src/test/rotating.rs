@@ -9,10 +9,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use portcullis_core::OrgId;
+
 use super::disk::{DATA, Disk, KEYS, into_disk, master, new_disk, open, wrapping};
 use super::sample::*;
-use crate::keyfile::Owner;
-use crate::{CommitMode, MasterKey, MasterKeys, OpenError, RotateError, Store, StoreOptions, Write};
+use crate::keyfile::{CutShort, HEADER, Owner};
+use crate::{Commit, CommitMode, MasterKey, MasterKeys, OpenError, RotateError, Settled, Store, StoreOptions, Write};
 
 /// The master keys in the order of their use.
 const FIRST: u8 = 1;
@@ -58,6 +60,10 @@ fn run(fails_at: Option<u32>) -> (Disk, Told) {
     (into_disk(disk), told)
 }
 
+fn of_platform(write: Write) -> Commit {
+    Commit { writes: vec![write], ..Commit::new(OrgId::PLATFORM, NOW) }
+}
+
 fn syncs(disk: &Arc<Mutex<Disk>>) -> u32 {
     disk.lock().unwrap_or_else(PoisonError::into_inner).syncs
 }
@@ -81,7 +87,7 @@ fn assert_recovered(store: &Store, told: &Told, key: u8, context: &str) {
     let file = &store.shared().ring.file;
     assert!(file.is_settled() && file.is_under(&wrapping(key)), "{context}: the change was not ended");
     let copy = file.copy().expect("read");
-    let names = |byte: u8| copy[1024..].windows(16).any(|window| window == [byte; 16]);
+    let names = |byte: u8| copy[HEADER..].windows(16).any(|window| window == [byte; 16]);
     assert!(!told.erased || !names(5), "{context}: a slot of the erased session is left");
     assert!(told.sessions.iter().all(|byte| *byte == 5 || names(*byte)), "{context}: a slot is lost");
 }
@@ -95,6 +101,15 @@ fn fitting(left: &Disk, told: &Told, context: &str) -> Vec<u8> {
         match open(&disk, MODE, &[key]) {
             Ok(store) => {
                 assert_recovered(&store, told, key, &format!("{context}, under key {key}"));
+                let ended = store.shared().ring.file.cut_short().map(|ends| match ends {
+                    CutShort::GoesOn => Settled::WentOn,
+                    CutShort::GoesBack => Settled::WentBack,
+                });
+                let ends = if key > told.key { Settled::WentOn } else { Settled::WentBack };
+                let said = settled(&store);
+                assert!(ended.is_none() || said == ended, "{context}: a change was ended, and {said:?} is said of it");
+                // A change that was told has ended before.
+                assert!(said.is_none_or(|said| said == ends), "{context}, under key {key}: {said:?}");
                 drop(store);
                 for other in (FIRST..=LAST).filter(|other| *other != key) {
                     let refused = open(&disk, MODE, &[other]);
@@ -137,15 +152,25 @@ fn a_crash_at_any_sync_of_a_rotation_goes_on_from_either_key() {
     assert!(both > 8, "hardly a crash came while there were two keys: {both}");
 }
 
+/// What an opening has left to be said of a change that was cut short.
+fn settled(store: &Store) -> Option<Settled> {
+    read(store).settled_rotation().expect("read")
+}
+
+/// The story: what a start had ended of a change stood nowhere, and a second crash would have lost it for good.
 fn crash_recovery(left: &Disk, told: &Told, key: u8, context: &str) {
     let calm = Arc::new(Mutex::new(left.after_power_loss(|| false)));
-    drop(open(&calm, MODE, &[key]).expect("it fitted"));
+    let said = settled(&open(&calm, MODE, &[key]).expect("it fitted"));
     for sync in 1..=syncs(&calm) {
         let disk = Arc::new(Mutex::new(Disk { fails_at: Some(sync), ..left.after_power_loss(|| false) }));
         drop(open(&disk, MODE, &[key]));
         let again = into_disk(disk).after_power_loss(|| false);
         let keys = fitting(&again, told, &format!("{context}, then at sync {sync} under key {key}"));
         assert!(keys.contains(&key), "{context}: the key with which the recovery began fits no more");
+        let store = open(&Arc::new(Mutex::new(again)), MODE, &[key]).expect("it fits");
+        assert_eq!(settled(&store), said, "{context}, then at sync {sync}: what is said of the change");
+        keep(&store, of_platform(Write::RotationIsTold));
+        assert_eq!(settled(&store), None);
     }
 }
 
@@ -186,7 +211,7 @@ fn sessions_come_and_go_while_the_key_is_changed() {
     for byte in 10..=250_u8 {
         let is_kept = byte.is_multiple_of(5);
         assert_eq!(read(&store).session(org_id(1), session_id(byte)).expect("read").is_some(), is_kept, "{byte}");
-        let has_slot = copy[1024..].windows(16).any(|window| window == [byte; 16]);
+        let has_slot = copy[HEADER..].windows(16).any(|window| window == [byte; 16]);
         assert_eq!(has_slot, is_kept, "the slot of {byte}");
         assert_eq!(store.shared().ring.any(Owner::session(org_id(1), session_id(byte))).is_some(), is_kept, "{byte}");
     }

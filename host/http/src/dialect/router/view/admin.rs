@@ -177,7 +177,7 @@ impl<'a> AuditView<'a> {
             }
             AuditOutcome::Unlinked { unlink } => view.code = Some(unlink.name()),
             AuditOutcome::Erased { receipt, signature: _ } => view.receipt = Some(receipt),
-            AuditOutcome::Done | AuditOutcome::Unchanged => {}
+            AuditOutcome::Done | AuditOutcome::Begun | AuditOutcome::Unchanged | AuditOutcome::LeftOut { .. } => {}
         }
         view
     }
