@@ -4,11 +4,13 @@
 //! is back; and what was answered, now and then, to see that it is answered the same.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::Value;
 
 use super::journal::{Again, Fault, Journal, What};
+use super::sessions::PATIENCE;
 use crate::calls::{Answer, Caller, Lost};
 use crate::deliveries::receiver::Dice;
 
@@ -240,7 +242,7 @@ impl Hands {
                 self.journal.count(|counts| counts.erased += 1);
                 self.answered.remove(at);
                 is_same = match change.subject(&first) {
-                    Some(subject) => self.get(&subject).await?.status == 404,
+                    Some(subject) => self.goes(&subject).await?,
                     None => false,
                 };
             }
@@ -257,6 +259,18 @@ impl Hands {
             self.fault(Fault::Lost, said);
         }
         Ok(())
+    }
+
+    /// Whether something is gone, or is in a moment: its rows go before it is taken out of what readers see.
+    async fn goes(&mut self, subject: &str) -> Result<bool, Lost> {
+        let since = Instant::now();
+        loop {
+            match self.get(subject).await?.status {
+                404 => return Ok(true),
+                _ if since.elapsed() > PATIENCE => return Ok(false),
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
     }
 
     fn what(&self, change: &Change) -> Option<What> {

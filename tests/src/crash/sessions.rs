@@ -179,8 +179,21 @@ impl Sessions {
 
     /// Asks once more for what was asked with a key and not answered. Nothing else has happened to that session since.
     async fn retry(&mut self) -> Result<(), Lost> {
-        let Some(retried) = self.hands.retry().await? else { return Ok(()) };
+        let retried = match self.hands.retry().await {
+            Ok(None) => return Ok(()),
+            Ok(Some(retried)) => retried,
+            Err(lost) => {
+                if lost == Lost::Unanswered {
+                    self.doubt();
+                }
+                return Err(lost);
+            }
+        };
         match (self.open.clone(), retried) {
+            (_, Retried::Later) => {
+                self.doubt();
+                Ok(())
+            }
             (Some(Doing::Create { mark, starts }), Retried::Now(answer)) => {
                 if self.has(&mark) {
                     self.hands.fault(Fault::Duplicated, format!("the session with the mark {mark} is made once more"));
@@ -190,6 +203,7 @@ impl Sessions {
                 Ok(())
             }
             (Some(Doing::Create { mark, .. }), Retried::Before) => {
+                self.find_created().await?;
                 if !self.has(&mark) {
                     self.hands
                         .fault(Fault::Lost, format!("the session with the mark {mark} was made and is not there"));
@@ -202,13 +216,26 @@ impl Sessions {
                 }
                 Ok(())
             }
-            (Some(Doing::Act { id, .. }), Retried::Later | Retried::Before | Retried::Refused) => {
+            (Some(Doing::Act { id, .. }), Retried::Before | Retried::Refused) => {
                 match self.kept.iter().position(|kept| kept.id == id) {
                     Some(at) => self.look(at, false).await,
                     None => Ok(()),
                 }
             }
             _ => Ok(()),
+        }
+    }
+
+    /// What was asked for last has been done, or not.
+    fn doubt(&mut self) {
+        match self.open.clone() {
+            Some(Doing::Create { mark, starts }) => self.creating = Some((mark, starts)),
+            Some(Doing::Act { id, act }) => {
+                if let Some(kept) = self.kept.iter_mut().find(|kept| kept.id == id) {
+                    kept.apply(&act, false, &Value::Null, self.short_grace);
+                }
+            }
+            None => {}
         }
     }
 
@@ -283,18 +310,7 @@ impl Sessions {
 
     /// Compares everything with what was acknowledged. Errs if the gateway is gone before that is done.
     pub(super) async fn verify(&mut self) -> Result<(), Lost> {
-        if let Some((mark, starts)) = self.creating.clone() {
-            let listed = self.hands.get("/api/v1/sessions").await?;
-            let found = listed.body["data"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let mut found = found.iter().filter(|session| session["labels"]["mark"] == mark.as_str());
-            if let Some(id) = found.next().and_then(|session| session["id"].as_str()) {
-                self.kept.push(Kept::new(id.to_owned(), mark.clone(), "unlimited", starts));
-            }
-            if found.next().is_some() {
-                self.hands.fault(Fault::Duplicated, format!("there are two sessions with the mark {mark}"));
-            }
-            self.creating = None;
-        }
+        self.find_created().await?;
         for at in 0..self.kept.len() {
             self.look(at, true).await?;
         }
@@ -306,6 +322,23 @@ impl Sessions {
                 self.hands.fault(Fault::Lost, format!("{gone} was gone and is answered {}", answer.status));
             }
         }
+        Ok(())
+    }
+
+    /// Looks whether a session is there whose making was not answered.
+    async fn find_created(&mut self) -> Result<(), Lost> {
+        if let Some((mark, starts)) = self.creating.clone().filter(|(mark, _)| !self.has(mark)) {
+            let listed = self.hands.get("/api/v1/sessions").await?;
+            let found = listed.body["data"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let mut found = found.iter().filter(|session| session["labels"]["mark"] == mark.as_str());
+            if let Some(id) = found.next().and_then(|session| session["id"].as_str()) {
+                self.kept.push(Kept::new(id.to_owned(), mark.clone(), "unlimited", starts));
+            }
+            if found.next().is_some() {
+                self.hands.fault(Fault::Duplicated, format!("there are two sessions with the mark {mark}"));
+            }
+        }
+        self.creating = None;
         Ok(())
     }
 

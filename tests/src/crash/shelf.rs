@@ -234,9 +234,26 @@ impl Shelf {
 
     /// Asks once more for what was asked with a key and not answered. What is there was compared since, and nobody has changed it.
     async fn retry(&mut self) -> Result<(), Lost> {
-        let Some(retried) = self.hands.retry().await? else { return Ok(()) };
+        let retried = match self.hands.retry().await {
+            Ok(None) => return Ok(()),
+            Ok(Some(retried)) => retried,
+            Err(lost) => {
+                if lost == Lost::Unanswered {
+                    self.doubt();
+                }
+                return Err(lost);
+            }
+        };
+        match retried {
+            Retried::Later => self.doubt(),
+            Retried::Before => self.verify().await?,
+            Retried::Now(_) | Retried::Refused => {}
+        }
         let Some(Doing { shelf, name, act }) = self.doing.clone() else { return Ok(()) };
         let (kind, items) = &mut self.shelves[shelf];
+        if act == Act::Create && matches!(retried, Retried::Now(_)) {
+            items.retain(|item| item.name != name || item.there.sure() == Some(&true));
+        }
         let at = items.iter().position(|item| item.name == name);
         let wrong = match (act, &retried, at) {
             (_, Retried::Later, _) | (Act::Create | Act::Switch(_), Retried::Refused, _) => None,
@@ -271,6 +288,23 @@ impl Shelf {
                 .fault(fault, format!("{act:?} of {name} in {kind:?}, asked for again with its key: {retried:?}"));
         }
         Ok(())
+    }
+
+    /// What was asked for last has been done, or not.
+    fn doubt(&mut self) {
+        let Some(Doing { shelf, name, act }) = self.doing.clone() else { return };
+        let items = &mut self.shelves[shelf].1;
+        let found = items.iter_mut().find(|item| item.name == name);
+        match (act, found) {
+            (Act::Create, None) => {
+                let mut there = Either::of(false);
+                there.or(true);
+                items.push(Item { name, id: None, there, on: Either::of(false) });
+            }
+            (Act::Switch(on), Some(item)) => item.on.or(on),
+            (Act::Remove, Some(item)) => item.there.or(false),
+            (Act::Create, Some(_)) | (Act::Switch(_) | Act::Remove, None) => {}
+        }
     }
 
     /// Waits until nothing is open any more.

@@ -32,6 +32,8 @@ pub(super) struct Subscriptions {
     /// The ids of facts that were acknowledged, with their sessions.
     pub(super) told: Vec<(String, String)>,
     creating: Option<String>,
+    /// The mark of the last session that was asked for.
+    mark: Option<String>,
     /// A fact that was told without an answer, to be told again.
     repeat: Option<(String, Change, bool)>,
 }
@@ -46,6 +48,7 @@ impl Subscriptions {
             gone: Vec::new(),
             told: Vec::new(),
             creating: None,
+            mark: None,
             repeat: None,
         }
     }
@@ -74,6 +77,7 @@ impl Subscriptions {
 
     async fn create(&mut self) -> Result<(), Lost> {
         let mark = self.hands.mark();
+        self.mark = Some(mark.clone());
         let change = Change::new("POST", "/api/v1/sessions", "session.create");
         match self.hands.ask(&change.with(&json!({ "labels": { "mark": mark } }))).await {
             Ok(answer) => {
@@ -90,10 +94,19 @@ impl Subscriptions {
 
     /// Asks once more for a session that was asked for with a key, without an answer. Here nothing else has keys.
     async fn retry_creating(&mut self) -> Result<(), Lost> {
-        if let Some(Retried::Now(answer)) = self.hands.retry().await? {
-            self.subscribers.extend(answer.body["id"].as_str().map(Subscriber::new));
+        match self.hands.retry().await {
+            Ok(Some(Retried::Now(answer))) => {
+                self.subscribers.extend(answer.body["id"].as_str().map(Subscriber::new));
+                Ok(())
+            }
+            Ok(Some(Retried::Later | Retried::Before | Retried::Refused) | None) => Ok(()),
+            Err(lost) => {
+                if lost == Lost::Unanswered {
+                    self.creating.clone_from(&self.mark);
+                }
+                Err(lost)
+            }
         }
-        Ok(())
     }
 
     async fn tell(&mut self, at: usize) -> Result<(), Lost> {
@@ -160,7 +173,10 @@ impl Subscriptions {
             let listed = self.hands.get("/api/v1/sessions").await?;
             let found = listed.body["data"].as_array().map(Vec::as_slice).unwrap_or_default();
             let made = found.iter().find(|session| session["labels"]["mark"] == mark.as_str());
-            self.subscribers.extend(made.and_then(|session| session["id"].as_str()).map(Subscriber::new));
+            let made = made.and_then(|session| session["id"].as_str());
+            let is_new = |id: &&str| self.subscribers.iter().all(|subscriber| subscriber.id != *id);
+            let made = made.filter(is_new).map(Subscriber::new);
+            self.subscribers.extend(made);
             self.creating = None;
         }
         for at in (0..self.subscribers.len()).rev() {

@@ -1,6 +1,7 @@
 //! What the operator does about everything at once: known, done once, and not kept for longer than promised, whenever the process dies.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -22,8 +23,8 @@ impl World {
     }
 
     /// Goes so far and no further, and then the process dies.
-    async fn dies_after<T>(&mut self, rounds: usize, work: impl Future<Output = T>) {
-        let (mut work, mut left) = (Box::pin(work), rounds);
+    async fn dies_after<T>(&mut self, rounds: usize, mut work: Pin<Box<impl Future<Output = T>>>) {
+        let mut left = rounds;
         poll_fn(|context| {
             // Not only when there is something to hear: most of it happens in other threads.
             context.waker().wake_by_ref();
@@ -52,7 +53,7 @@ async fn who_asked_for_the_end_of_an_organisation_is_known_whenever_the_process_
         let target = Target::org(org);
         let permit = service.permit(&Principal::operator(), OperationKind::OrgDelete, target, None).await.unwrap();
         let call = Call::default();
-        world.dies_after(rounds, service.erase_org(&permit, &call)).await;
+        world.dies_after(rounds, Box::pin(service.erase_org(&permit, &call))).await;
         let asked = world.lines(OperationKind::OrgDelete);
         let is_there = world.store.snapshot().unwrap().org(org).unwrap();
         assert!(is_there.as_ref().is_none_or(|org| !org.erasing), "{rounds} rounds into it, the start did not go on");
@@ -82,7 +83,7 @@ async fn a_master_key_is_changed_once_for_one_key_and_who_asked_is_known() {
         let permit = service.permit(&Principal::operator(), kind, target, None).await.unwrap();
         let Ok(Keyed::First(request)) = service.keyed(OrgId::PLATFORM, "key", [1; 32]) else { panic!("it is taken") };
         let call = Call { claim: Some(request), ..Call::default() };
-        world.dies_after(rounds, service.rotate_master_key(&permit, &call)).await;
+        world.dies_after(rounds, Box::pin(service.rotate_master_key(&permit, &call))).await;
         drop(call);
         let lines = world.lines(kind);
         match world.service.keyed(OrgId::PLATFORM, "key", [1; 32]) {
