@@ -58,8 +58,8 @@ pub use plugin::{
     Suspension, Tally, Want,
 };
 pub use port::{
-    Clock, DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange, KvEntry, PolicyReadError, PolicyReads,
-    RequestFlaw,
+    Clock, DEVICE_NAME_BYTES, DEVICE_VALUE_BYTES, DeviceChange, DeviceRow, DeviceStore, DeviceStoreError, KvAccess,
+    KvChange, KvEntry, PolicyReadError, PolicyReads, RequestFlaw,
 };
 pub use principal::{Capabilities, Capability, Principal, PrincipalKind};
 pub use rate::{LimitCheck, RateLimits, RatePolicy, Window};

@@ -6,41 +6,97 @@ use serde::{Deserialize, Serialize};
 
 use crate::{OperationKind, OrgId, PluginId, PluginRequest, Secret, Session, SessionId, Timestamp, Window};
 
-/// Where an engine keeps the credentials of a linked device.
+/// The longest name of a row of a device's state.
+pub const DEVICE_NAME_BYTES: usize = 256;
+/// The longest value of a row of a device's state.
+pub const DEVICE_VALUE_BYTES: usize = 1024 * 1024;
+
+/// Where an engine keeps the credentials of a linked device, and whatever else it must not forget.
 ///
-/// Implemented by `store`, used by `engine`. Values are sealed with the session's key and go with it.
-/// Both methods block: on disk for a read, until the change is durable for a write. Call them off the async workers.
+/// A row has a kind and a name. What the kinds are is the engine's business; they are told apart because rows of one kind
+/// can be seen and removed together.
+///
+/// Implemented by `store`, used by `engine`. Names and values are sealed with the session's key and go with it.
+/// All methods block: on disk for a read, until the change is durable for a write. Call them off the async workers.
 pub trait DeviceStore: Send + Sync {
-    /// The value under `key`.
+    /// The value of one row.
     ///
     /// # Errors
     /// If the session is gone or the store fails.
-    fn read(&self, org: OrgId, session: SessionId, key: &[u8]) -> Result<Option<Vec<u8>>, DeviceStoreError>;
+    fn read(&self, org: OrgId, session: SessionId, kind: u8, name: &[u8]) -> Result<Option<Vec<u8>>, DeviceStoreError>;
 
-    /// Makes all `changes` in one durable step.
+    /// Shows the name and the value of every row of a kind, in no particular order, all as of one point in time.
     ///
     /// # Errors
-    /// If the session is gone or the store fails; then nothing is changed.
+    /// If the session is gone or the store fails; some rows may have been shown by then.
+    fn each(
+        &self,
+        org: OrgId,
+        session: SessionId,
+        kind: u8,
+        see: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), DeviceStoreError>;
+
+    /// The names and values of all rows of a kind. For kinds of which there are few; see [`DeviceStore::each`].
+    ///
+    /// # Errors
+    /// If the session is gone or the store fails.
+    fn list(&self, org: OrgId, session: SessionId, kind: u8) -> Result<Vec<DeviceRow>, DeviceStoreError> {
+        let mut rows = Vec::new();
+        self.each(org, session, kind, &mut |name, value| rows.push((name.to_vec(), value.to_vec())))?;
+        Ok(rows)
+    }
+
+    /// Makes all `changes`, in their order, in one durable step.
+    ///
+    /// # Errors
+    /// If the session is gone, a row is too long, or the store fails; then nothing is changed.
     fn write(&self, org: OrgId, session: SessionId, changes: Vec<DeviceChange>) -> Result<(), DeviceStoreError>;
 }
 
+/// The name and the value of a row of a device's state.
+pub type DeviceRow = (Vec<u8>, Vec<u8>);
+
 /// One change of a device's stored state.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum DeviceChange {
-    /// Keep `value` under `key`.
+    /// Keep `value` under `kind` and `name`.
     Put {
-        /// At most 256 bytes.
-        key: Vec<u8>,
-        /// At most 1 MiB.
+        /// What kind of row it is.
+        kind: u8,
+        /// At most [`DEVICE_NAME_BYTES`].
+        name: Vec<u8>,
+        /// At most [`DEVICE_VALUE_BYTES`].
         value: Vec<u8>,
     },
-    /// Forget what is under `key`.
+    /// Forget one row.
     Remove {
-        /// The key.
-        key: Vec<u8>,
+        /// What kind of row it is.
+        kind: u8,
+        /// Its name.
+        name: Vec<u8>,
+    },
+    /// Forget all rows of a kind.
+    RemoveAll {
+        /// The kind.
+        kind: u8,
     },
     /// Forget everything of this session's device.
     Clear,
+}
+
+/// Names are people and values are keys, so only their lengths are shown.
+impl std::fmt::Debug for DeviceChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Put { kind, name, value } => {
+                write!(f, "Put(kind {kind}, name of {} bytes, value of {} bytes)", name.len(), value.len())
+            }
+            Self::Remove { kind, name } => write!(f, "Remove(kind {kind}, name of {} bytes)", name.len()),
+            Self::RemoveAll { kind } => write!(f, "RemoveAll(kind {kind})"),
+            Self::Clear => f.write_str("Clear"),
+        }
+    }
 }
 
 /// Why a device's state could not be read or changed.
@@ -49,6 +105,16 @@ pub enum DeviceStoreError {
     /// The session does not exist, or no longer.
     #[error("the session is gone")]
     Gone,
+    /// A name or a value is longer than rows may be.
+    #[error("a row of kind {kind} is too long: a name of {name} bytes and a value of {value} bytes")]
+    TooLong {
+        /// What kind of row it is.
+        kind: u8,
+        /// How long its name is.
+        name: usize,
+        /// How long its value is.
+        value: usize,
+    },
     /// The store failed; the text is for the log.
     #[error("the device store failed: {0}")]
     Failed(String),

@@ -32,8 +32,10 @@ pub const CONNECT: Duration = Duration::from_millis(500);
 pub const RECONNECT: Duration = Duration::from_secs(2);
 /// How long the simulated WhatsApp takes to unlink a device.
 pub const UNLINK: Duration = Duration::from_millis(200);
-/// Under which key a linked device is stored.
-const DEVICE_KEY: &[u8] = b"simulated-device";
+/// Of which kind the row of a linked device is. The real driver's kinds begin with 1.
+const DEVICE_KIND: u8 = 0;
+/// What that row is called.
+const DEVICE_NAME: &[u8] = b"simulated-device";
 
 /// The simulated engine.
 pub struct Simulated {
@@ -128,7 +130,8 @@ impl Simulated {
             (run.org, run.attempt)
         };
         let phone = phone.map_or_else(|| made_up_phone(session), str::to_owned);
-        let put = DeviceChange::Put { key: DEVICE_KEY.to_vec(), value: phone.clone().into_bytes() };
+        let put =
+            DeviceChange::Put { kind: DEVICE_KIND, name: DEVICE_NAME.to_vec(), value: phone.clone().into_bytes() };
         self.devices.write(org, session, vec![put]).map_err(SimulatorError::Store)?;
         let device =
             Device { jid: format!("{phone}@s.whatsapp.net"), lid: None, push_name: Some("Simulated phone".to_owned()) };
@@ -281,7 +284,7 @@ impl Engine for Simulated {
 
     fn perform(&self, Command { org, session, task }: Command, now: Timestamp) {
         match task {
-            Task::Launch { attempt, .. } => match self.devices.read(org, session, DEVICE_KEY) {
+            Task::Launch { attempt, .. } => match self.devices.read(org, session, DEVICE_KIND, DEVICE_NAME) {
                 Ok(Some(_)) => self.begin(org, session, attempt, Phase::Connecting { at: now.after(CONNECT) }),
                 // WhatsApp answers 401 to credentials that it does not know.
                 Ok(None) | Err(_) => self.report(&mut self.state(), org, session, attempt, Fact::LoggedOut),

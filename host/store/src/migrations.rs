@@ -31,7 +31,7 @@ pub(crate) const SETTLED_ROW: &[u8] = b"master key settled";
 type Step = fn(&WriteTransaction, &mut Tables<'_>, &Keyring) -> Result<(), StoreFault>;
 
 /// Step n leads from format n to n + 1.
-const STEPS: &[Step] = &[make_tables, count_webhooks_and_messages, take_stock_of_plugins];
+const STEPS: &[Step] = &[make_tables, count_webhooks_and_messages, take_stock_of_plugins, name_rows_of_devices];
 
 /// What came of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +145,14 @@ fn take_stock_of_plugins(_: &WriteTransaction, tables: &mut Tables<'_>, ring: &K
         tables.timer_counts.insert(&owner[..], &count.to_be_bytes()[..])?;
     }
     kv::give_to_sessions(tables, ring)
+}
+
+/// Format 4. Rows of devices have kinds, and hold their names. Those from before do not say what they are called, and are of
+/// simulated devices only; they go, and such a session has to be linked again.
+fn name_rows_of_devices(transaction: &WriteTransaction, _: &mut Tables<'_>, _: &Keyring) -> Result<(), StoreFault> {
+    const OLD_DEVICES: Definition = Definition::new("devices-1");
+    transaction.delete_table(OLD_DEVICES)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::keyring::Keyring;
 use crate::seal::DataKey;
 use crate::step::{Limit, Prepared, Remembered, SealedEntry, SealedEvent, SealedReply, Step, Taken};
 use crate::tables::{self, Definition, key, session_part};
-use crate::{confirmations, counters, erase, messages, migrations, outbox, webhooks};
+use crate::{confirmations, counters, device, erase, messages, migrations, outbox, webhooks};
 
 /// About how many bytes a row has; most have fewer, and a session's has more.
 const ROW: usize = 1_024;
@@ -96,17 +96,18 @@ pub(crate) fn prepare_device(
 ) -> Result<Prepared, CommitError> {
     let mut sealer = Sealer::new(ring, org, Timestamp::default(), &[])?;
     let data_key = sealer.living(Owner::session(org, session))?;
+    let row = |kind: u8, name: &[u8]| device::row(&ring.hashes, org, session, kind, name);
     let (org, session) = (org.to_bytes(), session.to_bytes());
-    let row = |name: &[u8]| key(&[&org, &session, &ring.hashes.device_key(session, name)]);
     for change in changes {
         let table = tables::DEVICES;
         sealer.prepared.steps.push(match change {
-            DeviceChange::Put { key, value } => {
-                let key = row(&key);
-                let value = data_key.seal(tables::name(table), &key, &[], &value)?;
+            DeviceChange::Put { kind, name, value } => {
+                let key = row(kind, &name);
+                let value = data_key.seal(tables::name(table), &key, &[], &device::plain(&name, &value))?;
                 Step::Put { table, key, value }
             }
-            DeviceChange::Remove { key } => Step::Remove { table, key: row(&key) },
+            DeviceChange::Remove { kind, name } => Step::Remove { table, key: row(kind, &name) },
+            DeviceChange::RemoveAll { kind } => Step::RemoveAll { table, prefix: key(&[&org, &session, &[kind]]) },
             DeviceChange::Clear => Step::RemoveAll { table, prefix: key(&[&org, &session]) },
         });
     }

@@ -169,9 +169,9 @@ impl Hashes {
         self.short("plugin-key", &[org.to_bytes(), plugin.to_bytes()].concat(), key.as_bytes())
     }
 
-    /// The hash of an engine's key; those name the people whom a session talks to.
-    pub(crate) fn device_key(&self, session: [u8; 16], key: &[u8]) -> [u8; 16] {
-        self.short("device-key", &session, key)
+    /// The hash of the name of a row of an engine's; those name the people whom a session talks to.
+    pub(crate) fn device_name(&self, session: [u8; 16], kind: u8, name: &[u8]) -> [u8; 16] {
+        self.short("device-name", &[&session[..], &[kind]].concat(), name)
     }
 
     /// The hash of a counter's name.
@@ -276,7 +276,7 @@ mod test {
         let envelope = Envelope::parse(&value[4..]).expect("an envelope");
         assert_eq!(key.open("sessions-1", b"place", &envelope).as_deref(), Some(&b"a phone number"[..]));
         assert_eq!(key.open("sessions-1", b"other", &envelope), None);
-        assert_eq!(key.open("devices-1", b"place", &envelope), None);
+        assert_eq!(key.open("devices-2", b"place", &envelope), None);
         assert_eq!(data_key(2, 3).open("sessions-1", b"place", &envelope), None);
         assert_eq!(data_key(1, 4).open("sessions-1", b"place", &envelope), None);
         for at in 4..value.len() {

@@ -104,9 +104,9 @@ tables! {
     TOKEN_OF_SESSION token_of_session "token-of-session-1";
 
     /// Table: what engines keep of linked devices.
-    /// Key: org, session, hash of the engine's key (16).
-    /// Value: the engine's value under the session's key.
-    DEVICES devices "devices-1";
+    /// Key: org, session, kind (1), hash of the name (16).
+    /// Value: the length of the name (2), the name and the engine's value under the session's key.
+    DEVICES devices "devices-2";
 
     /// Table: API keys.
     /// Key: org, key.

@@ -11,7 +11,9 @@ mod words;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use portcullis_core::{ApiKey, Binding, DecisionRecord, Org, OrgId, OutgoingMessage, PluginVersion, Session};
+use portcullis_core::{
+    ApiKey, Binding, DecisionRecord, Org, OrgId, OutgoingMessage, PluginVersion, Session, SessionId,
+};
 use serde::de::DeserializeOwned;
 
 use crate::commit::QuotaKind;
@@ -21,8 +23,8 @@ use crate::error::ReadError;
 use crate::idempotency::{CLAIM, REPLY_HEAD};
 use crate::keyfile::Owner;
 use crate::snapshot::{OwnerOf, Snapshot, owner_org, owner_session};
-use crate::tables::{self, Definition, key, org_of, session_part};
-use crate::{Shared, erase, messages};
+use crate::tables::{self, Definition, key, org_of, part, session_part};
+use crate::{Shared, device, erase, messages};
 
 /// What verifying found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -92,11 +94,23 @@ impl Check<'_> {
         self.index(tables::INSTANCE_NAMES, &names)?;
         self.index(tables::SESSION_TOKENS, &tokens)?;
         self.index(tables::TOKEN_OF_SESSION, &tokens_of)?;
-        self.each(tables::DEVICES, |check, row, value| {
-            if let Some(owner) = owner_session(row, value) {
-                check.opens(tables::DEVICES, owner, row, row, value, 0);
+        self.each(tables::DEVICES, |check, row, value| check.device(row, value))
+    }
+
+    fn device(&mut self, row: &[u8], value: &[u8]) {
+        let (Some(owner), Some(org), Some(session), Some(kind)) =
+            (owner_session(row, value), org_of(row), part(row, 16).map(SessionId::from_bytes), row.get(32))
+        else {
+            return self.find(tables::DEVICES, row, "has a key that is too short");
+        };
+        let Some(plain) = self.opens(tables::DEVICES, owner, row, row, value, 0) else { return };
+        match device::contents(&plain) {
+            Some((name, _)) => {
+                let expected = device::row(&self.shared().ring.hashes, org, session, *kind, name);
+                self.agree(tables::DEVICES, row, &[&expected]);
             }
-        })
+            None => self.find(tables::DEVICES, row, "opens, but is cut short"),
+        }
     }
 
     fn api_keys(&mut self) -> Result<(), ReadError> {
@@ -354,12 +368,21 @@ impl Check<'_> {
         self.find(table, row, &what);
     }
 
-    fn opens(&mut self, table: Definition, owner: Owner, row: &[u8], bound: &[u8], value: &[u8], head: usize) {
+    fn opens(
+        &mut self,
+        table: Definition,
+        owner: Owner,
+        row: &[u8],
+        bound: &[u8],
+        value: &[u8],
+        head: usize,
+    ) -> Option<Vec<u8>> {
         match self.snapshot.open(table, owner, row, bound, value, head) {
-            Ok(Some(_)) => {}
+            Ok(Some(plain)) => return Some(plain),
             Ok(None) => self.find(table, row, "has no key to open it"),
             Err(error) => self.unreadable(table, row, &error),
         }
+        None
     }
 
     fn agree(&mut self, table: Definition, row: &[u8], parts: &[&[u8]]) {

@@ -13,20 +13,40 @@ use crate::Setup;
 #[derive(Default)]
 struct Devices(Mutex<Rows>);
 
-type Rows = BTreeMap<(SessionId, Vec<u8>), Vec<u8>>;
+type Rows = BTreeMap<(SessionId, u8, Vec<u8>), Vec<u8>>;
 
 impl DeviceStore for Devices {
-    fn read(&self, _org: OrgId, session: SessionId, key: &[u8]) -> Result<Option<Vec<u8>>, DeviceStoreError> {
-        Ok(self.0.lock().unwrap().get(&(session, key.to_vec())).cloned())
+    fn read(
+        &self,
+        _org: OrgId,
+        session: SessionId,
+        kind: u8,
+        name: &[u8],
+    ) -> Result<Option<Vec<u8>>, DeviceStoreError> {
+        Ok(self.0.lock().unwrap().get(&(session, kind, name.to_vec())).cloned())
+    }
+
+    fn each(
+        &self,
+        _org: OrgId,
+        session: SessionId,
+        kind: u8,
+        see: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), DeviceStoreError> {
+        let rows = self.0.lock().unwrap();
+        let of_kind = rows.iter().filter(|((owner, of, _), _)| (*owner, *of) == (session, kind));
+        of_kind.for_each(|((.., name), value)| see(name, value));
+        Ok(())
     }
 
     fn write(&self, _org: OrgId, session: SessionId, changes: Vec<DeviceChange>) -> Result<(), DeviceStoreError> {
         let mut rows = self.0.lock().unwrap();
         for change in changes {
             match change {
-                DeviceChange::Put { key, value } => drop(rows.insert((session, key), value)),
-                DeviceChange::Remove { key } => drop(rows.remove(&(session, key))),
-                DeviceChange::Clear => rows.retain(|(owner, _), _| *owner != session),
+                DeviceChange::Put { kind, name, value } => drop(rows.insert((session, kind, name), value)),
+                DeviceChange::Remove { kind, name } => drop(rows.remove(&(session, kind, name))),
+                DeviceChange::RemoveAll { kind } => rows.retain(|(owner, of, _), _| (*owner, *of) != (session, kind)),
+                DeviceChange::Clear => rows.retain(|(owner, ..), _| *owner != session),
             }
         }
         Ok(())

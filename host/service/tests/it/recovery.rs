@@ -110,7 +110,7 @@ async fn credentials_do_not_outlive_their_link_whenever_the_process_dies() {
         world.store.commit(Commit::new(world.org, world.clock.now())).await.unwrap();
         world.crash().await;
         let is_linked = world.session(session).await.unwrap().device.is_some();
-        let credentials = world.store.read(world.org, session, b"simulated-device").unwrap();
+        let credentials = world.store.read(world.org, session, 0, b"simulated-device").unwrap();
         assert_eq!(credentials.is_some(), is_linked, "{rounds} rounds into it");
     }
 }

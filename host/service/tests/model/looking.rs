@@ -37,7 +37,7 @@ impl Gateway {
                 };
             }
             sight.faces.push(shown.map(|session| self.face(&session)));
-            let credentials = store.read(org, id, b"simulated-device");
+            let credentials = store.read(org, id, 0, b"simulated-device");
             sight.links.push(matches!(credentials, Ok(Some(_))));
             sight.news.push(Vec::new());
         }

@@ -117,6 +117,10 @@ fn asking_to_erase() -> Commit {
     Commit { audit: vec![asked], ..writing(2, vec![Write::PutOrg(Org { erasing: true, ..org(2) })]) }
 }
 
+fn put(name: &[u8], value: &[u8]) -> DeviceChange {
+    DeviceChange::Put { kind: 1, name: name.to_vec(), value: value.to_vec() }
+}
+
 /// Makes organisations and sessions, erases some, and stops at the first failure.
 fn workload(store: &Store, told: &mut Told) -> Result<(), CommitError> {
     store.commit_blocking(writing(1, vec![Write::PutOrg(org(1)), Write::PutBinding(binding(1, 1))]))?;
@@ -124,10 +128,7 @@ fn workload(store: &Store, told: &mut Told) -> Result<(), CommitError> {
     for byte in SESSIONS {
         store.commit_blocking(whole_creation(byte))?;
         told.created.push(byte);
-        if store
-            .write(org_id(1), session_id(byte), vec![DeviceChange::Put { key: b"id".to_vec(), value: vec![byte] }])
-            .is_err()
-        {
+        if store.write(org_id(1), session_id(byte), vec![put(b"id", &[byte])]).is_err() {
             return Err(CommitError::Closed);
         }
         told.devices.push(byte);
@@ -200,7 +201,7 @@ fn assert_recovered(store: &Store, told: &Told, context: &str) {
             let erasing = byte < 7 && told.created.len() == SESSIONS.len();
             assert!(there || erasing, "{context}: session {byte} is lost");
         }
-        let device = store.read(org_id, session_id(byte), b"id");
+        let device = store.read(org_id, session_id(byte), 1, b"id");
         if there && told.devices.contains(&byte) {
             assert_eq!(device, Ok(Some(vec![byte])), "{context}: the device of {byte} is lost");
         }

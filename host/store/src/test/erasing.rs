@@ -76,7 +76,7 @@ fn furnish(store: &Store, owner: u8, byte: u8) {
             ..creating(owner, byte)
         },
     );
-    let change = DeviceChange::Put { key: MARKER.into(), value: MARKER.into() };
+    let change = DeviceChange::Put { kind: 1, name: MARKER.into(), value: MARKER.into() };
     store.write(org_id(owner), session_id(byte), vec![change]).expect("written");
 }
 
@@ -111,7 +111,7 @@ fn a_session_goes_with_everything_but_skeletons() {
     let (org, session) = (org_id(1), session_id(5));
     let snapshot = read(&store);
     assert_eq!(snapshot.session(org, session).expect("read"), None);
-    assert_eq!(store.read(org, session, MARKER.as_bytes()), Err(DeviceStoreError::Gone));
+    assert_eq!(store.read(org, session, 1, MARKER.as_bytes()), Err(DeviceStoreError::Gone));
     assert_eq!(snapshot.timers_due(org_id(1), at(99), 9).expect("read").len(), 1, "only the other session's timer");
     let errands = snapshot.errands_due(org_id(1), at(99), 9).expect("read");
     assert_eq!(

@@ -12,6 +12,10 @@ use crate::{Commit, CommitError, Quota, QuotaKind, Store, StoreOptions, TimerCha
 
 const OLD_COUNTS: Definition = Definition::new("counts-1");
 const OLD_IDEMPOTENCY: Definition = Definition::new("idempotency-1");
+const OLD_DEVICES: Definition = Definition::new("devices-1");
+
+/// What format 3 did not have.
+const NEW_IN_4: [Definition; 1] = [tables::DEVICES];
 
 /// What format 2 did not have.
 const NEW_IN_3: [Definition; 16] = [
@@ -86,7 +90,7 @@ fn a_session_from_before_its_newest_fields_opens() {
 fn make_format_1(dir: &Path, counts: [u32; 4]) {
     let database = Database::open(dir.join("portcullis.redb")).expect("opened");
     let transaction = database.begin_write().expect("begun");
-    for table in NEW_IN_2.into_iter().chain(NEW_IN_3) {
+    for table in NEW_IN_2.into_iter().chain(NEW_IN_3).chain(NEW_IN_4) {
         assert!(transaction.delete_table(table).expect("deleted"), "{}", table.name());
     }
     let put = |table: Definition, key: &[u8], value: &[u8]| {
@@ -94,6 +98,7 @@ fn make_format_1(dir: &Path, counts: [u32; 4]) {
     };
     put(OLD_COUNTS, &org_id(1).to_bytes(), &counts.map(u32::to_be_bytes).concat());
     drop(transaction.open_table(OLD_IDEMPOTENCY).expect("made"));
+    put(OLD_DEVICES, &[1; 48], b"a simulated device");
     put(tables::META, crate::migrations::FORMAT_ROW, &1_u64.to_be_bytes());
     transaction.commit().expect("committed");
 }
@@ -169,7 +174,7 @@ fn a_store_of_format_2_counts_its_timers_and_gives_sessions_what_is_theirs() {
     drop(store);
     let database = Database::open(dir.path().join("portcullis.redb")).expect("opened");
     let transaction = database.begin_write().expect("begun");
-    for table in NEW_IN_3 {
+    for table in NEW_IN_3.into_iter().chain(NEW_IN_4) {
         assert!(transaction.delete_table(table).expect("deleted"), "{}", table.name());
     }
     let format = 2_u64.to_be_bytes();

@@ -1,8 +1,8 @@
 //! Each kind of row comes back as it was put, and only to its own organisation.
 
 use portcullis_core::{
-    DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange, KvEntry, MessageState, OrgId, OutboxPlace,
-    PluginVersion, PublisherId,
+    DEVICE_NAME_BYTES, DEVICE_VALUE_BYTES, DeviceChange, DeviceStore, DeviceStoreError, KvAccess, KvChange, KvEntry,
+    MessageState, OrgId, OutboxPlace, PluginVersion, PublisherId,
 };
 
 use super::sample::*;
@@ -348,16 +348,57 @@ fn device_state() {
     let store = store();
     keep(&store, creating(1, 5));
     let (org, session) = (org_id(1), session_id(5));
-    let put = |key: &str, value: &str| DeviceChange::Put { key: key.into(), value: value.into() };
-    store.write(org, session, vec![put("identity", "one"), put("prekey", "two")]).expect("written");
-    assert_eq!(store.read(org, session, b"identity"), Ok(Some(b"one".to_vec())));
-    store.write(org, session, vec![DeviceChange::Remove { key: b"identity".to_vec() }]).expect("written");
-    assert_eq!(store.read(org, session, b"identity"), Ok(None));
-    store.write(org, session, vec![DeviceChange::Clear, put("fresh", "three")]).expect("written");
-    assert_eq!(store.read(org, session, b"prekey"), Ok(None));
-    assert_eq!(store.read(org, session, b"fresh"), Ok(Some(b"three".to_vec())));
-    assert_eq!(store.read(org, session_id(6), b"fresh"), Err(DeviceStoreError::Gone));
-    assert_eq!(store.write(org, session_id(6), vec![put("a", "b")]), Err(DeviceStoreError::Gone));
-    assert_eq!(store.read(org_id(2), session, b"fresh"), Err(DeviceStoreError::Gone));
+    let put = |kind, name: &str, value: &str| DeviceChange::Put { kind, name: name.into(), value: value.into() };
+    let remove = |kind, name: &str| DeviceChange::Remove { kind, name: name.into() };
+    let get = |kind, name: &str| {
+        let found = store.read(org, session, kind, name.as_bytes()).expect("read");
+        found.map(|value| String::from_utf8(value).expect("text"))
+    };
+    let rows = |kind| {
+        let mut rows = store.list(org, session, kind).expect("listed");
+        rows.sort();
+        rows
+    };
+    let row = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+
+    store
+        .write(org, session, vec![put(1, "identity", "one"), put(1, "", ""), put(2, "identity", "two")])
+        .expect("kept");
+    assert_eq!(
+        (get(1, "identity"), get(2, "identity"), get(3, "identity")),
+        (Some("one".into()), Some("two".into()), None)
+    );
+    assert_eq!((rows(1), rows(2)), (vec![row("", ""), row("identity", "one")], vec![row("identity", "two")]));
+    store.write(org, session, vec![remove(1, "identity"), put(1, "other", "three")]).expect("kept");
+    assert_eq!(rows(1), [row("", ""), row("other", "three")]);
+    store
+        .write(org, session, vec![put(1, "lost", "x"), DeviceChange::RemoveAll { kind: 1 }, put(1, "a", "b")])
+        .expect("kept");
+    assert_eq!((rows(1), rows(2)), (vec![row("a", "b")], vec![row("identity", "two")]));
+    store.write(org, session, vec![DeviceChange::Clear, put(255, "fresh", "three")]).expect("kept");
+    assert_eq!((rows(1), rows(2), rows(255)), (vec![], vec![], vec![row("fresh", "three")]));
+
+    assert_eq!(store.read(org, session_id(6), 255, b"fresh"), Err(DeviceStoreError::Gone));
+    assert_eq!(store.list(org, session_id(6), 255), Err(DeviceStoreError::Gone));
+    assert_eq!(store.write(org, session_id(6), vec![put(1, "a", "b")]), Err(DeviceStoreError::Gone));
+    assert_eq!(store.read(org_id(2), session, 255, b"fresh"), Err(DeviceStoreError::Gone));
+    assert_sound(&store);
+}
+
+#[test]
+fn rows_of_devices_that_are_too_long() {
+    let store = store();
+    keep(&store, creating(1, 5));
+    let put = |name: usize, value: usize| {
+        let long = DeviceChange::Put { kind: 7, name: vec![b'n'; name], value: vec![b'v'; value] };
+        let short = DeviceChange::Put { kind: 7, name: b"short".to_vec(), value: vec![] };
+        store.write(org_id(1), session_id(5), vec![short, long])
+    };
+    let (name, value) = (DEVICE_NAME_BYTES, DEVICE_VALUE_BYTES);
+    assert_eq!(put(name + 1, 0), Err(DeviceStoreError::TooLong { kind: 7, name: name + 1, value: 0 }));
+    assert_eq!(put(1, value + 1), Err(DeviceStoreError::TooLong { kind: 7, name: 1, value: value + 1 }));
+    assert_eq!(store.list(org_id(1), session_id(5), 7), Ok(vec![]));
+    assert_eq!(put(name, value), Ok(()));
+    assert_eq!(store.list(org_id(1), session_id(5), 7).expect("listed").len(), 2);
     assert_sound(&store);
 }
