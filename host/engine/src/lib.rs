@@ -6,6 +6,8 @@
 //!
 //! There are two drivers: [`whatsapp`], which speaks to WhatsApp, and [`simulated`], which speaks to nobody.
 
+#[cfg(test)]
+mod memory;
 pub mod simulated;
 #[cfg(feature = "whatsapp")]
 pub mod whatsapp;

@@ -1,1 +1,3 @@
 //! The driver that speaks to WhatsApp.
+
+pub mod keep;

@@ -8,50 +8,7 @@ use portcullis_core::Settings;
 
 use super::*;
 use crate::Setup;
-
-/// A device store in memory, for the engine alone; the gateway's is tested with the store.
-#[derive(Default)]
-struct Devices(Mutex<Rows>);
-
-type Rows = BTreeMap<(SessionId, u8, Vec<u8>), Vec<u8>>;
-
-impl DeviceStore for Devices {
-    fn read(
-        &self,
-        _org: OrgId,
-        session: SessionId,
-        kind: u8,
-        name: &[u8],
-    ) -> Result<Option<Vec<u8>>, DeviceStoreError> {
-        Ok(self.0.lock().unwrap().get(&(session, kind, name.to_vec())).cloned())
-    }
-
-    fn each(
-        &self,
-        _org: OrgId,
-        session: SessionId,
-        kind: u8,
-        see: &mut dyn FnMut(&[u8], &[u8]),
-    ) -> Result<(), DeviceStoreError> {
-        let rows = self.0.lock().unwrap();
-        let of_kind = rows.iter().filter(|((owner, of, _), _)| (*owner, *of) == (session, kind));
-        of_kind.for_each(|((.., name), value)| see(name, value));
-        Ok(())
-    }
-
-    fn write(&self, _org: OrgId, session: SessionId, changes: Vec<DeviceChange>) -> Result<(), DeviceStoreError> {
-        let mut rows = self.0.lock().unwrap();
-        for change in changes {
-            match change {
-                DeviceChange::Put { kind, name, value } => drop(rows.insert((session, kind, name), value)),
-                DeviceChange::Remove { kind, name } => drop(rows.remove(&(session, kind, name))),
-                DeviceChange::RemoveAll { kind } => rows.retain(|(owner, of, _), _| (*owner, *of) != (session, kind)),
-                DeviceChange::Clear => rows.retain(|(owner, ..), _| *owner != session),
-            }
-        }
-        Ok(())
-    }
-}
+use crate::memory::Memory;
 
 const SESSION: SessionId = SessionId::from_bytes([1; 16]);
 const ORG: OrgId = OrgId::from_bytes([2; 16]);
@@ -64,7 +21,7 @@ struct Story {
 
 impl Story {
     fn new() -> Self {
-        Self { engine: Simulated::new(Arc::new(Devices::default())), now: Timestamp::default(), text: String::new() }
+        Self { engine: Simulated::new(Arc::new(Memory::default())), now: Timestamp::default(), text: String::new() }
     }
 
     fn perform(&mut self, task: Task) {
