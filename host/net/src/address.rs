@@ -134,6 +134,11 @@ impl Host {
         bare.or_else(|| Self::read(text)).ok_or(NetError::Url(UrlFlaw::Host))
     }
 
+    /// Whether this is a name that never leads anywhere but to the machine that uses it.
+    pub(crate) fn is_localhost(&self) -> bool {
+        matches!(self, Self::Name(name) if name == "localhost" || name.ends_with(".localhost"))
+    }
+
     fn read(text: &str) -> Option<Self> {
         if let Some(rest) = text.strip_prefix('[') {
             return rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(|ip| Self::Ip(ip.into()));

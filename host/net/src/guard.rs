@@ -38,6 +38,9 @@ pub enum Refusal {
     /// The port is none on which web servers are.
     #[error("the port is not allowed")]
     Port,
+    /// The way out leads to this machine only, and the address is another's.
+    #[error("the address is not a loopback address of this machine")]
+    NotLoopback,
 }
 
 impl Refusal {
@@ -46,6 +49,7 @@ impl Refusal {
         match self {
             Self::Address => "refused_address",
             Self::Port => "refused_port",
+            Self::NotLoopback => "refused_not_loopback",
         }
     }
 }
@@ -148,7 +152,7 @@ impl Guard {
         match host {
             Host::Ip(ip) => self.judge(*ip, port),
             // This name never leads anywhere else, so that nobody has to be asked.
-            Host::Name(name) if name == "localhost" || name.ends_with(".localhost") => self
+            Host::Name(_) if host.is_localhost() => self
                 .judge(Ipv4Addr::LOCALHOST.into(), port)
                 .or_else(|refusal| self.judge(Ipv6Addr::LOCALHOST.into(), port).map_err(|_| refusal)),
             // The name may lead into a network in which every port is allowed.
@@ -170,6 +174,12 @@ impl Guard {
     fn is_web_port(&self, port: u16) -> bool {
         PORTS.contains(&port) || self.config.ports.contains(&port)
     }
+}
+
+/// Tells whether `ip` is an address of this machine that no other machine can have.
+/// An IPv6 address with a loopback address of IPv4 inside is refused, as every such form is.
+pub(crate) fn judge_loopback(ip: IpAddr) -> Result<(), Refusal> {
+    if ip.is_loopback() { Ok(()) } else { Err(Refusal::NotLoopback) }
 }
 
 /// Whether `ip` is an address of a machine on the public Internet.
@@ -318,6 +328,34 @@ mod test {
         check(&named, "169.254.169.254", 80, Ok(()));
         check(&named, "fd00:ec2::254", 80, Ok(()));
         check(&named, "169.254.170.2", 80, Err(Refusal::Address));
+    }
+
+    #[test]
+    fn loopback_is_what_is_written_as_loopback() {
+        for (ip, is_loopback) in [
+            ("127.0.0.1", true),
+            ("127.0.0.0", true),
+            ("127.255.255.255", true),
+            ("::1", true),
+            ("126.255.255.255", false),
+            ("128.0.0.0", false),
+            ("0.0.0.0", false),
+            ("10.0.0.1", false),
+            ("169.254.0.1", false),
+            ("192.0.2.1", false),
+            ("8.8.8.8", false),
+            ("::", false),
+            ("::2", false),
+            ("::127.0.0.1", false),
+            ("::ffff:127.0.0.1", false),
+            ("::ffff:0:127.0.0.1", false),
+            ("64:ff9b::127.0.0.1", false),
+            ("fe80::1", false),
+            ("2606:4700::1111", false),
+        ] {
+            let expected = if is_loopback { Ok(()) } else { Err(Refusal::NotLoopback) };
+            assert_eq!(judge_loopback(ip.parse().unwrap()), expected, "{ip}");
+        }
     }
 
     #[test]

@@ -10,6 +10,9 @@
 //! 5. `pool` keeps the connection for the next request to the same server
 //! 6. `outbound` sends the request and reads a bounded answer; a redirect is an answer
 //!
+//! `stream` makes a connection that carries bytes of another kind, to a server that the operator named, directly or through a
+//! `proxy` that somebody else named.
+//!
 //! `Client` is the command line's own client, which speaks to a gateway that the operator named, unguarded.
 //! `Jwks` tells whether a token was signed by the identity provider that the operator named, with keys that it fetches and keeps.
 //!
@@ -23,7 +26,9 @@ mod guard;
 mod jwks;
 mod outbound;
 mod pool;
+mod proxy;
 mod resolve;
+mod stream;
 mod tls;
 
 pub use address::UrlFlaw;
@@ -43,6 +48,8 @@ pub use jwks::{Claims, Jwks, JwksConfig, JwtError, KeySetError};
 pub use outbound::{
     Download, Limits, Outbound, OutboundConfig, OutboundRequest, Overlong, Response, SetupError, check_header,
 };
+pub use proxy::{ProxyFault, ProxyKind, ProxyServer};
+pub use stream::{Stream, StreamError, StreamServer};
 pub use tls::RootError;
 
 #[cfg(test)]

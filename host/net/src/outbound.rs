@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::address::{Address, Host, Server};
-use crate::dial::Dialer;
+use crate::dial::{By, Dialer};
 use crate::pool::{Connection, Pool};
 use crate::resolve::Resolver;
 use crate::tls;
@@ -117,7 +117,7 @@ pub struct Response {
 /// The way out. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Outbound {
-    dialer: Arc<Dialer>,
+    pub(crate) dialer: Arc<Dialer>,
     pool: Arc<Pool>,
 }
 
@@ -134,14 +134,28 @@ impl Outbound {
             tls::add_roots(&mut roots, pem).map_err(SetupError::Roots)?;
         }
         let guard = config.guard.map(Guard::new);
-        let resolver = Resolver::new(&config.dns)?;
-        Ok(Self::from_dialer(Dialer { guard, resolver, tls: tls::config(roots) }))
+        let resolver = Arc::new(Resolver::new(&config.dns)?);
+        Ok(Self::from_dialer(Dialer { guard, is_loopback_only: false, resolver, tls: tls::config(roots) }))
     }
 
     /// A way out to everywhere, for whoever names the server and waits for the answer at the same machine.
     pub fn unguarded() -> Self {
         let tls = tls::config(tls::roots());
-        Self::from_dialer(Dialer { guard: None, resolver: Resolver::system(), tls })
+        let resolver = Arc::new(Resolver::system());
+        Self::from_dialer(Dialer { guard: None, is_loopback_only: false, resolver, tls })
+    }
+
+    /// The same way out, which leads to the loopback addresses of this machine and nowhere else, whoever names a server.
+    /// What the guard refuses is refused as before.
+    #[must_use]
+    pub fn only_loopback(&self) -> Self {
+        // The connections that are kept may lead elsewhere, so that none of them is shared.
+        Self::from_dialer(Dialer {
+            guard: self.dialer.guard.clone(),
+            is_loopback_only: true,
+            resolver: Arc::clone(&self.dialer.resolver),
+            tls: Arc::clone(&self.dialer.tls),
+        })
     }
 
     fn from_dialer(dialer: Dialer) -> Self {
@@ -153,7 +167,7 @@ impl Outbound {
     /// # Errors
     /// If it may not.
     pub fn check_url(&self, url: &str) -> Result<(), NetError> {
-        self.dialer.check(&Address::parse(url)?.server)
+        self.check(&Address::parse(url)?.server)
     }
 
     /// The host of `url` if that may be configured: a name in small letters or an address, IPv6 in brackets.
@@ -162,7 +176,7 @@ impl Outbound {
     /// If it may not.
     pub fn host_of(&self, url: &str) -> Result<String, NetError> {
         let server = Address::parse(url)?.server;
-        self.dialer.check(&server)?;
+        self.check(&server)?;
         Ok(server.host.to_string())
     }
 
@@ -171,7 +185,7 @@ impl Outbound {
     /// # Errors
     /// If it may not.
     pub fn check_host(&self, host: &str, port: u16) -> Result<(), NetError> {
-        self.dialer.check(&plain(host, port)?)
+        self.check(&plain(host, port)?)
     }
 
     /// Connects to `port` of `host`, judged as everything that goes out.
@@ -179,7 +193,11 @@ impl Outbound {
     /// # Errors
     /// If that is refused, or no connection comes about within `limit`.
     pub async fn connect(&self, host: &str, port: u16, limit: Duration) -> Result<TcpStream, NetError> {
-        self.dialer.connect(&plain(host, port)?, Instant::now() + limit).await
+        self.dialer.connect(&plain(host, port)?, By::Anybody, Instant::now() + limit).await
+    }
+
+    fn check(&self, server: &Server) -> Result<(), NetError> {
+        self.dialer.check(server, By::Anybody).map_err(NetError::Refused)
     }
 
     /// Sends `request` and reads the answer.
@@ -272,7 +290,7 @@ impl Outbound {
         let connection = if server.secure {
             Connection::new(server, self.dialer.connect_tls(server, deadline).await?).await
         } else {
-            Connection::new(server, self.dialer.connect(server, deadline).await?).await
+            Connection::new(server, self.dialer.connect(server, By::Anybody, deadline).await?).await
         };
         connection.map_err(|error| broken(server, error))
     }
