@@ -31,7 +31,7 @@ fn local_config() -> OutboundConfig {
 }
 
 /// A way out that may reach this machine and believes these certificates besides.
-fn believing(pem: &str) -> Result<Outbound, SetupError> {
+pub(super) fn believing(pem: &str) -> Result<Outbound, SetupError> {
     Outbound::new(OutboundConfig { extra_roots: Some(pem.as_bytes().to_vec()), ..local_config() })
 }
 

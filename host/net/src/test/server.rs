@@ -54,16 +54,9 @@ impl Server {
 
     /// A server that proves to be `name` to whoever believes the certificate, which comes as PEM.
     pub(super) async fn secure(name: &str) -> (Self, String) {
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed([name.to_owned()]).unwrap();
-        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![cert.der().clone()], key)
-            .unwrap();
+        let (acceptor, pem) = proof(name);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        (Self::start(listener, Some(TlsAcceptor::from(Arc::new(config)))), pem(cert.der()))
+        (Self::start(listener, Some(acceptor)), pem)
     }
 
     fn start(listener: TcpListener, tls: Option<TlsAcceptor>) -> Self {
@@ -186,6 +179,19 @@ impl Shared {
             }
         }
     }
+}
+
+/// What proves to be `name` to whoever believes the certificate, which comes as PEM.
+pub(super) fn proof(name: &str) -> (TlsAcceptor, String) {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed([name.to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    (TlsAcceptor::from(Arc::new(config)), pem(cert.der()))
 }
 
 fn pem(der: &[u8]) -> String {
