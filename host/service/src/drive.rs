@@ -8,10 +8,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use portcullis_core::lifecycle::{self, Move};
-use portcullis_core::{
-    AuditEntry, AuditId, AuditOutcome, EngineFact, EventBody, Fact, Input, OperationKind, OrgId, PrincipalKind,
-    Session, SessionId, Step, Timestamp, Unlink, step,
-};
+use portcullis_core::{EngineFact, EventBody, Fact, Input, OrgId, SessionId, Step, Timestamp, step};
 use portcullis_engine::{Command, IncomingText, Progress, Report, ReportBody, Task};
 use portcullis_store::{Commit, CommitError, Expectation, Write};
 use tokio::task::JoinSet;

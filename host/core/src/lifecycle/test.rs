@@ -308,7 +308,7 @@ fn a_linked_session_is_tried_again_with_growing_pauses_until_it_connects() {
     let mut pauses = Vec::new();
     let fact =
         |session: &Session, fact| Input::Engine(EngineFact { attempt: session.status.attempt().expect("a run"), fact });
-    let mut moved = |session: &Session, input, now| match step(session, input, now) {
+    let moved = |session: &Session, input, now| match step(session, input, now) {
         Ok(Step::Moved(moved)) => moved.session,
         other => panic!("{other:?}"),
     };

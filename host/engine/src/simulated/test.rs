@@ -47,6 +47,7 @@ impl Story {
                 }
                 ReportBody::Fact(fact) => fact.fact.name().to_owned(),
                 ReportBody::TextIn(text) => format!("text from {}: {}", text.from, text.text),
+                ReportBody::Progress(progress) => format!("{} in {}", progress.stage.name(), progress.chat),
             };
             writeln!(self.text, "{:<7}{what}", self.now.as_millis()).unwrap();
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use portcullis_core::{AuditOutcome, Clock, OperationKind, OrgId, Principal, PrincipalKind, Target};
 use portcullis_service::{Call, Keyed, ServiceError};
-use portcullis_store::{Claim, Commit};
+use portcullis_store::{Claim, Commit, Deed};
 
 use crate::world::World;
 
@@ -121,7 +121,13 @@ async fn what_a_quiet_organisation_was_answered_is_forgotten_after_a_day() {
     for (of, org) in [(&world, world.org), (&platform, OrgId::PLATFORM)] {
         for number in 0..3 {
             let mut commit = Commit::new(org, of.clock.now());
-            commit.claim = Some(Claim { org, key: format!("key {number}"), digest: [1; 32], at: commit.now });
+            commit.claim = Some(Claim {
+                org,
+                key: format!("key {number}"),
+                digest: [1; 32],
+                at: commit.now,
+                deed: Deed::default(),
+            });
             of.store.commit(commit).await.unwrap();
         }
     }

@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use super::sample::*;
-use crate::{Claim, Commit, IdempotencyRecord, KeptReply, KnownReply, Store, Write};
+use crate::{Claim, Commit, Deed, IdempotencyRecord, KeptReply, KnownReply, Store, Write};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 fn claiming(number: usize) -> Commit {
     let key = format!("key {number}");
-    Commit { claim: Some(Claim { org: org_id(1), key, digest: [7; 32], at: NOW }), ..writing(1, vec![]) }
+    Commit {
+        claim: Some(Claim { org: org_id(1), key, digest: [7; 32], at: NOW, deed: Deed::default() }),
+        ..writing(1, vec![])
+    }
 }
 
 fn replying(number: usize) -> Commit {
