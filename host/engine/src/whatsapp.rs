@@ -1,3 +1,4 @@
 //! The driver that speaks to WhatsApp.
 
 pub mod keep;
+pub mod wire;

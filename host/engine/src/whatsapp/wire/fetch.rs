@@ -1,0 +1,82 @@
+//! What the client asks for by HTTP: the version that WhatsApp's web page has at the moment, and media.
+//!
+//! Every answer is read whole and bounded. The page of the version is some 100 KiB; media are not fetched at all yet, and the
+//! bound says what may be fetched some day. A redirect is an answer, which the client takes for a failure; nobody follows it.
+//!
+//! Requests go out directly, also those of sessions with a proxy: the version is the same for everybody, and asking for it says
+//! nothing about a session. Whoever lets media through here has to send them through the session's proxy first.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use portcullis_net::{HeaderName, HeaderValue, Limits, Method, NetError, Outbound, OutboundRequest, Overlong};
+use whatsapp_rust::anyhow;
+use whatsapp_rust::http::{HttpClient, HttpRequest, HttpResponse};
+
+/// What a request may take. The client itself waits for 20 seconds.
+const LIMITS: Limits = Limits {
+    connect: Duration::from_secs(10),
+    head: Duration::from_secs(15),
+    body_time: Duration::from_secs(15),
+    whole: Duration::from_secs(18),
+    body: 4 * 1024 * 1024,
+    overlong: Overlong::Refused,
+};
+
+/// The client's way to HTTP servers.
+#[derive(Debug, Clone)]
+pub struct HttpFetch {
+    outbound: Outbound,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The URL is without TLS.
+    #[error("nothing is fetched without TLS")]
+    Plain,
+    /// The method, or a header, is none that can be sent.
+    #[error("the request cannot be sent")]
+    Request,
+    /// No answer came, or it was too large.
+    #[error("no answer to the request")]
+    Answer(#[source] NetError),
+}
+
+// === impl HttpFetch ===
+
+impl HttpFetch {
+    /// Fetches by `outbound`, guarded as that is.
+    #[must_use]
+    pub fn new(outbound: Outbound) -> Self {
+        Self { outbound: super::bounded(outbound) }
+    }
+
+    async fn fetch(&self, request: HttpRequest) -> Result<HttpResponse, FetchError> {
+        // A build that reaches nothing but its own machine has nobody to hide from.
+        if !cfg!(feature = "loopback-server") && !request.url.starts_with("https://") {
+            return Err(FetchError::Plain);
+        }
+        let method = match request.method.as_str() {
+            "GET" => Method::GET,
+            "POST" => Method::POST,
+            _ => return Err(FetchError::Request),
+        };
+        let headers = request.headers.iter().map(|(name, value)| {
+            let name = HeaderName::try_from(name).map_err(|_| FetchError::Request)?;
+            Ok((name, HeaderValue::try_from(value).map_err(|_| FetchError::Request)?))
+        });
+        let headers = headers.collect::<Result<_, _>>()?;
+        let body = request.body.unwrap_or_default();
+        let request = OutboundRequest { method, url: request.url, headers, body };
+        let answer = self.outbound.send(request, LIMITS).await.map_err(FetchError::Answer)?;
+        Ok(HttpResponse { status_code: answer.status.as_u16(), body: answer.body.to_vec() })
+    }
+}
+
+#[async_trait]
+impl HttpClient for HttpFetch {
+    async fn execute(&self, request: HttpRequest) -> anyhow::Result<HttpResponse> {
+        Ok(self.fetch(request).await?)
+    }
+}
