@@ -52,7 +52,6 @@ async fn odd_requests_are_not_sent() {
     }
 }
 
-#[cfg(feature = "loopback-server")]
 #[tokio::test]
 async fn a_build_that_looks_at_no_certificates_fetches_from_this_machine_only() {
     use portcullis_net::{NetError, Refusal};
