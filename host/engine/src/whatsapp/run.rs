@@ -1,0 +1,332 @@
+//! The life of one run: it waits until the session's last client is gone, then for its turn, has its client, and ends.
+//!
+//! ```text
+//!   predecessors gone ──▶ linked? ─ no ──▶ logged out
+//!                            │ yes
+//!                            ▼
+//!                          turn ──▶ client ──▶ … (serve) ──▶ the end is told, the client goes, the run is gone
+//! ```
+//!
+//! A run that pairs first looks for a link that WhatsApp has confirmed and nobody could write down, because the gateway ended at
+//! that moment. It is tried: if WhatsApp knows it, that is the link; otherwise it is forgotten, and codes are shown.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use portcullis_core::session::FailureCause;
+use portcullis_core::{Attempt, DeviceChange, DeviceStoreError, Fact, OrgId, Secret, SessionId, Settings};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::Shared;
+use super::client::{Live, Making};
+use super::facts;
+use super::keep::DeviceBackend;
+use super::line::Line;
+use super::reports::RunId;
+use super::serve::{End, Serve, Stage};
+use super::turns::Turn;
+use super::wire::{ConnectTrouble, Wires};
+use crate::Setup;
+
+/// How often a pairing may find that WhatsApp does not know a device that it seemed to have linked.
+const MAX_FALSE_LINKS: usize = 3;
+/// After how long forgetting a device is tried again.
+const FORGET_AGAIN: Duration = Duration::from_secs(1);
+
+/// A run, as others see it.
+pub(super) struct Run {
+    pub(super) id: RunId,
+    pub(super) org: OrgId,
+    pub(super) session: SessionId,
+    pub(super) attempt: Attempt,
+    pub(super) line: Arc<Line>,
+    pub(super) ended: watch::Sender<bool>,
+    orders: mpsc::UnboundedSender<Order>,
+    store: Mutex<Store>,
+}
+
+#[derive(Default)]
+struct Store {
+    is_fenced: bool,
+    backend: Option<Arc<DeviceBackend>>,
+}
+
+/// What a run is for.
+pub(super) enum Aim {
+    /// To be connected.
+    Connect,
+    /// To be linked first, with a code for this number or else a QR code.
+    Pair(Option<Secret>),
+    /// To be unlinked.
+    Unlink,
+}
+
+/// What a run is told.
+pub(super) enum Order {
+    /// To end, keeping its device.
+    Halt,
+    /// To unlink its device.
+    Unlink,
+    /// To behave like this.
+    Configure(Settings),
+}
+
+/// One's own side of a run.
+pub(super) struct Life {
+    pub(super) run: Arc<Run>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) orders: mpsc::UnboundedReceiver<Order>,
+    pub(super) setup: Box<Setup>,
+    /// By when the device has to be unlinked, if it is to be.
+    pub(super) unlink_by: Option<Instant>,
+}
+
+impl Run {
+    pub(super) fn new(
+        id: RunId,
+        (org, session, attempt): (OrgId, SessionId, Attempt),
+        line: Line,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Order>) {
+        let (orders, told) = mpsc::unbounded_channel();
+        let (ended, _) = watch::channel(false);
+        let line = Arc::new(line);
+        (Arc::new(Self { id, org, session, attempt, line, ended, orders, store: Mutex::default() }), told)
+    }
+
+    pub(super) fn tell(&self, order: Order) {
+        let _ = self.orders.send(order);
+    }
+
+    /// Nothing is heard of the run any more, and its client goes.
+    pub(super) fn halt(&self) {
+        self.line.voice.silence();
+        self.line.down();
+        self.tell(Order::Halt);
+    }
+
+    /// Once this completes, the run writes nothing any more.
+    pub(super) async fn fence(&self) {
+        let backend = {
+            let mut store = self.store();
+            store.is_fenced = true;
+            store.backend.take()
+        };
+        if let Some(backend) = backend {
+            backend.close().await;
+        }
+    }
+
+    /// The storage for the run's next client; none if the run is to write nothing any more.
+    fn backend(&self, shared: &Shared) -> Option<Arc<DeviceBackend>> {
+        let mut store = self.store();
+        if store.is_fenced {
+            return None;
+        }
+        let backend = DeviceBackend::new(Arc::clone(&shared.devices), self.org, self.session);
+        store.backend = Some(Arc::clone(&backend));
+        Some(backend)
+    }
+
+    fn store(&self) -> std::sync::MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Life {
+    /// Lives. `before` are the session's earlier runs.
+    pub(super) async fn live(mut self, aim: Aim, before: Vec<watch::Receiver<bool>>) {
+        for mut before in before {
+            // Whoever is gone without saying so is gone as well.
+            let _ = before.wait_for(|ended| *ended).await;
+        }
+        let end = Box::pin(self.follow(aim)).await;
+        match end {
+            End::Halted => {}
+            // Before it is told that the device is gone, nothing may write it any more: what comes of it forgets all rows.
+            End::Says(Fact::LoggedOut) | End::NotLinked => {
+                self.run.fence().await;
+                self.run.line.voice.fact(Fact::LoggedOut);
+            }
+            End::Says(fact) => self.run.line.voice.fact(fact),
+            End::Unlinked { confirmed } => {
+                self.run.fence().await;
+                if self.forget().await {
+                    self.run.line.voice.fact(Fact::Unlinked { confirmed });
+                }
+            }
+        }
+        self.shared.leave(&self.run);
+    }
+
+    async fn follow(&mut self, aim: Aim) -> End {
+        match aim {
+            Aim::Pair(phone) => self.pair(phone).await,
+            Aim::Connect => self.connect(None).await,
+            Aim::Unlink => self.connect(Some(Instant::now() + self.shared.config.unlink_timeout)).await,
+        }
+    }
+
+    /// Connects with the device that is there, to be connected or only to unlink it.
+    async fn connect(&mut self, unlink_by: Option<Instant>) -> End {
+        self.unlink_by = unlink_by;
+        let Some(backend) = self.run.backend(&self.shared) else { return End::Halted };
+        match backend.linked().await {
+            // WhatsApp would answer 401 to a device without keys.
+            Ok(None) if self.unlink_by.is_none() => return End::Says(Fact::LoggedOut),
+            // Nobody can say any more what WhatsApp knows of it.
+            Ok(None) => return End::Unlinked { confirmed: false },
+            Ok(Some(_)) => {}
+            Err(_) => return End::failed(FailureCause::StorageFailed),
+        }
+        let turn = match self.turn().await {
+            Ok(turn) => turn,
+            Err(end) => return end,
+        };
+        let deadline = Instant::now() + self.shared.config.connect_timeout;
+        self.serve(backend, Stage::Connecting, deadline, turn).await
+    }
+
+    /// Waits for the turn to connect. Who is told to unlink does not wait for it.
+    async fn turn(&mut self) -> Result<Option<Turn>, End> {
+        loop {
+            if self.unlink_by.is_some() {
+                return Ok(None);
+            }
+            let order = tokio::select! {
+                biased;
+                order = self.orders.recv() => order,
+                turn = self.shared.turns.take(self.run.session, self.run.attempt) => return Ok(Some(turn)),
+            };
+            self.obey(order)?;
+        }
+    }
+
+    /// Does what can be done of an order without a client.
+    pub(super) fn obey(&mut self, order: Option<Order>) -> Result<(), End> {
+        match order {
+            None | Some(Order::Halt) => return Err(End::Halted),
+            Some(Order::Configure(settings)) => {
+                self.run.line.configure(settings.clone());
+                self.setup.settings = settings;
+            }
+            Some(Order::Unlink) => {
+                self.unlink_by.get_or_insert(Instant::now() + self.shared.config.unlink_timeout);
+            }
+        }
+        Ok(())
+    }
+
+    async fn pair(&mut self, phone: Option<Secret>) -> End {
+        for _ in 0..=MAX_FALSE_LINKS {
+            let Some(backend) = self.run.backend(&self.shared) else { return End::Halted };
+            let stage = match backend.linked().await {
+                Ok(Some(_)) => Stage::Tentative,
+                Ok(None) => {
+                    if self.clear().await.is_err() {
+                        return End::failed(FailureCause::StorageFailed);
+                    }
+                    Stage::Pairing(phone.clone())
+                }
+                Err(_) => return End::failed(FailureCause::StorageFailed),
+            };
+            let deadline = Instant::now() + self.shared.config.first_code_timeout;
+            match self.serve(backend, stage, deadline, None).await {
+                End::NotLinked => {
+                    if self.clear().await.is_err() {
+                        return End::failed(FailureCause::StorageFailed);
+                    }
+                }
+                end => return end,
+            }
+        }
+        End::failed(FailureCause::PairingInterrupted)
+    }
+
+    /// Has a client until something ends it. When this returns, the client is gone.
+    async fn serve(&mut self, backend: Arc<DeviceBackend>, stage: Stage, deadline: Instant, turn: Option<Turn>) -> End {
+        let shared = Arc::clone(&self.shared);
+        let making = Making {
+            config: &shared.config,
+            handle: shared.handle.clone(),
+            fetch: shared.fetch.clone(),
+            line: &self.run.line,
+            backend: Arc::clone(&backend),
+            wires: Wires::new(shared.outbound.clone(), shared.config.server.clone(), self.setup.proxy.clone()),
+            is_pairing: matches!(stage, Stage::Pairing(_)),
+        };
+        let Ok(mut live) = Live::start(making).await else { return End::failed(FailureCause::StorageFailed) };
+        let end = Serve::new(self, &mut live, &backend, stage, deadline, turn).until_the_end().await;
+        self.run.line.down();
+        match end {
+            // Its rows are about to go.
+            End::Says(Fact::LoggedOut) | End::NotLinked | End::Unlinked { .. } => {
+                live.cut().await;
+                end
+            }
+            End::Halted => {
+                live.end().await;
+                end
+            }
+            // Nobody has to wait for the client's goodbye to hear of it.
+            End::Says(fact) => {
+                self.run.line.voice.fact(fact);
+                self.shared.leave(&self.run);
+                live.end().await;
+                End::Halted
+            }
+        }
+    }
+
+    /// Forgets every row of the device, so that it is durable. Nothing may write them meanwhile.
+    async fn clear(&self) -> Result<(), DeviceStoreError> {
+        let (devices, org, session) = (Arc::clone(&self.shared.devices), self.run.org, self.run.session);
+        let clearing = move || devices.write(org, session, vec![DeviceChange::Clear]);
+        match self.shared.handle.spawn_blocking(clearing).await {
+            Ok(Err(DeviceStoreError::Gone)) => Ok(()),
+            Ok(result) => result,
+            Err(_) => Err(DeviceStoreError::Failed("the program is ending".to_owned())),
+        }
+    }
+
+    /// Forgets the device, however often that has to be tried, unless the run is halted meanwhile. A device that was unlinked and
+    /// is still there would be found by the next pairing.
+    async fn forget(&mut self) -> bool {
+        loop {
+            match self.clear().await {
+                Ok(()) => return true,
+                Err(error) => {
+                    let session = self.run.session;
+                    tracing::error!(%session, %error, "an unlinked device could not be forgotten; it is tried again");
+                }
+            }
+            let again = tokio::time::sleep(FORGET_AGAIN);
+            tokio::pin!(again);
+            loop {
+                tokio::select! {
+                    biased;
+                    order = self.orders.recv() => if self.obey(order).is_err() { return false },
+                    () = &mut again => break,
+                }
+            }
+        }
+    }
+}
+
+/// What the lifecycle calls a trouble with connections.
+pub(super) fn cause(trouble: ConnectTrouble) -> FailureCause {
+    match trouble {
+        ConnectTrouble::Unreachable | ConnectTrouble::NotAWebSocket | ConnectTrouble::NotLoopback => {
+            FailureCause::Unreachable
+        }
+        ConnectTrouble::CertificateNotTrusted => FailureCause::ServerNotTrusted,
+        ConnectTrouble::ProxyUnreachable | ConnectTrouble::ProxyRefused | ConnectTrouble::ProxyForbidden => {
+            FailureCause::ProxyUnreachable
+        }
+    }
+}
+
+/// What is known of the device that a client has.
+pub(super) fn device_of(client: &whatsapp_rust::Client) -> Option<portcullis_core::Device> {
+    client.pn().map(|pn| facts::device(&pn, client.lid().as_ref(), &client.push_name()))
+}
