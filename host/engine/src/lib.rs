@@ -6,8 +6,6 @@
 //!
 //! There are two drivers: [`whatsapp`], which speaks to WhatsApp, and [`simulated`], which speaks to nobody.
 
-#[cfg(test)]
-mod memory;
 pub mod simulated;
 #[cfg(feature = "whatsapp")]
 pub mod whatsapp;
@@ -249,3 +247,7 @@ pub enum SendError {
     #[error("WhatsApp did not confirm the message in time; it may have been sent")]
     Unconfirmed,
 }
+
+#[cfg(test)]
+#[cfg_attr(not(feature = "whatsapp"), allow(dead_code, reason = "the simulated engine needs little of it"))]
+mod test;

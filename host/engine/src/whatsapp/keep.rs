@@ -20,8 +20,8 @@
 //! Soon:
 //! - *identities*: without the row the next message is as the contact's first one, and puts it again. The client puts it right after
 //!   the session, which holds the same key.
-//! - *used pre-keys*, *sessions that go*: the client removes them after it has put what replaces them, and the order is kept. One
-//!   that is still there is removed again, or never asked for.
+//! - *used pre-keys*, *sessions that go*: the client removes them after it has put what replaces them, and the order is kept. A
+//!   pre-key that a crash leaves behind is nobody's to use any more, because WhatsApp has given it away; it goes with the device.
 //! - *versions and MACs of the app state*: they go together, because they wait together; a version without its MACs would be worse
 //!   than an older one, from which the client simply asks WhatsApp again.
 //! - *pending inbound messages*: such a row has to be there once the session is durable with which its message was opened, and the

@@ -55,7 +55,7 @@ impl ProtocolStore for DeviceBackend {
         let _turn = self.turn.lock().await;
         let mut devices = self.group_devices(group_jid).await?;
         devices.extend(entries.iter().map(|(device, has_key)| ((*device).to_owned(), *has_key)));
-        self.soon(vec![put_group(GroupDevices { group: group_jid.to_owned(), devices })?]).await
+        self.soon(vec![put_group(&GroupDevices { group: group_jid.to_owned(), devices })?]).await
     }
 
     async fn clear_sender_key_devices(&self, group_jid: &str) -> Result<()> {
@@ -78,7 +78,7 @@ impl ProtocolStore for DeviceBackend {
             (row.devices.len() < before).then_some(row)
         };
         let changed = self.pick(Kind::SenderKeyDevices, without).await?;
-        self.soon(changed.into_iter().map(put_group).collect::<Result<_>>()?).await
+        self.soon(changed.iter().map(put_group).collect::<Result<_>>()?).await
     }
 
     async fn clear_all_sender_key_devices(&self) -> Result<()> {
@@ -281,8 +281,8 @@ impl ProtocolStore for DeviceBackend {
     }
 }
 
-fn put_group(row: GroupDevices) -> Result<DeviceChange> {
-    Kind::SenderKeyDevices.put_json(name([row.group.as_bytes()]), &row)
+fn put_group(row: &GroupDevices) -> Result<DeviceChange> {
+    Kind::SenderKeyDevices.put_json(name([row.group.as_bytes()]), row)
 }
 
 fn inbound_name(chat: &str, sender: &str, id: &str) -> Vec<u8> {

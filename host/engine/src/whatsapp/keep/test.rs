@@ -12,7 +12,7 @@ use whatsapp_rust::wacore::store::traits::{
 use whatsapp_rust::waproto::whatsapp::ADVSignedDeviceIdentity;
 
 use super::*;
-use crate::memory::Memory;
+use crate::test::Memory;
 
 const ORG: OrgId = OrgId::from_bytes([2; 16]);
 const SESSION: SessionId = SessionId::from_bytes([1; 16]);

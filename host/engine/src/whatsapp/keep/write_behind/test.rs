@@ -3,7 +3,7 @@
 use std::task::Poll;
 
 use super::*;
-use crate::memory::Memory;
+use crate::test::Memory;
 
 const ORG: OrgId = OrgId::from_bytes([2; 16]);
 const SESSION: SessionId = SessionId::from_bytes([1; 16]);
