@@ -27,6 +27,7 @@ mod gateway;
 mod guest;
 mod hooks;
 mod hostile;
+mod keeping;
 mod keyed;
 mod languages;
 mod ledger;
