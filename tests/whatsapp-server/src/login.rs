@@ -39,7 +39,7 @@ impl Registry {
         let known = self.device(me).is_some_and(|device| device.linked && device.noise == client);
         let faulty = self.faults.refuse_logins.filter(|_| self.faults.concern(me.number));
         let refused = self.accounts.get(&me.number).and_then(|account| account.refused);
-        if let Some(failure) = faulty.or(refused).or((!known).then_some(UNLINKED)) {
+        if let Some(failure) = faulty.or(refused).or_else(|| (!known).then_some(UNLINKED)) {
             self.refuse(connection, failure);
             return;
         }

@@ -322,28 +322,19 @@ impl Registry {
             raw_id: Some(1),
             current_index: Some(device),
             device_indexes: vec![0, device],
-            ..Default::default()
         };
         let data = parts::AppStateSyncKeyData {
             key_data: Some(rand::random::<[u8; 32]>().to_vec()),
             fingerprint: MessageField::some(fingerprint),
             timestamp: i64::try_from(node::now()).ok(),
-            ..Default::default()
         };
         let key = parts::AppStateSyncKey {
-            key_id: MessageField::some(parts::AppStateSyncKeyId {
-                key_id: Some(vec![0, 0, 0, 0, 1, 1]),
-                ..Default::default()
-            }),
+            key_id: MessageField::some(parts::AppStateSyncKeyId { key_id: Some(vec![0, 0, 0, 0, 1, 1]) }),
             key_data: MessageField::some(data),
-            ..Default::default()
         };
         let protocol = parts::ProtocolMessage {
-            r#type: Some(parts::protocol_message::Type::AppStateSyncKeyShare.into()),
-            app_state_sync_key_share: MessageField::some(parts::AppStateSyncKeyShare {
-                keys: vec![key],
-                ..Default::default()
-            }),
+            r#type: Some(parts::protocol_message::Type::AppStateSyncKeyShare),
+            app_state_sync_key_share: MessageField::some(parts::AppStateSyncKeyShare { keys: vec![key] }),
             ..Default::default()
         };
         let message = wa::Message { protocol_message: MessageField::some(protocol), ..Default::default() };
