@@ -24,6 +24,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Gateway {
     directory: TempDir,
     config: Option<PathBuf>,
+    engine: &'static str,
+    log: &'static str,
     process: Child,
     pub(crate) address: SocketAddr,
     /// What it wrote to stderr, over all of its lives.
@@ -45,20 +47,34 @@ impl Gateway {
 
     /// The same with a configuration file.
     pub(crate) async fn start_with(config: &str) -> Self {
+        Self::start_as("simulated", config, "warn").await
+    }
+
+    /// One with the engine that speaks to WhatsApp, which has this server; `more` follows in the section of the engine.
+    pub(crate) async fn on_whatsapp(server: &str, more: &str) -> Self {
+        Self::start_as("whatsapp", &whatsapp(server, more), "warn").await
+    }
+
+    /// The same with everything in its log that there is to log.
+    pub(crate) async fn loud_on_whatsapp(server: &str) -> Self {
+        Self::start_as("whatsapp", &whatsapp(server, ""), "trace").await
+    }
+
+    async fn start_as(engine: &'static str, config: &str, log: &'static str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("config.toml");
         std::fs::write(&file, config).unwrap();
         let stderr = Arc::default();
-        let (process, address) = serve(&directory.path().join("data"), Some(&file), &stderr).await;
+        let (process, address) = serve((engine, log), &directory.path().join("data"), Some(&file), &stderr).await;
         let operator_key = std::fs::read_to_string(directory.path().join("data/operator-key")).unwrap();
         let operator_key = operator_key.trim().to_owned();
-        Self { directory, config: Some(file), process, address, stderr, operator_key }
+        Self { directory, config: Some(file), engine, log, process, address, stderr, operator_key }
     }
 
     /// Tries to start it again on the same data, which must not succeed; what it says.
     pub(crate) async fn refuses_to_start(&self) -> String {
         let mut command = program();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--engine", "simulated", "--data-dir"]).arg(self.data());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--engine", self.engine, "--data-dir"]).arg(self.data());
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);
         }
@@ -69,7 +85,8 @@ impl Gateway {
 
     /// Starts it again on the same data.
     pub(crate) async fn restart(&mut self) {
-        (self.process, self.address) = serve(&self.data(), self.config.as_deref(), &self.stderr).await;
+        (self.process, self.address) =
+            serve((self.engine, self.log), &self.data(), self.config.as_deref(), &self.stderr).await;
     }
 
     /// Ends it as a crash of the machine's would: no handler runs.
@@ -157,6 +174,11 @@ impl Drop for Gateway {
     }
 }
 
+/// The configuration of a gateway whose WhatsApp is `server`.
+fn whatsapp(server: &str, more: &str) -> String {
+    format!("[whatsapp]\nserver = \"{server}\"\nversion = \"2.3000.1026131876\"\n{more}\n")
+}
+
 /// The program, with nothing of the tests' environment that it would read.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(PROGRAM);
@@ -169,10 +191,16 @@ pub(crate) fn program() -> Command {
     command
 }
 
-async fn serve(data: &Path, config: Option<&Path>, stderr: &Arc<Mutex<String>>) -> (Child, SocketAddr) {
+async fn serve(
+    (engine, log): (&str, &str),
+    data: &Path,
+    config: Option<&Path>,
+    stderr: &Arc<Mutex<String>>,
+) -> (Child, SocketAddr) {
     let mut command = program();
+    command.env("RUST_LOG", log);
     let listen = format!("{}:0", own_address());
-    command.args(["serve", "--listen", &listen, "--engine", "simulated", "--data-dir"]).arg(data);
+    command.args(["serve", "--listen", &listen, "--engine", engine, "--data-dir"]).arg(data);
     if let Some(config) = config {
         command.arg("--config").arg(config);
     }

@@ -8,3 +8,4 @@ pub mod crash;
 pub mod deliveries;
 pub mod process;
 pub mod program;
+pub mod sessions;

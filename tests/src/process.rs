@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 pub struct Process {
     program: PathBuf,
     directory: tempfile::TempDir,
+    engine: &'static str,
     child: Option<Child>,
 }
 
@@ -33,7 +34,13 @@ impl Process {
     pub fn new(program: &Path, config: &str) -> Result<Self, ProcessError> {
         let directory = tempfile::tempdir().map_err(ProcessError::Start)?;
         std::fs::write(directory.path().join("config.toml"), config).map_err(ProcessError::Start)?;
-        Ok(Self { program: program.to_owned(), directory, child: None })
+        Ok(Self { program: program.to_owned(), directory, engine: "simulated", child: None })
+    }
+
+    /// The same with another engine than the simulated one.
+    #[must_use]
+    pub fn with_engine(self, engine: &'static str) -> Self {
+        Self { engine, ..self }
     }
 
     /// Where it keeps everything.
@@ -82,7 +89,7 @@ impl Process {
     pub fn spawn(&mut self) -> Result<(), ProcessError> {
         let mut command = Command::new(&self.program);
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--engine", "simulated", "--data-dir"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--engine", self.engine, "--data-dir"])
             .arg(self.data())
             .arg("--config")
             .arg(self.directory.path().join("config.toml"))
@@ -110,19 +117,42 @@ impl Process {
     /// The most memory that this life of it has used, in MiB; 0 where the system does not say.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
-        self.said("VmHWM:")
+        self.said("VmHWM:") / 1024
     }
 
     /// The memory that it holds now, in MiB; 0 where the system does not say.
     #[must_use]
     pub fn memory(&self) -> u64 {
+        self.memory_kib() / 1024
+    }
+
+    /// The memory that it holds now, in KiB; 0 where the system does not say.
+    #[must_use]
+    pub fn memory_kib(&self) -> u64 {
         self.said("VmRSS:")
+    }
+
+    /// How many threads it has now; 0 where the system does not say.
+    #[must_use]
+    pub fn threads(&self) -> u64 {
+        self.counted("task")
+    }
+
+    /// How many files and sockets it has open now; 0 where the system does not say.
+    #[must_use]
+    pub fn open_files(&self) -> u64 {
+        self.counted("fd")
     }
 
     fn said(&self, name: &str) -> u64 {
         let Some(id) = self.child.as_ref().and_then(Child::id) else { return 0 };
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or_default() / 1024
+        line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
+    }
+
+    fn counted(&self, folder: &str) -> u64 {
+        let Some(id) = self.child.as_ref().and_then(Child::id) else { return 0 };
+        std::fs::read_dir(format!("/proc/{id}/{folder}")).map_or(0, |entries| entries.count() as u64)
     }
 }

@@ -20,48 +20,48 @@ use crate::gateway::Gateway;
 use crate::world::text;
 
 /// Long enough for anything that happens at once.
-pub(super) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// The ids of events that were told, in order.
-pub(super) fn ids(events: &[Value]) -> Vec<String> {
+pub(crate) fn ids(events: &[Value]) -> Vec<String> {
     events.iter().map(|event| text(event, "id")).collect()
 }
 
 /// One server-sent event.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Frame {
-    pub(super) id: Option<String>,
-    pub(super) event: String,
-    pub(super) data: Value,
+pub(crate) struct Frame {
+    pub(crate) id: Option<String>,
+    pub(crate) event: String,
+    pub(crate) data: Value,
 }
 
 /// Who listens to server-sent events.
-pub(super) struct Listener {
+pub(crate) struct Listener {
     body: Incoming,
     unread: String,
     frames: VecDeque<Frame>,
     /// The last id that came, with which to come back.
-    pub(super) last: Option<String>,
+    pub(crate) last: Option<String>,
 }
 
 impl Listener {
     /// Listens as a client that was connected.
-    pub(super) async fn connect(client: &Client, query: &str) -> Self {
+    pub(crate) async fn connect(client: &Client, query: &str) -> Self {
         Self::with(client, query, &[], false).await.connected().await
     }
 
     /// The same, coming back with the last id that it has seen.
-    pub(super) async fn resume(client: &Client, query: &str, last: &str) -> Self {
+    pub(crate) async fn resume(client: &Client, query: &str, last: &str) -> Self {
         Self::with(client, query, &[("last-event-id", last)], false).await.connected().await
     }
 
     /// Listens, and has heard nothing yet.
-    pub(super) async fn with(client: &Client, query: &str, headers: &[(&str, &str)], h2: bool) -> Self {
+    pub(crate) async fn with(client: &Client, query: &str, headers: &[(&str, &str)], h2: bool) -> Self {
         Self::attempt(client, query, headers, h2).await.unwrap_or_else(|status| panic!("{query}: {status}"))
     }
 
     /// Listens, unless that is refused.
-    pub(super) async fn attempt(client: &Client, query: &str, headers: &[(&str, &str)], h2: bool) -> Result<Self, u16> {
+    pub(crate) async fn attempt(client: &Client, query: &str, headers: &[(&str, &str)], h2: bool) -> Result<Self, u16> {
         let mut request = Request::builder().uri(format!("http://{}/api/v1/events?{query}", client.address));
         for (name, value) in client.key.iter().map(|key| ("x-api-key", key.as_str())).chain(headers.iter().copied()) {
             request = request.header(name, value);
@@ -94,7 +94,7 @@ impl Listener {
     }
 
     /// The next event; none once the stream has ended, in whatever way.
-    pub(super) async fn next(&mut self) -> Option<Frame> {
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.frames.pop_front() {
                 return Some(frame);
@@ -120,7 +120,7 @@ impl Listener {
     }
 
     /// The next so many events, without what is said about the stream itself.
-    pub(super) async fn take(&mut self, count: usize) -> Vec<Value> {
+    pub(crate) async fn take(&mut self, count: usize) -> Vec<Value> {
         let mut taken = Vec::new();
         while taken.len() < count {
             let frame = self.next().await.unwrap_or_else(|| panic!("only {} of {count} came", taken.len()));
@@ -132,14 +132,14 @@ impl Listener {
     }
 
     /// The next event, and that it is of this name.
-    pub(super) async fn expect(&mut self, event: &str) -> Value {
+    pub(crate) async fn expect(&mut self, event: &str) -> Value {
         let frame = self.next().await.unwrap_or_else(|| panic!("the stream ended before {event}"));
         assert_eq!(frame.event, event, "{frame:?}");
         frame.data
     }
 
     /// Why the stream ends, which it does now.
-    pub(super) async fn ends(&mut self) -> String {
+    pub(crate) async fn ends(&mut self) -> String {
         let reason = text(&self.expect("end").await, "reason");
         assert_eq!(self.next().await, None, "nothing comes after the end");
         reason
@@ -147,16 +147,16 @@ impl Listener {
 }
 
 /// Who listens to the realtime socket.
-pub(super) struct Socket(WebSocketStream<TcpStream>);
+pub(crate) struct Socket(WebSocketStream<TcpStream>);
 
 impl Socket {
     /// A ticket for these wishes.
-    pub(super) async fn ticket(client: &Client, wishes: &Value) -> String {
+    pub(crate) async fn ticket(client: &Client, wishes: &Value) -> String {
         text(&client.post("/api/v1/realtime/ticket", wishes).await.expect(201), "ticket")
     }
 
     /// Opens a socket, which says that it is.
-    pub(super) async fn connect(client: &Client, wishes: &Value) -> Self {
+    pub(crate) async fn connect(client: &Client, wishes: &Value) -> Self {
         let ticket = Self::ticket(client, wishes).await;
         let mut socket = Self::open(client, &format!("ticket={ticket}")).await.unwrap();
         socket.expect("connected").await;
@@ -164,7 +164,7 @@ impl Socket {
     }
 
     /// Opens a socket, or the status with which that is refused.
-    pub(super) async fn open(client: &Client, query: &str) -> Result<Self, u16> {
+    pub(crate) async fn open(client: &Client, query: &str) -> Result<Self, u16> {
         let stream = TcpStream::connect(client.address).await.unwrap();
         let url = format!("ws://{}/api/v1/realtime?{query}", client.address);
         match tokio_tungstenite::client_async(url, stream).await {
@@ -175,7 +175,7 @@ impl Socket {
     }
 
     /// The next message; none once the socket was closed.
-    pub(super) async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         match timeout(SOON, self.0.next()).await.expect("something comes") {
             Some(Ok(Message::Text(text))) => Some(serde_json::from_str(&text).unwrap()),
             Some(Ok(Message::Close(_)) | Err(_)) | None => None,
@@ -183,13 +183,13 @@ impl Socket {
         }
     }
 
-    pub(super) async fn expect(&mut self, event: &str) -> Value {
+    pub(crate) async fn expect(&mut self, event: &str) -> Value {
         let said = self.next().await.unwrap_or_else(|| panic!("the socket was closed before {event}"));
         assert_eq!(said["event"], event, "{said}");
         said
     }
 
-    pub(super) async fn take(&mut self, count: usize) -> Vec<Value> {
+    pub(crate) async fn take(&mut self, count: usize) -> Vec<Value> {
         let mut taken = Vec::new();
         while taken.len() < count {
             taken.push(self.next().await.unwrap_or_else(|| panic!("only {} of {count} came", taken.len())));
@@ -198,7 +198,7 @@ impl Socket {
     }
 
     /// With which code and word the socket is closed, which it is now.
-    pub(super) async fn closed(&mut self) -> (u16, String) {
+    pub(crate) async fn closed(&mut self) -> (u16, String) {
         match timeout(SOON, self.0.next()).await.expect("something comes") {
             Some(Ok(Message::Close(Some(frame)))) => (frame.code.into(), frame.reason.to_string()),
             other => panic!("{other:?}"),
@@ -207,7 +207,7 @@ impl Socket {
 }
 
 /// A client of the same organisation with a key of its own: its id and the client.
-pub(super) async fn own_key(gateway: &Gateway, org: &str, key: &Value) -> (String, Client) {
+pub(crate) async fn own_key(gateway: &Gateway, org: &str, key: &Value) -> (String, Client) {
     let made = gateway.operator().post(&format!("/api/v1/orgs/{org}/keys"), key).await.expect(201);
     (text(&made, "id"), Client::new(gateway.address, Some(&text(&made, "key"))))
 }

@@ -1,7 +1,7 @@
 //! Live events: every listener hears everything once and in order, comes back without loss, and hears nothing that is not theirs.
 
 mod ends;
-mod listener;
+pub(crate) mod listener;
 
 use std::collections::BTreeMap;
 

@@ -7,12 +7,8 @@ use expect_test::{Expect, expect};
 use portcullis_core::Settings;
 
 use super::*;
-<<<<<<< ours
 use crate::Setup;
-use crate::memory::Memory;
-=======
 use crate::test::Memory;
->>>>>>> theirs
 
 const SESSION: SessionId = SessionId::from_bytes([1; 16]);
 const ORG: OrgId = OrgId::from_bytes([2; 16]);
