@@ -25,8 +25,9 @@ mod acks;
 mod behaviour;
 mod client;
 mod crew;
-mod durable;
+
 mod facts;
+mod gate;
 mod inbound;
 pub mod keep;
 mod line;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_core::session::FailureCause;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use whatsapp_rust::Client;
@@ -13,7 +14,7 @@ use whatsapp_rust::waproto::whatsapp::device_props::PlatformType;
 
 use super::WhatsAppConfig;
 use super::crew::Crew;
-use super::durable::Gate;
+use super::gate::Gate;
 use super::inbound::Door;
 use super::keep::DeviceBackend;
 use super::line::{Ear, Line};
@@ -31,7 +32,7 @@ const PRE_KEYS: usize = 100;
 /// A client that runs.
 pub(super) struct Live {
     pub(super) client: Arc<Client>,
-    pub(super) wires: Arc<Wires>,
+    gate: Gate,
     backend: Arc<DeviceBackend>,
     /// Ends when the client does; gone when somebody has asked it to.
     handle: Option<BotHandle>,
@@ -55,8 +56,8 @@ impl Live {
         let Making { config, handle, fetch, line, backend, wires, is_pairing } = making;
         let crew = Crew::new(handle);
         let gate = match is_pairing {
-            true => Gate::pairing(Arc::clone(&wires), Arc::clone(&backend)),
-            false => Gate::open(Arc::clone(&wires)),
+            true => Gate::pairing(wires, Arc::clone(&backend)),
+            false => Gate::open(wires),
         };
         line.forget();
         // The name is what the phone lists; of the kinds of devices there, this is the one that the protocol is spoken by.
@@ -79,7 +80,12 @@ impl Live {
         let client = bot.client();
         gate.belong_to(&client);
         let handle = Some(bot.spawn());
-        Ok(Self { client, wires, backend, handle, crew })
+        Ok(Self { client, gate, backend, handle, crew })
+    }
+
+    /// What keeps the client from connecting, if it has tried and anything is known.
+    pub(super) fn trouble(&self) -> Option<FailureCause> {
+        self.gate.trouble()
     }
 
     /// Completes when the client has ended by itself.

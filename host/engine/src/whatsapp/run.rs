@@ -26,7 +26,7 @@ use super::line::Line;
 use super::reports::RunId;
 use super::serve::{End, Serve, Stage};
 use super::turns::Turn;
-use super::wire::{ConnectTrouble, Wires};
+use super::wire::Wires;
 use crate::Setup;
 
 /// How often a pairing may find that WhatsApp does not know a device that it seemed to have linked.
@@ -309,19 +309,6 @@ impl Life {
                     () = &mut again => break,
                 }
             }
-        }
-    }
-}
-
-/// What the lifecycle calls a trouble with connections.
-pub(super) fn cause(trouble: ConnectTrouble) -> FailureCause {
-    match trouble {
-        ConnectTrouble::Unreachable | ConnectTrouble::NotAWebSocket | ConnectTrouble::NotLoopback => {
-            FailureCause::Unreachable
-        }
-        ConnectTrouble::CertificateNotTrusted => FailureCause::ServerNotTrusted,
-        ConnectTrouble::ProxyUnreachable | ConnectTrouble::ProxyRefused | ConnectTrouble::ProxyForbidden => {
-            FailureCause::ProxyUnreachable
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 use whatsapp_rust::request::IqError;
 use whatsapp_rust::wacore_binary::JidExt;
-use whatsapp_rust::{Client, ClientError, Jid, SendOptions};
+use whatsapp_rust::{Client, ClientError, Jid, PresenceError, SendOptions};
 
 use super::facts::{self, bare};
 use super::line::Line;
@@ -104,8 +104,8 @@ pub(super) async fn show(line: &Line, chat: Option<String>, presence: Presence) 
         Presence::Composing => ChatStateType::Composing,
         Presence::Recording => ChatStateType::Recording,
         Presence::Paused => ChatStateType::Paused,
-        Presence::Available => return client.presence().set_available().await.map_err(|_| SendError::NotConnected),
-        Presence::Unavailable => return client.presence().set_unavailable().await.map_err(|_| SendError::NotConnected),
+        Presence::Available => return client.presence().set_available().await.map_err(unshown),
+        Presence::Unavailable => return client.presence().set_unavailable().await.map_err(unshown),
     };
     // Nobody types for everybody.
     let Some(chat) = chat else { return Err(SendError::UnknownRecipient) };
@@ -150,6 +150,15 @@ fn unanswered(error: &IqError) -> SendError {
     match error {
         IqError::ServerError { code: 404, .. } => SendError::UnknownRecipient,
         IqError::ServerError { .. } | IqError::EncodeError(_) | IqError::ParseError(_) => SendError::Refused,
+        _ => SendError::NotConnected,
+    }
+}
+
+/// Why everybody is not shown what the account is doing.
+fn unshown(error: PresenceError) -> SendError {
+    match error {
+        // WhatsApp wants the account's name with it, which the phone has not told yet.
+        PresenceError::PushNameEmpty => SendError::Refused,
         _ => SendError::NotConnected,
     }
 }

@@ -18,9 +18,9 @@ use whatsapp_rust::wacore::iq::devices::RemoveCompanionDeviceSpec;
 use super::client::Live;
 use super::facts::{self, Meaning};
 use super::keep::DeviceBackend;
-use super::run::{Life, Order, cause, device_of};
+use super::run::{Life, Order, device_of};
 use super::turns::Turn;
-use super::{behaviour, durable, inbound};
+use super::{behaviour, gate, inbound};
 
 /// How often it is looked whether the client still writes what it has to.
 const LOOK: Duration = Duration::from_secs(10);
@@ -77,7 +77,9 @@ pub(super) struct Serve<'a> {
     /// When something should have happened.
     deadline: Option<Instant>,
     turn: Option<Turn>,
-    /// Who the lifecycle takes the device for.
+    /// Whether the lifecycle knows that there is a device.
+    is_linked: bool,
+    /// Who this run has said that the device is.
     told: Option<Device>,
     /// A code to type that is being asked for.
     code: Asking<Result<String, PairError>>,
@@ -109,7 +111,7 @@ impl<'a> Serve<'a> {
         turn: Option<Turn>,
     ) -> Self {
         let deadline = Some(life.unlink_by.unwrap_or(deadline));
-        let told = matches!(stage, Stage::Connecting).then(|| device_of(&live.client)).flatten();
+        let is_linked = matches!(stage, Stage::Connecting);
         let mut serve = Self {
             life,
             live,
@@ -117,7 +119,8 @@ impl<'a> Serve<'a> {
             stage,
             deadline,
             turn,
-            told,
+            is_linked,
+            told: None,
             code: None,
             codes: 0,
             is_code_shown: false,
@@ -195,6 +198,7 @@ impl<'a> Serve<'a> {
             Meaning::Qr { text, lives } => self.qr(text, lives),
             Meaning::Code { text, lives } => self.show_code(text, lives),
             Meaning::CodeSpent => self.spend_code(),
+            // A code to type outlives the QR codes that came with it.
             Meaning::QrExhausted if self.is_code_shown || self.code.is_some() => {}
             Meaning::QrExhausted => return Err(End::Says(Fact::CodesExhausted)),
             Meaning::Passkey => voice.fact(Fact::PasskeyRequested),
@@ -210,7 +214,7 @@ impl<'a> Serve<'a> {
             }
             Meaning::Progress(progress) => voice.progress(progress),
             Meaning::LoggedOut if self.life.unlink_by.is_some() => return Err(End::Unlinked { confirmed: true }),
-            Meaning::LoggedOut if self.told.is_none() => return Err(End::NotLinked),
+            Meaning::LoggedOut if !self.is_linked => return Err(End::NotLinked),
             Meaning::LoggedOut => return Err(End::Says(Fact::LoggedOut)),
             Meaning::Over { .. } if self.life.unlink_by.is_some() => return Err(End::Unlinked { confirmed: false }),
             Meaning::Over { cause, lasts } => {
@@ -238,7 +242,7 @@ impl<'a> Serve<'a> {
 
     fn ask_for_code(&mut self) {
         let Stage::Pairing(Some(phone)) = &self.stage else { return };
-        if self.code.is_some() {
+        if self.code.is_some() || self.codes >= MAX_CODES {
             return;
         }
         let options = PairCodeOptions { phone_number: phone.reveal().to_owned(), ..PairCodeOptions::default() };
@@ -272,9 +276,7 @@ impl<'a> Serve<'a> {
 
     fn spend_code(&mut self) {
         self.is_code_shown = false;
-        if self.codes < MAX_CODES {
-            self.ask_for_code();
-        }
+        self.ask_for_code();
     }
 
     fn issue(&self, method: PairingMethod, text: Secret, lives: Duration) {
@@ -284,12 +286,13 @@ impl<'a> Serve<'a> {
 
     /// WhatsApp has linked the device. That is kept before it is told.
     async fn linked(&mut self) -> Result<(), End> {
-        if self.told.is_some() {
+        if self.is_linked {
             return Ok(());
         }
-        let kept = durable::keep(&self.live.client, self.backend).await;
+        let kept = gate::keep(&self.live.client, self.backend).await;
         let device = device_of(&self.live.client);
         let (Ok(()), Some(device)) = (kept, device) else { return Err(End::failed(FailureCause::StorageFailed)) };
+        self.is_linked = true;
         self.told = Some(device.clone());
         self.life.run.line.voice.fact(Fact::Linked { device });
         self.stage = Stage::Connecting;
@@ -333,7 +336,7 @@ impl<'a> Serve<'a> {
     /// Tells who the device is, if that is news.
     fn identify(&mut self) {
         let device = device_of(&self.live.client);
-        if let Some(device) = device.filter(|device| self.told.as_ref().is_some_and(|told| told != device)) {
+        if let Some(device) = device.filter(|device| self.told.as_ref() != Some(device)) {
             self.told = Some(device.clone());
             self.life.run.line.voice.fact(Fact::Identified { device });
         }
@@ -385,10 +388,10 @@ impl<'a> Serve<'a> {
         if self.life.unlink_by.is_some() {
             return End::Unlinked { confirmed: false };
         }
-        if self.is_code_shown {
+        if self.codes > 0 && !self.is_linked {
             return End::Says(Fact::CodesExhausted);
         }
-        End::failed(self.live.wires.trouble().map_or(FailureCause::StartTimeout, cause))
+        End::failed(self.live.trouble().unwrap_or(FailureCause::StartTimeout))
     }
 
     fn client_ended(&self) -> End {
@@ -399,7 +402,7 @@ impl<'a> Serve<'a> {
             Stage::Online | Stage::Away => End::Says(Fact::Lost),
             Stage::Pairing(_) => End::failed(FailureCause::PairingInterrupted),
             Stage::Tentative | Stage::Connecting => {
-                End::failed(self.live.wires.trouble().map_or(FailureCause::StartTimeout, cause))
+                End::failed(self.live.trouble().unwrap_or(FailureCause::StartTimeout))
             }
         }
     }
