@@ -202,7 +202,11 @@ impl Heard<'_> {
             tracing::error!(request = %self.request, error, "a reply was not kept");
         }
         // Whether the first one to ask was shown it, nobody knows.
-        if is_shown_once && is_told_late { Err(ServiceError::AlreadyShown.into()) } else { Ok(reply) }
+        match (is_told_late, is_shown_once) {
+            (true, true) => Err(ServiceError::AlreadyShown.into()),
+            (true, false) => Ok(keyed::told_late(reply)),
+            (false, _) => Ok(reply),
+        }
     }
 
     /// What the audit is to say of a request that came to nothing, if nobody has written it yet.

@@ -117,7 +117,12 @@ pub(crate) fn again(bytes: &[u8]) -> Option<Reply> {
         let known = HEADERS.iter().find(|known| **known == name)?;
         reply.headers.push((known, HeaderValue::from_str(&value).ok()?));
     }
-    Some(reply.with(REPLAYED, "true"))
+    Some(told_late(reply))
+}
+
+/// A reply to a request that was made before, whatever it is made of.
+pub(crate) fn told_late(reply: Reply) -> Reply {
+    reply.with(REPLAYED, "true")
 }
 
 #[cfg(test)]

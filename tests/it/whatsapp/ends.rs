@@ -15,7 +15,6 @@ async fn the_phone_unlinks_a_device_and_the_session_says_so() {
     assert!(seen["phoneNumber"].is_null(), "{seen}");
     assert_eq!(listener.expect("session.unlinked").await["payload"]["unlink"], "confirmed");
     // It can be linked again at once.
-    scene.act(&session, "start").await;
     scene.controls().scan(ACCOUNT, &scene.qr(&session).await).unwrap();
     scene.org().reaches(&session, "working").await;
 }

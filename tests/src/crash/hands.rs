@@ -213,6 +213,8 @@ impl Hands {
         self.open = None;
         self.journal.answered_keyed(&key, again);
         match again {
+            // It was done before; what it comes to now may have a line of its own, which says why it is not told.
+            Again::Before if answer.status >= 300 => self.note(&change, what, &answer),
             Again::Before => self.journal.acknowledged_without_audit(),
             Again::Now | Again::Refused => self.note(&change, what, &answer),
         }
@@ -230,6 +232,10 @@ impl Hands {
         let body = Bytes::from(change.body.clone());
         let again = self.caller.ask(change.method, &change.path, body, change.key.as_deref()).await?;
         let mut is_same = true;
+        if again.status >= 300 {
+            // A no has a line of its own.
+            self.note(&change, self.what(&change), &again);
+        }
         match (again.status, reason(&again)) {
             (status, _) if again.is_replayed && (status, &again.bytes) == (first.status, &first.bytes) => {
                 self.journal.count(|counts| counts.replayed += 1);

@@ -173,7 +173,9 @@ impl Line {
             "scan_qr_code" if !is_linked => self.link(by_code).await?,
             "logged_out" if is_linked => {}
             "stopped" | "failed" | "logged_out" => {
-                self.act("start").await?;
+                if !self.act("start").await? && !is_linked {
+                    self.qr().await?;
+                }
             }
             _ => {}
         }

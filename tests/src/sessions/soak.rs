@@ -99,7 +99,7 @@ async fn live(line: &mut Line, round: usize, leaves: bool) -> Result<Option<&'st
     } else if let Some(device) = device {
         let number = line.number;
         let count = move |state: &State| state.device(number, device).map_or(0, logins);
-        let before = count(&line.seen.now());
+        let before = count(&line.controls.state());
         let action = if round.is_multiple_of(2) { Action::Drop } else { Action::Close };
         if line.controls.act(number, device, action).is_err() {
             return Ok(Some("it was not connected any more"));
@@ -140,8 +140,8 @@ async fn live(line: &mut Line, round: usize, leaves: bool) -> Result<Option<&'st
 
 /// A session begins to pair, shows a code, and is stopped.
 async fn visit(visitor: &mut Line) -> Result<Option<&'static str>, Lost> {
-    if !visitor.create(false).await? || !visitor.act("start").await? {
-        return Ok(Some("it could not be started"));
+    if !visitor.create(false).await? {
+        return Ok(Some("it could not be made"));
     }
     let began = Instant::now();
     while visitor.qr().await?.is_none() {
@@ -201,8 +201,7 @@ impl fmt::Display for Outcome {
         writeln!(f, "{sessions} sessions, {} rounds, {:.1} s", self.rounds, self.took.as_secs_f64())?;
         writeln!(f, "pairings   {}", self.pairings)?;
         // The first fifth of a run fills what is filled once.
-        let warm: Vec<Sample> =
-            self.samples.iter().filter(|sample| sample.round * 5 > self.rounds).copied().collect();
+        let warm: Vec<Sample> = self.samples.iter().filter(|sample| sample.round * 5 > self.rounds).copied().collect();
         if let (Some(first), Some(last)) = (warm.first(), warm.last()) {
             let rounds = (last.round - first.round).max(1) as f64;
             let rows: [(&str, fn(&Sample) -> u64); 3] = [
@@ -213,7 +212,12 @@ impl fmt::Display for Outcome {
             for (name, of) in rows {
                 let peak = warm.iter().map(of).max().unwrap_or_default();
                 let each = (of(last) as f64 - of(first) as f64) / rounds;
-                writeln!(f, "{name:<10} {} first, {} last, {peak} at most, {each:+.2} each round", of(first), of(last))?;
+                writeln!(
+                    f,
+                    "{name:<10} {} first, {} last, {peak} at most, {each:+.2} each round",
+                    of(first),
+                    of(last)
+                )?;
             }
         }
         let (second, last) = self.thirds();
