@@ -45,7 +45,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use portcullis_core::operation::Presence;
-use portcullis_core::{Attempt, DeviceChange, DeviceStore, DeviceStoreError, OrgId, SessionId, Timestamp};
+use portcullis_core::{Attempt, DeviceChange, DeviceStore, DeviceStoreError, Fact, OrgId, SessionId, Timestamp};
 use portcullis_net::Outbound;
 use tokio::runtime::Handle;
 
@@ -219,9 +219,11 @@ impl Shared {
         }
     }
 
-    /// The run does not count any more.
-    fn leave(&self, run: &Run) {
-        self.registry().leave(run);
+    /// The run tells its last fact and does not count any more: whatever is asked from now on is asked of another run.
+    fn part(&self, run: &Run, fact: Fact) {
+        let mut registry = self.registry();
+        registry.leave(run);
+        run.line.voice.fact(fact);
     }
 }
 

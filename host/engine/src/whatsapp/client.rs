@@ -103,10 +103,9 @@ impl Live {
 
     /// Lets the client write what it has to and say goodbye; then it is gone, and nothing writes any more.
     pub(super) async fn end(mut self) {
-        if let Some(handle) = self.handle.take() {
-            let _ = timeout(GOODBYE, handle.shutdown()).await;
-            let _ = timeout(DISPERSAL, self.crew.gone()).await;
-        }
+        let _ = timeout(GOODBYE, self.client.disconnect()).await;
+        // A client that waits for a server's first answer does not notice; there is nothing to wait for, then.
+        let _ = timeout(DISPERSAL, self.crew.gone()).await;
         let _ = timeout(GOODBYE, self.backend.flush()).await;
         self.cut().await;
     }

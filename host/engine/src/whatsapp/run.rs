@@ -146,17 +146,16 @@ impl Life {
             // Before it is told that the device is gone, nothing may write it any more: what comes of it forgets all rows.
             End::Says(Fact::LoggedOut) | End::NotLinked => {
                 self.run.fence().await;
-                self.run.line.voice.fact(Fact::LoggedOut);
+                self.shared.part(&self.run, Fact::LoggedOut);
             }
-            End::Says(fact) => self.run.line.voice.fact(fact),
+            End::Says(fact) => self.shared.part(&self.run, fact),
             End::Unlinked { confirmed } => {
                 self.run.fence().await;
                 if self.forget().await {
-                    self.run.line.voice.fact(Fact::Unlinked { confirmed });
+                    self.shared.part(&self.run, Fact::Unlinked { confirmed });
                 }
             }
         }
-        self.shared.leave(&self.run);
     }
 
     async fn follow(&mut self, aim: Aim) -> End {
@@ -270,8 +269,7 @@ impl Life {
             }
             // Nobody has to wait for the client's goodbye to hear of it.
             End::Says(fact) => {
-                self.run.line.voice.fact(fact);
-                self.shared.leave(&self.run);
+                self.shared.part(&self.run, fact);
                 live.end().await;
                 End::Halted
             }

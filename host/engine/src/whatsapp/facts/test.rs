@@ -1,3 +1,5 @@
+//! What each event of the client means.
+
 use whatsapp_rust::types::events::{
     ClientOutdated, ConnectFailure, ConnectFailureReason, Connected, Disconnected, LoggedOut, PairError, PairSuccess,
     PairingCode, PairingCodeError, PairingCodeRefresh, PairingQrCode, PairingQrCodesExhausted, SelfPushNameUpdated,
