@@ -16,6 +16,7 @@ mod credentials;
 mod damage;
 mod deliveries;
 mod delivery_run;
+mod driver;
 mod earnest;
 mod erasure;
 mod errors;
