@@ -102,7 +102,7 @@ impl Live {
     }
 
     /// Lets the client write what it has to and say goodbye; then it is gone, and nothing writes any more.
-    pub(super) async fn end(mut self) {
+    pub(super) async fn end(self) {
         let _ = timeout(GOODBYE, self.client.disconnect()).await;
         // A client that waits for a server's first answer does not notice; there is nothing to wait for, then.
         let _ = timeout(DISPERSAL, self.crew.gone()).await;

@@ -210,7 +210,7 @@ impl Life {
                 self.setup.settings = settings;
             }
             Some(Order::Unlink) => {
-                self.unlink_by.get_or_insert(Instant::now() + self.shared.config.unlink_timeout);
+                self.unlink_by.get_or_insert_with(|| Instant::now() + self.shared.config.unlink_timeout);
             }
         }
         Ok(())

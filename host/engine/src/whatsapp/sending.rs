@@ -104,8 +104,8 @@ pub(super) async fn show(line: &Line, chat: Option<String>, presence: Presence) 
         Presence::Composing => ChatStateType::Composing,
         Presence::Recording => ChatStateType::Recording,
         Presence::Paused => ChatStateType::Paused,
-        Presence::Available => return client.presence().set_available().await.map_err(unshown),
-        Presence::Unavailable => return client.presence().set_unavailable().await.map_err(unshown),
+        Presence::Available => return client.presence().set_available().await.map_err(|error| unshown(&error)),
+        Presence::Unavailable => return client.presence().set_unavailable().await.map_err(|error| unshown(&error)),
     };
     // Nobody types for everybody.
     let Some(chat) = chat else { return Err(SendError::UnknownRecipient) };
@@ -155,7 +155,7 @@ fn unanswered(error: &IqError) -> SendError {
 }
 
 /// Why everybody is not shown what the account is doing.
-fn unshown(error: PresenceError) -> SendError {
+fn unshown(error: &PresenceError) -> SendError {
     match error {
         // WhatsApp wants the account's name with it, which the phone has not told yet.
         PresenceError::PushNameEmpty => SendError::Refused,
