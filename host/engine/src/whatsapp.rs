@@ -334,3 +334,32 @@ impl Engine for WhatsApp {
         Box::pin(async move { sending::show(&*self.line(session, attempt)?, chat, presence).await })
     }
 }
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use crate::test::Memory;
+
+    fn driver(config: WhatsAppConfig) -> Result<WhatsApp, WhatsAppSetupError> {
+        WhatsApp::new(Arc::new(Memory::default()), Outbound::unguarded(), config, Handle::current())
+    }
+
+    #[tokio::test]
+    async fn the_client_is_not_heard_in_any_log_once_there_is_a_driver() {
+        // Whoever had wanted to hear everything.
+        log::set_max_level(log::LevelFilter::Trace);
+        driver(WhatsAppConfig::default()).unwrap();
+        assert_eq!(log::max_level(), log::LevelFilter::Off);
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_nothing_could_connect_with_is_refused() {
+        let refused = |config| driver(config).err();
+        let nobody = WhatsAppConfig { connecting_at_once: 0, ..WhatsAppConfig::default() };
+        assert_eq!(refused(nobody), Some(WhatsAppSetupError::NobodyConnects));
+        for name in ["", " ", &"x".repeat(65)] {
+            let config = WhatsAppConfig { device_name: name.to_owned(), ..WhatsAppConfig::default() };
+            assert_eq!(refused(config), Some(WhatsAppSetupError::DeviceName));
+        }
+    }
+}

@@ -178,7 +178,7 @@ mod test {
         let inner = crew.clone();
         crew.begin(async move {
             inner.begin(std::future::pending());
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         crew.dismiss();
         crew.gone().await;
@@ -190,7 +190,7 @@ mod test {
     async fn work_on_another_thread_belongs_to_the_crew() {
         let crew = Crew::new(Handle::current());
         let (go, wait) = std::sync::mpsc::channel::<()>();
-        let work = Runtime::spawn_blocking(&crew, Box::new(move || drop(wait.recv())));
+        let work = Runtime::spawn_blocking(&crew, Box::new(move || wait.recv().unwrap()));
         drop(work);
         crew.dismiss();
         let mut gone = Box::pin(crew.gone());
