@@ -230,7 +230,16 @@ impl Hands {
         let at = self.pick(there);
         let Some((change, first)) = self.answered.get(at).cloned() else { return Ok(()) };
         let body = Bytes::from(change.body.clone());
-        let again = self.caller.ask(change.method, &change.path, body, change.key.as_deref()).await?;
+        let again = match self.caller.ask(change.method, &change.path, body, change.key.as_deref()).await {
+            Err(Lost::Unanswered) => {
+                // A no that nobody has heard has a line all the same.
+                if let Some(what) = self.what(&change) {
+                    self.journal.unanswered(what);
+                }
+                return Err(Lost::Unanswered);
+            }
+            asked => asked?,
+        };
         let mut is_same = true;
         if again.status >= 300 {
             // A no has a line of its own.
