@@ -172,6 +172,9 @@ impl House {
                     body: EventBody::MessageIn {
                         message: format!("3EB0{unique:016X}"),
                         from: "49123456789@s.whatsapp.net".to_owned(),
+                        sender: None,
+                        name: None,
+                        sent_at: None,
                         text: "a message of the usual length, which says nothing in particular".to_owned(),
                     },
                 });

@@ -195,7 +195,7 @@ impl Heard<'_> {
         let is_shown_once = keyed::is_shown_once(route, &reply);
         if let (Some(claim), Some(about)) = (claim, about)
             && let Some(kept) = if is_shown_once { Some(Vec::new()) } else { keyed::kept(&reply) }
-            && let Err(error) = front.service.keep_reply(&claim, about, kept).await
+            && let Err(error) = Box::pin(front.service.keep_reply(&claim, about, kept)).await
         {
             // It was done, and whoever asks again is told what came of it.
             let error: &dyn std::error::Error = &error;

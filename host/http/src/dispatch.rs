@@ -135,10 +135,10 @@ async fn act(front: &Arc<Front>, asking: Asking, asked: Asked) -> Result<Answer,
             })
         }
         Asked::Backup => {
-            let backup = service.back_up(&permit, &call).await?;
+            let backup = Box::pin(service.back_up(&permit, &call)).await?;
             Answer::Backup(backup, Instant::now() + front.config.backup_timeout)
         }
-        Asked::BackupKeys => Answer::BackupKeys(service.back_up_keys(&permit, &call).await?),
+        Asked::BackupKeys => Answer::BackupKeys(Box::pin(service.back_up_keys(&permit, &call)).await?),
         Asked::RotateMasterKey => Answer::MasterKeyRotated(Box::pin(service.rotate_master_key(&permit, &call)).await?),
         Asked::Metrics => Answer::Metrics(front.meters.text(service)),
         Asked::RatePolicy { session } => {

@@ -103,7 +103,7 @@ impl Service {
             ..Question::new(session.org, Principal::system(session.org), operation, now)
         };
         let later = |reason: String| Request::Postpone { since, due: now.after(DUE_RETRY), reason };
-        let next = match self.decide(&question).await.map_err(ServiceError::from) {
+        let next = match Box::pin(self.decide(&question)).await.map_err(ServiceError::from) {
             Ok(Done { outcome: Outcome::Done | Outcome::Unchanged | Outcome::Deferred { .. }, .. }) => return true,
             Ok(Done {
                 outcome:

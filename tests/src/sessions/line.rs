@@ -173,7 +173,8 @@ impl Line {
             "scan_qr_code" if !is_linked => self.link(by_code).await?,
             "logged_out" if is_linked => {}
             "stopped" | "failed" | "logged_out" => {
-                if !self.act("start").await? && !is_linked {
+                let starts = self.act("start").await?;
+                if !starts && !is_linked {
                     self.qr().await?;
                 }
             }

@@ -166,6 +166,9 @@ async fn has(line: &mut Line, status: &str) -> Result<bool, Lost> {
     Ok(true)
 }
 
+/// One of the things that are measured.
+type Reading = fn(&Sample) -> u64;
+
 impl Sample {
     fn of(process: &Process, round: usize) -> Self {
         Self { round, kib: process.memory_kib(), threads: process.threads(), files: process.open_files() }
@@ -204,7 +207,7 @@ impl fmt::Display for Outcome {
         let warm: Vec<Sample> = self.samples.iter().filter(|sample| sample.round * 5 > self.rounds).copied().collect();
         if let (Some(first), Some(last)) = (warm.first(), warm.last()) {
             let rounds = (last.round - first.round).max(1) as f64;
-            let rows: [(&str, fn(&Sample) -> u64); 3] = [
+            let rows: [(&str, Reading); 3] = [
                 ("memory KiB", |sample| sample.kib),
                 ("threads", |sample| sample.threads),
                 ("open files", |sample| sample.files),

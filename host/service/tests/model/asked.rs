@@ -1,7 +1,8 @@
 //! The plain model of operations: who may ask, what policy says, and what it comes to.
 
-use crate::plain::{Model, News, Session, State, Wish};
+use crate::plain::{Model, News, Session};
 use crate::rules::{Ruling, Verdict};
+use crate::state::{State, Wish};
 use crate::steps::{Ask, Caller, How, MINUTE, Millis, SECOND};
 
 /// How many sessions the organisation may have.

@@ -11,8 +11,9 @@ use portcullis_service::DecisionQuery;
 use portcullis_store::QuotaKind;
 
 use crate::gateway::{Gateway, LATEST};
-use crate::plain::{Face, State, Wish};
+use crate::plain::Face;
 use crate::sight::Sight;
+use crate::state::{State, Wish};
 use crate::steps::{How, MINUTE};
 
 /// So many new entries of the audit are expected; if there are more, they are read again.

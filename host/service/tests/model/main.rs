@@ -17,6 +17,7 @@ mod plain;
 mod play;
 mod rules;
 mod sight;
+mod state;
 mod steps;
 mod talking;
 

@@ -1,6 +1,7 @@
 //! The plain model of policies: what each says, what it comes to, and the questions that callers are asked back.
 
-use crate::plain::{Model, Wish};
+use crate::plain::Model;
+use crate::state::Wish;
 use crate::steps::{Caller, HOUR, MINUTE, Millis, Rule};
 
 /// A rule at work. Numbers are never given twice in a sequence.
