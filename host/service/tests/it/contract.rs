@@ -87,6 +87,8 @@ async fn a_stop_that_a_plugin_extends_logs_the_device_out_and_no_other_operation
     world.settle().await;
     let stopped = world.session(session).await.unwrap();
     assert!(stopped.linked_device().is_none(), "{:?}", stopped.status);
+    // WhatsApp takes its time to say so.
+    world.pass(Duration::from_secs(1)).await;
     assert!(world.events().contains(&"session.unlinked"), "{:?}", world.events());
     // A delete unlinks anyway.
     world.execute(Operation::SessionDelete { session }).await.unwrap();
