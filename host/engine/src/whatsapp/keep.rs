@@ -1,6 +1,6 @@
 //! What the client of a session keeps, in the gateway's store.
 //!
-//! [`DeviceBackend`] implements the client's storage traits over the port [`DeviceStore`](portcullis_core::DeviceStore). One of
+//! [`DeviceBackend`] implements the client's storage traits over the port [`DeviceStore`]. One of
 //! them serves one run of one session. An idle one holds nothing but itself: what is durable is read when it is asked for.
 //!
 //! # What waits, and why it may
