@@ -1,4 +1,4 @@
-//! The lifecycle machine of a session: the only code that moves a [`Status`] or an [`Intent`](crate::Intent).
+//! The lifecycle machine of a session: the only code that moves a [`Status`] or an [`Intent`].
 //!
 //! ```text
 //!            start, qr, pairing-code                      code scanned or typed
@@ -23,7 +23,7 @@
 //! Ways to fail: every status that waits for something has a deadline, at which [`Input::Deadline`] moves it on;
 //! an engine run that ends without saying so is found by reconciliation and reported as [`Fact::Lost`].
 //!
-//! A deletion that a policy puts off stops the session and leaves it as [`Intent::Removed`](crate::Intent::Removed) until it is due; until `Erase` begins it can be restored.
+//! A deletion that a policy puts off stops the session and leaves it as [`Intent::Removed`] until it is due; until `Erase` begins it can be restored.
 
 mod fact;
 mod request;
