@@ -65,11 +65,9 @@ fn while_pairing(session: &Session, attempt: Attempt, fact: Fact, now: Timestamp
             draft.session.link = None;
             draft.session.status = Status::Starting { attempt, deadline: now.after(START_TIMEOUT), tries: 0 };
         }
-        Fact::Lost => match &session.status {
-            // The phone number was never kept, so only a QR code can be made again without asking.
-            Status::Pairing { method: PairingMethod::Qr, .. } => draft.pair(None),
-            _ => draft.fail(FailureCause::PairingInterrupted, None),
-        },
+        // The new run finds a device that was linked at the last moment. Otherwise it shows QR codes: the phone number, for a code to
+        // type, was never kept.
+        Fact::Lost => draft.pair(None),
         Fact::Connected | Fact::Disconnected => return Step::Unchanged,
         fact @ (Fact::LoggedOut
         | Fact::Unlinked { .. }
@@ -166,6 +164,10 @@ fn while_logging_out(session: &Session, attempt: Attempt, fact: &Fact, now: Time
     let mut draft = Draft::of(session, now);
     let unlink = outcome(fact);
     draft.session.device = None;
+    if let Fact::Ended { .. } = fact {
+        // Whoever ended otherwise has left the credentials where the next pairing would find them.
+        draft.effects.push(Effect::Forget);
+    }
     draft.session.status = Status::LoggedOut { by: LoggedOutBy::Api, unlink };
     draft.unlinked = Some(unlink);
     draft.events.push(EventBody::Unlinked { unlink });

@@ -465,7 +465,9 @@ impl Draft {
     fn fail(&mut self, cause: FailureCause, until: Option<Timestamp>) {
         let tries = 1 + if let Status::Starting { tries, .. } = self.session.status { tries } else { 0 };
         let comes_back = self.session.intent == Intent::Running && self.session.device.is_some();
-        let at = until.or_else(|| cause.can_pass().then(|| self.now.after(time::retry_wait(tries))));
+        let soon = self.now.after(time::retry_wait(cause, tries));
+        // Whoever says when it is over is not believed if that is at once: a banned account that comes back over and over stays banned.
+        let at = until.map(|until| until.max(soon)).or_else(|| cause.can_pass().then_some(soon));
         let retry = at.filter(|_| comes_back).map(|at| Retry { at, tries });
         self.session.status = Status::Failed { cause, retry };
     }

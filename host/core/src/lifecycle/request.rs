@@ -103,7 +103,11 @@ fn logout(session: &Session, connect: bool, now: Timestamp) -> Result<Step, Refu
             let attempt = draft.next_attempt();
             draft.effects.push(Effect::Unlink { attempt });
         }
-        Status::Pairing { .. } => draft.halt(),
+        Status::Pairing { .. } => {
+            draft.halt();
+            // A device may have been linked at this very moment. What nobody wants any more must not be found by the next pairing.
+            draft.effects.push(Effect::Forget);
+        }
         Status::Stopped | Status::Failed { .. } => {}
         Status::Removing { .. } => return Err(Refusal::Removing),
     }

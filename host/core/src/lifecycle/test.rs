@@ -330,6 +330,24 @@ fn a_linked_session_is_tried_again_with_growing_pauses_until_it_connects() {
     assert_eq!(stopped.status.deadline(), None, "what is stopped stays so");
 }
 
+/// The story: WhatsApp banned an account and named an end that was over at once; the gateway knocked seven times in eight seconds.
+#[test]
+fn a_ban_is_waited_for_whatever_end_it_names() {
+    let session = named("online");
+    let ended = |until| {
+        let fact = Fact::Ended { cause: FailureCause::Banned, until };
+        let attempt = session.status.attempt().expect("a run");
+        match step(&session, Input::Engine(EngineFact { attempt, fact }), NOW) {
+            Ok(Step::Moved(moved)) => moved.session.status.deadline(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let in_a_day = NOW.after(Duration::from_secs(86_400));
+    assert_eq!(ended(Some(NOW)), Some(NOW.after(LAST_RETRY)));
+    assert_eq!(ended(Some(in_a_day)), Some(in_a_day));
+    assert_eq!(ended(None), None, "a ban without an end waits for somebody");
+}
+
 /// The story: a due delete was being decided while its session was restored, and deleted anew.
 #[test]
 fn what_was_decided_about_one_delete_does_not_touch_another() {

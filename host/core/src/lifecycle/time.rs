@@ -46,7 +46,10 @@ pub(super) fn deadline(session: &Session, now: Timestamp) -> Step {
 
 /// How long after a failure a session is tried again: longer with every try. That many sessions which failed together do not come
 /// back at the same moment is the engine's business, which lets them take turns.
-pub(super) fn retry_wait(tries: u32) -> Duration {
+pub(super) fn retry_wait(cause: FailureCause, tries: u32) -> Duration {
+    if cause == FailureCause::Banned {
+        return LAST_RETRY;
+    }
     FIRST_RETRY.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(LAST_RETRY)
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use portcullis_core::session::{AccountLimit, FailureCause};
 use portcullis_core::{Device, Fact, MessageStage, Secret, Timestamp};
 use whatsapp_rust::Jid;
-use whatsapp_rust::types::events::{Event, EventInterest, EventKind, Receipt};
+use whatsapp_rust::types::events::{ConnectFailureReason, Event, EventInterest, EventKind, Receipt};
 use whatsapp_rust::types::presence::ReceiptType;
 
 use crate::Progress;
@@ -100,10 +100,16 @@ pub(super) fn meaning(event: &Event) -> Meaning {
         }
         Event::PairPasskeyRequest(_) => Meaning::Passkey,
         Event::SelfPushNameUpdated(_) => Meaning::Named,
+        // The account is locked, and the device is linked still.
+        Event::LoggedOut(out) if out.reason == ConnectFailureReason::AccountLocked => {
+            Meaning::Over { cause: FailureCause::ConnectionRefused, lasts: None }
+        }
         Event::LoggedOut(_) => Meaning::LoggedOut,
         Event::StreamReplaced(_) => Meaning::Over { cause: FailureCause::Replaced, lasts: None },
         Event::TemporaryBan(ban) => {
-            Meaning::Over { cause: FailureCause::Banned, lasts: Some(ban.expire.to_std().unwrap_or_default()) }
+            // A ban that lasts no time at all is one of which nobody has said when it ends.
+            let lasts = ban.expire.to_std().ok().filter(|lasts| !lasts.is_zero());
+            Meaning::Over { cause: FailureCause::Banned, lasts }
         }
         Event::ClientOutdated(_) => Meaning::Over { cause: FailureCause::ClientOutdated, lasts: None },
         // The client tries these again by itself.

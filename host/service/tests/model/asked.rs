@@ -390,7 +390,10 @@ impl Session {
         self.shift(now, |it| {
             it.face.wish = Wish::Rest;
             match it.face.state {
-                State::Pairing { .. } => it.halt(),
+                State::Pairing { .. } => {
+                    it.halt();
+                    it.phone.linked = false;
+                }
                 State::Starting { run, .. } | State::Online { run } | State::Reconnecting { run, .. } => {
                     it.phone.unlink(run, now);
                 }

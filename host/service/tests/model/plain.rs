@@ -205,6 +205,9 @@ impl Session {
                 let unlink = if is_confirmed { "confirmed" } else { "not-confirmed" };
                 self.shift(now, |it| {
                     it.face.linked = false;
+                    if let Fact::Ended(_) = fact {
+                        it.phone.linked = false;
+                    }
                     it.face.state = State::LoggedOut { by: "api", unlink };
                     it.tell_for_good(&format!("session.unlinked {unlink}"));
                     it.logged_out.push((unlink, now));
@@ -251,10 +254,7 @@ impl Session {
                 it.face.linked = true;
                 it.face.state = State::Starting { run, by: now + 600 * SECOND, tries: 0 };
             }),
-            (State::Pairing { how: How::Qr, .. }, Fact::Lost) => self.shift(now, |it| it.pair(How::Qr, now)),
-            (State::Pairing { .. }, Fact::Lost) => {
-                self.shift(now, |it| it.fail("pairing-interrupted", now));
-            }
+            (State::Pairing { .. }, Fact::Lost) => self.shift(now, |it| it.pair(How::Qr, now)),
             (State::Starting { .. } | State::Reconnecting { .. }, Fact::Connected) => self.shift(now, |it| {
                 it.face.state = State::Online { run };
                 it.face.online_at = Some(now);

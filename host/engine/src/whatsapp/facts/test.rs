@@ -62,14 +62,17 @@ fn pairing_succeeds_or_is_refused() {
 
 #[test]
 fn a_device_is_logged_out_whether_told_while_connected_or_when_connecting() {
-    for (on_connect, reason) in [
-        (false, ConnectFailureReason::LoggedOut),
-        (true, ConnectFailureReason::LoggedOut),
-        (true, ConnectFailureReason::AccountLocked),
-    ] {
-        let event = LoggedOut::builder().on_connect(on_connect).reason(reason).build();
+    for on_connect in [false, true] {
+        let event = LoggedOut::builder().on_connect(on_connect).reason(ConnectFailureReason::LoggedOut).build();
         check(&Event::LoggedOut(event), &Meaning::LoggedOut);
     }
+}
+
+/// The story: an account was locked, and the gateway said that WhatsApp had confirmed a logout, and forgot the device.
+#[test]
+fn a_locked_account_keeps_its_device() {
+    let event = LoggedOut::builder().on_connect(true).reason(ConnectFailureReason::AccountLocked).build();
+    check(&Event::LoggedOut(event), &over(FailureCause::ConnectionRefused));
 }
 
 #[test]
@@ -79,6 +82,8 @@ fn what_ends_a_client_for_good_has_a_cause() {
     let ban = TemporaryBan::builder().code(TempBanReason::BlockedByUsers).expire(chrono::Duration::seconds(90)).build();
     let banned = Meaning::Over { cause: FailureCause::Banned, lasts: Some(Duration::from_secs(90)) };
     check(&Event::TemporaryBan(ban), &banned);
+    let no_end = TemporaryBan::builder().code(TempBanReason::BlockedByUsers).expire(chrono::Duration::zero()).build();
+    check(&Event::TemporaryBan(no_end), &over(FailureCause::Banned));
 }
 
 #[test]
