@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use portcullis_core::session::PairingMethod;
 use portcullis_core::{
     BindingId, Operation, OperationKind as Op, OrgId, Permit, PublisherId, Session, Status, Target, WebhookId,
 };
@@ -99,6 +100,13 @@ impl Looking<'_> {
             }
             // Whatever else these were answered is nowhere else.
             Operation::WebhookTest { .. } | Operation::WebhookReplay { .. } => return Err(ServiceError::ReplyLost),
+            // A code that is not shown any more is nowhere else, either.
+            Operation::SessionPairingCode { .. } if !shows(session.as_deref(), PairingMethod::Code) => {
+                return Err(ServiceError::ReplyLost);
+            }
+            Operation::SessionQr { .. } if !shows(session.as_deref(), PairingMethod::Qr) => {
+                return Err(ServiceError::ReplyLost);
+            }
             _ if session.is_none() => return Err(ServiceError::ReplyLost),
             _ if self.deed.was_so => Outcome::Unchanged,
             _ => Outcome::Done,
@@ -143,4 +151,10 @@ impl Looking<'_> {
     async fn permit(&self, kind: Op, target: Target) -> Result<Permit, ServiceError> {
         self.front.service.permit(&self.asking.principal, kind, target, Some(self.asking.request)).await
     }
+}
+
+/// Whether a session shows a code of this kind.
+fn shows(session: Option<&Session>, wanted: PairingMethod) -> bool {
+    let status = session.map(|session| &session.status);
+    matches!(status, Some(Status::Pairing { method, code: Some(_), .. }) if *method == wanted)
 }
