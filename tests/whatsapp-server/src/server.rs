@@ -22,6 +22,9 @@ use crate::registry::{DeviceId, Registry, is_number};
 use crate::seen::UnlinkedBy;
 use crate::state::State;
 
+/// For how long a test waits for a state.
+const IN_VAIN: Duration = Duration::from_secs(120);
+
 /// A WhatsApp server on this machine. It ends when it is dropped, and with it every connection.
 pub struct Server {
     controls: Controls,
@@ -265,10 +268,17 @@ impl Controls {
     }
 
     /// Waits until the state is as wanted.
+    ///
+    /// # Panics
+    /// If that takes two minutes: a test that waits in vain is to end, and to say what there was.
     pub async fn wait_until(&self, wanted: impl Fn(&State) -> bool) -> State {
+        let until = tokio::time::Instant::now() + IN_VAIN;
         let mut state = self.state();
         while !wanted(&state) {
-            state = self.changed(state.version).await;
+            state = match tokio::time::timeout_at(until, self.changed(state.version)).await {
+                Ok(state) => state,
+                Err(_) => panic!("it was waited for in vain: {state:?}"),
+            };
         }
         state
     }
