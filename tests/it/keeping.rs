@@ -5,9 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use portcullis_core::session::Names;
-use portcullis_core::{
-    DeviceStore as Port, DeviceStoreError, Labels, Org, OrgId, Plan, PluginRules, Quotas, Session, SessionId, Timestamp,
-};
+use portcullis_core::{DeviceStore as Port, DeviceStoreError, Session, SessionId};
 use portcullis_engine::whatsapp::keep::DeviceBackend;
 use portcullis_store::{Commit, Store, StoreOptions, Write};
 use whatsapp_rust::bytes::Bytes;
@@ -20,31 +18,18 @@ use whatsapp_rust::wacore::store::traits::{
 };
 use whatsapp_rust::wacore::time::now_secs;
 
-const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
-const ORG: OrgId = OrgId::from_bytes([1; 16]);
+use crate::driver::stage::{NOW, ORG, acme};
+
 const SESSION: SessionId = SessionId::from_bytes([5; 16]);
 const OTHER: SessionId = SessionId::from_bytes([6; 16]);
 
 /// An organisation with two sessions.
 fn furnish(store: &Store) {
-    let org = Org {
-        id: ORG,
-        name: "Acme".to_owned(),
-        plan: Plan::default(),
-        quotas: Quotas::default(),
-        labels: Labels::new(),
-        plugin_rules: PluginRules::default(),
-        suspended: false,
-        erasing: false,
-        generation: 1,
-        created_at: NOW,
-        updated_at: NOW,
-    };
     let session = |id, unique: u128| {
         let names = Names::new(unique, Some(format!("instance-{unique}")));
         Write::PutSession(Session::new(id, ORG, names, NOW))
     };
-    let writes = vec![Write::PutOrg(org), session(SESSION, 5), session(OTHER, 6)];
+    let writes = vec![Write::PutOrg(acme()), session(SESSION, 5), session(OTHER, 6)];
     store.commit_blocking(Commit { writes, ..Commit::new(ORG, NOW) }).unwrap();
 }
 

@@ -5,6 +5,6 @@
 
 mod connecting;
 mod pairing;
-mod stage;
+pub(crate) mod stage;
 mod texts;
 mod unlinking;

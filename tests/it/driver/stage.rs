@@ -22,8 +22,8 @@ use tokio::time::timeout;
 pub(super) const ADA: u64 = 15_550_000_001;
 /// The number of somebody else.
 pub(super) const BOB: u64 = 15_550_000_002;
-const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
-const ORG: OrgId = OrgId::from_bytes([1; 16]);
+pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+pub(crate) const ORG: OrgId = OrgId::from_bytes([1; 16]);
 /// How long a test waits for something that has to come. It is long because machines are slow, and asserts nothing.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -260,9 +260,9 @@ fn engine(store: &Store, config: &WhatsAppConfig) -> Arc<WhatsApp> {
     Arc::new(WhatsApp::new(devices, Outbound::unguarded(), config.clone(), Handle::current()).unwrap())
 }
 
-/// An organisation with a few sessions.
-fn furnish(store: &Store) {
-    let org = Org {
+/// An organisation.
+pub(crate) fn acme() -> Org {
+    Org {
         id: ORG,
         name: "Acme".to_owned(),
         plan: Plan::default(),
@@ -274,9 +274,13 @@ fn furnish(store: &Store) {
         generation: 1,
         created_at: NOW,
         updated_at: NOW,
-    };
+    }
+}
+
+/// An organisation with a few sessions.
+fn furnish(store: &Store) {
     let put =
         |n: u8| Write::PutSession(Session::new(session(n), ORG, Names::new(u128::from_be_bytes([n; 16]), None), NOW));
-    let writes = [Write::PutOrg(org)].into_iter().chain((1..=4).map(put)).collect();
+    let writes = [Write::PutOrg(acme())].into_iter().chain((1..=4).map(put)).collect();
     store.commit_blocking(Commit { writes, ..Commit::new(ORG, NOW) }).unwrap();
 }

@@ -168,7 +168,7 @@ pub struct Retry {
 pub enum FailureCause {
     /// Nobody scanned or typed any of the codes in time.
     PairingExpired,
-    /// Pairing by code ended with the gateway's process; a new code has to be asked for.
+    /// The engine gave up in the middle of a pairing, which has to be begun anew.
     PairingInterrupted,
     /// The engine did not connect in time.
     StartTimeout,
