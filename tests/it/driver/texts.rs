@@ -120,22 +120,13 @@ async fn texts_are_marked_as_read_if_the_settings_say_so() {
     stage.set_up(|setup| setup.settings = Settings { auto_read: false, ..Settings::default() });
     let actor = stage.actor(1);
     actor.link(ADA).await;
-    let reads = |id: String| {
-        let controls = stage.controls();
-        async move {
-            let receipt =
-                |text: &portcullis_whatsapp_server::Text| text.copies.first().and_then(|copy| copy.receipt.clone());
-            controls.wait_until(|state| state.text(&id).and_then(receipt).as_deref() == Some("read")).await;
-        }
-    };
     let unread = stage.server.send(BOB, ADA, None, "one").unwrap();
     actor.text_in(true).await;
     actor.configure(Settings { auto_read: true, ..Settings::default() }).await;
     let read = stage.server.send(BOB, ADA, None, "two").unwrap();
     actor.text_in(true).await;
-    reads(read).await;
-    let state = stage.server.state();
-    assert_ne!(state.text(&unread).unwrap().copies[0].receipt.as_deref(), Some("read"));
+    let state = stage.server.wait_until(|state| state.text(&read).is_some_and(|text| text.read)).await;
+    assert!(!state.text(&unread).unwrap().read);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,7 +54,7 @@ pub struct Delivery {
     pub device: u16,
     /// How often it was sent to the device.
     pub sent: u32,
-    /// How the device acknowledged it: `delivery`, `inactive`, `read` and so on.
+    /// How the device has acknowledged it last: `delivery`, `inactive`, `read` and so on, which come in any order.
     pub receipt: Option<String>,
     /// How often the device asked for it again because it could not decrypt it.
     pub retries: u32,
