@@ -226,6 +226,12 @@ impl Simulated {
         }
     }
 
+    fn is_unlinking(&self, session: SessionId, attempt: Attempt) -> bool {
+        let state = self.state();
+        let run = state.runs.get(&session);
+        run.is_some_and(|run| run.attempt == attempt && matches!(run.phase, Phase::Unlinking { .. }))
+    }
+
     fn report(&self, state: &mut State, org: OrgId, session: SessionId, attempt: Attempt, fact: Fact) {
         let body = ReportBody::Fact(EngineFact { attempt, fact });
         state.reports.push_back(Report { org, session, body });
@@ -308,10 +314,19 @@ impl Engine for Simulated {
                     state.runs.remove(&session);
                 }
             }
-            Task::Unlink { attempt, .. } => {
-                self.forget(org, session);
-                self.begin(org, session, attempt, Phase::Unlinking { at: now.after(UNLINK) });
-            }
+            Task::Unlink { attempt, .. } => match self.devices.read(org, session, DEVICE_KIND, DEVICE_NAME) {
+                Ok(Some(_)) => {
+                    self.forget(org, session);
+                    self.begin(org, session, attempt, Phase::Unlinking { at: now.after(UNLINK) });
+                }
+                // A run that unlinks already has forgotten it, and goes on.
+                Ok(None) if self.is_unlinking(session, attempt) => {}
+                Ok(None) | Err(_) => {
+                    let mut state = self.state();
+                    state.runs.retain(|of, run| *of != session || run.attempt > attempt);
+                    self.report(&mut state, org, session, attempt, Fact::NotLinked);
+                }
+            },
             // Nobody is there who could see a difference.
             Task::Configure { .. } => {}
             Task::Forget => self.forget(org, session),

@@ -45,7 +45,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use portcullis_core::operation::Presence;
-use portcullis_core::{Attempt, DeviceChange, DeviceStore, DeviceStoreError, Fact, OrgId, SessionId, Timestamp};
+use portcullis_core::{Attempt, DeviceChange, DeviceStore, DeviceStoreError, OrgId, SessionId, Timestamp};
 use portcullis_net::Outbound;
 use tokio::runtime::Handle;
 
@@ -69,7 +69,8 @@ pub struct WhatsAppConfig {
     pub server: ServerUrl,
     /// The version of WhatsApp's web client that is shown to the server. By default it is asked for, once a day.
     pub version: Option<(u32, u32, u32)>,
-    /// How many linked sessions connect at the same time; the others wait for their turn. By default 16.
+    /// How many linked sessions connect at the same time, and how many others for their first code; the rest wait for their turn.
+    /// By default 16.
     pub connecting_at_once: usize,
     /// How long a linked session may take to connect, from its turn on. By default 60 s.
     pub connect_timeout: Duration,
@@ -119,6 +120,7 @@ struct Shared {
     config: WhatsAppConfig,
     handle: Handle,
     turns: Turns,
+    pairing_turns: Turns,
     reports: Arc<Reports>,
     registry: Mutex<Registry>,
 }
@@ -147,6 +149,7 @@ impl WhatsApp {
             fetch: HttpFetch::new(outbound.clone()),
             outbound,
             turns: Turns::new(config.connecting_at_once),
+            pairing_turns: Turns::new(config.connecting_at_once),
             config,
             handle,
             reports: Arc::new(Reports::new()),
@@ -217,13 +220,6 @@ impl Shared {
             Ok(()) | Err(DeviceStoreError::Gone) => {}
             Err(error) => tracing::error!(%session, %error, "a device could not be forgotten"),
         }
-    }
-
-    /// The run tells its last fact and does not count any more: whatever is asked from now on is asked of another run.
-    fn part(&self, run: &Run, fact: Fact) {
-        let mut registry = self.registry();
-        registry.leave(run);
-        run.line.voice.fact(fact);
     }
 }
 

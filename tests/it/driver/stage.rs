@@ -13,7 +13,7 @@ use portcullis_engine::whatsapp::{WhatsApp, WhatsAppConfig};
 use portcullis_engine::{Command, Engine, OutgoingText, Progress, Report, ReportBody, SendError, Sent, Setup, Task};
 use portcullis_net::Outbound;
 use portcullis_store::{Commit, Store, StoreOptions, Write};
-use portcullis_whatsapp_server::{Controls, Server, ServerConfig};
+use portcullis_whatsapp_server::{Server, ServerConfig};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -65,10 +65,6 @@ impl Stage {
         let engine = engine(&store, &config);
         let setup = Setup { proxy: None, settings: Settings::default() };
         Self { server, engine, config, store, setup, came: Mutex::default(), _dir: dir }
-    }
-
-    pub(super) fn controls(&self) -> Controls {
-        (*self.server).clone()
     }
 
     pub(super) fn actor(&self, number: u8) -> Actor<'_> {

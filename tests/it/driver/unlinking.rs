@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use portcullis_core::Fact;
+use portcullis_core::session::PairingMethod;
 use portcullis_engine::Engine;
-use portcullis_whatsapp_server::{Faults, UnlinkedBy};
+use portcullis_whatsapp_server::{Action, Faults, State, UnlinkedBy};
 
-use super::stage::{ADA, Stage};
+use super::stage::{ADA, Actor, Stage};
 
 const UNLINKED: Fact = Fact::Unlinked { confirmed: true };
 const GIVEN_UP: Fact = Fact::Unlinked { confirmed: false };
+/// How often what depends on a moment is tried.
+const TRIES: usize = 8;
 
 async fn hasty() -> Stage {
     Stage::with(Default::default(), |config| config.unlink_timeout = Duration::from_secs(3)).await
@@ -52,6 +55,104 @@ async fn a_stopped_session_is_connected_just_to_be_unlinked() {
     assert_eq!(actor.fact().await, UNLINKED);
     assert!(unlinked_by_device(&stage));
     assert_forgotten(&stage).await;
+}
+
+/// The device of a number that the server knows as linked.
+fn linked(state: &State, number: u64) -> Option<u16> {
+    let devices = &state.account(number)?.devices;
+    devices.iter().find(|device| device.linked).map(|device| device.device)
+}
+
+/// What an unlink comes to if the phone has confirmed the link, or does so at that very moment.
+async fn check_unlinked(actor: &Actor<'_>, number: u64) {
+    let server = &actor.stage.server;
+    loop {
+        match actor.fact().await {
+            UNLINKED => break,
+            // The gateway was gone before it answered the phone, so that there is no link.
+            Fact::NotLinked => {
+                assert_eq!(server.state().unlinks.iter().filter(|unlink| unlink.number == number).count(), 0);
+                break;
+            }
+            Fact::CodeIssued { .. } | Fact::Linked { .. } | Fact::Connected | Fact::Identified { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    server.wait_until(|state| linked(state, number).is_none()).await;
+}
+
+/// Pairs until the phone has scanned the code, and every other time until WhatsApp has linked the device.
+async fn pair_to_the_moment(actor: &Actor<'_>, number: u64) {
+    let server = &actor.stage.server;
+    actor.pair(None).await;
+    let qr = actor.code(PairingMethod::Qr).await;
+    server.scan(number, &qr).unwrap();
+    if number % 2 == 0 {
+        server.wait_until(|state| linked(state, number).is_some()).await;
+    }
+}
+
+/// The story: a session was logged out in the milliseconds between WhatsApp's confirmation of its link and the lifecycle's hearing
+/// of it. It was told that there was no link, and the phone went on listing a device whose keys were gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_is_confirmed_at_the_very_moment_is_undone() {
+    let stage = Stage::new().await;
+    let actor = stage.actor(1);
+    for number in (ADA..).take(TRIES) {
+        pair_to_the_moment(&actor, number).await;
+        actor.unlink().await;
+        check_unlinked(&actor, number).await;
+    }
+}
+
+/// The same, of a session that is stopped at that moment and deleted afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_was_confirmed_as_the_pairing_was_stopped_is_undone() {
+    let stage = Stage::new().await;
+    let actor = stage.actor(1);
+    for number in (ADA..).take(TRIES) {
+        pair_to_the_moment(&actor, number).await;
+        actor.halt().await;
+        actor.unlink_anew().await;
+        check_unlinked(&actor, number).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_pairs_or_never_has_had_a_link_has_none_to_undo() {
+    let stage = Stage::new().await;
+    let actor = stage.actor(1);
+    actor.unlink_anew().await;
+    assert_eq!(actor.fact().await, Fact::NotLinked);
+    actor.pair(None).await;
+    actor.code(PairingMethod::Qr).await;
+    actor.unlink().await;
+    assert_eq!(actor.until("not-linked").await, Fact::NotLinked);
+    assert_eq!(stage.engine.run(actor.session), None);
+    assert_eq!(stage.server.state().unlinks, []);
+}
+
+/// The story: a connection was taken over by another client at the moment of a logout. The end of the run was taken for the
+/// end of the logout, which was cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_ends_as_it_is_told_to_unlink_unlinks_all_the_same() {
+    let stage = Stage::new().await;
+    let actor = stage.actor(1);
+    for number in (ADA..).take(TRIES) {
+        actor.link(number).await;
+        let device = linked(&stage.server.state(), number).unwrap();
+        stage.server.act(number, device, Action::Replace).unwrap();
+        actor.unlink().await;
+        loop {
+            match actor.fact().await {
+                UNLINKED => break,
+                // It was said before the run had heard of the logout; the lifecycle does not listen to it any more.
+                Fact::Ended { .. } | Fact::Identified { .. } | Fact::Disconnected => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(linked(&stage.server.state(), number).is_none());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,7 @@ fn while_starting(session: &Session, attempt: Attempt, fact: Fact, now: Timestam
         | Fact::PasskeyRequested
         | Fact::CodesExhausted
         | Fact::Linked { .. }
+        | Fact::NotLinked
         | Fact::Disconnected => Step::Unchanged,
         fact @ (Fact::LoggedOut
         | Fact::Unlinked { .. }
@@ -68,7 +69,7 @@ fn while_pairing(session: &Session, attempt: Attempt, fact: Fact, now: Timestamp
         // The new run finds a device that was linked at the last moment. Otherwise it shows QR codes: the phone number, for a code to
         // type, was never kept.
         Fact::Lost => draft.pair(None),
-        Fact::Connected | Fact::Disconnected => return Step::Unchanged,
+        Fact::Connected | Fact::Disconnected | Fact::NotLinked => return Step::Unchanged,
         fact @ (Fact::LoggedOut
         | Fact::Unlinked { .. }
         | Fact::Identified { .. }
@@ -93,6 +94,7 @@ fn while_online(session: &Session, attempt: Attempt, fact: Fact, now: Timestamp)
         | Fact::CodeIssued { .. }
         | Fact::PasskeyRequested
         | Fact::CodesExhausted
+        | Fact::NotLinked
         | Fact::Linked { .. } => Step::Unchanged,
         fact @ (Fact::LoggedOut
         | Fact::Unlinked { .. }
@@ -113,9 +115,11 @@ fn while_reconnecting(session: &Session, attempt: Attempt, fact: Fact, now: Time
             draft.finish()
         }
         Fact::Lost => relaunch(session, now),
-        Fact::CodeIssued { .. } | Fact::PasskeyRequested | Fact::CodesExhausted | Fact::Linked { .. } => {
-            Step::Unchanged
-        }
+        Fact::CodeIssued { .. }
+        | Fact::PasskeyRequested
+        | Fact::CodesExhausted
+        | Fact::Linked { .. }
+        | Fact::NotLinked => Step::Unchanged,
         fact @ (Fact::LoggedOut
         | Fact::Unlinked { .. }
         | Fact::Identified { .. }
@@ -127,21 +131,55 @@ fn while_reconnecting(session: &Session, attempt: Attempt, fact: Fact, now: Time
 /// A deletion waits for the device to be unlinked; that it already is, or cannot be, is as good.
 fn while_unlinking(session: &Session, attempt: Attempt, fact: &Fact, now: Timestamp) -> Step {
     let mut draft = Draft::of(session, now);
+    if let Some(unlink) = outcome(session, fact) {
+        draft.session.device = None;
+        if let Some(removal) = &mut draft.session.removal {
+            removal.unlink = unlink;
+        }
+        time::begin_notify(&mut draft);
+        return draft.finish();
+    }
+    if *fact != Fact::Lost {
+        return Step::Unchanged;
+    }
+    let next = draft.next_attempt();
+    if let Status::Removing { step: RemovalStep::Unlink { attempt: current, .. } } = &mut draft.session.status {
+        *current = next;
+    }
+    draft.effects.push(Effect::Unlink { attempt: next });
+    debug_assert!(session.status.attempt() == Some(attempt), "the fence is the caller's");
+    draft.finish()
+}
+
+/// A logout keeps the device until its run has told WhatsApp, so that a crash in between is made good.
+fn while_logging_out(session: &Session, attempt: Attempt, fact: &Fact, now: Timestamp) -> Step {
+    let is_under_way = matches!(session.status, Status::LoggedOut { unlink: Unlink::UnderWay, .. });
+    let Some(unlink) = outcome(session, fact).filter(|_| is_under_way && attempt == session.last_attempt) else {
+        return Step::Unchanged;
+    };
+    let mut draft = Draft::of(session, now);
+    draft.session.device = None;
+    if let Fact::LoggedOut = fact {
+        // Whoever heard it from WhatsApp has left the credentials where the next pairing would find them.
+        draft.effects.push(Effect::Forget);
+    }
+    draft.session.status = Status::LoggedOut { by: LoggedOutBy::Api, unlink };
+    if unlink != Unlink::NotLinked {
+        draft.unlinked = Some(unlink);
+        draft.events.push(EventBody::Unlinked { unlink });
+    }
+    draft.finish()
+}
+
+/// What a run that was to unlink a device has come to; none if it says something else. That it has ended is what it said before it
+/// heard of the unlink, which it does nevertheless.
+fn outcome(session: &Session, fact: &Fact) -> Option<Unlink> {
     match fact {
-        Fact::Unlinked { .. } | Fact::LoggedOut | Fact::Ended { .. } => {
-            draft.session.device = None;
-            if let Some(removal) = &mut draft.session.removal {
-                removal.unlink = outcome(fact);
-            }
-            time::begin_notify(&mut draft);
-        }
-        Fact::Lost => {
-            let attempt = draft.next_attempt();
-            if let Status::Removing { step: RemovalStep::Unlink { attempt: current, .. } } = &mut draft.session.status {
-                *current = attempt;
-            }
-            draft.effects.push(Effect::Unlink { attempt });
-        }
+        Fact::Unlinked { confirmed } => Some(Unlink::of(*confirmed)),
+        Fact::LoggedOut => Some(Unlink::Confirmed),
+        // There was one that we knew of: it was unlinked before a crash, and nobody can say any more what WhatsApp said.
+        Fact::NotLinked if session.device.is_some() => Some(Unlink::NotConfirmed),
+        Fact::NotLinked => Some(Unlink::NotLinked),
         Fact::CodeIssued { .. }
         | Fact::PasskeyRequested
         | Fact::CodesExhausted
@@ -149,38 +187,9 @@ fn while_unlinking(session: &Session, attempt: Attempt, fact: &Fact, now: Timest
         | Fact::Connected
         | Fact::Disconnected
         | Fact::Identified { .. }
-        | Fact::Limited { .. } => return Step::Unchanged,
-    }
-    debug_assert!(session.status.attempt() == Some(attempt), "the fence is the caller's");
-    draft.finish()
-}
-
-/// A logout keeps the device until its run has told WhatsApp, so that a crash in between is made good.
-fn while_logging_out(session: &Session, attempt: Attempt, fact: &Fact, now: Timestamp) -> Step {
-    let done = matches!(fact, Fact::Unlinked { .. } | Fact::LoggedOut | Fact::Ended { .. });
-    if !done || attempt != session.last_attempt || session.device.is_none() {
-        return Step::Unchanged;
-    }
-    let mut draft = Draft::of(session, now);
-    let unlink = outcome(fact);
-    draft.session.device = None;
-    if let Fact::Ended { .. } = fact {
-        // Whoever ended otherwise has left the credentials where the next pairing would find them.
-        draft.effects.push(Effect::Forget);
-    }
-    draft.session.status = Status::LoggedOut { by: LoggedOutBy::Api, unlink };
-    draft.unlinked = Some(unlink);
-    draft.events.push(EventBody::Unlinked { unlink });
-    draft.finish()
-}
-
-/// What a run that was to unlink a device has come to.
-fn outcome(fact: &Fact) -> Unlink {
-    match fact {
-        Fact::Unlinked { confirmed } => Unlink::of(*confirmed),
-        Fact::LoggedOut => Unlink::Confirmed,
-        // Whatever has ended the run, nobody has confirmed anything.
-        _ => Unlink::NotConfirmed,
+        | Fact::Ended { .. }
+        | Fact::Limited { .. }
+        | Fact::Lost => None,
     }
 }
 
@@ -222,6 +231,7 @@ fn common(session: &Session, fact: Fact, now: Timestamp) -> Step {
         | Fact::Linked { .. }
         | Fact::Connected
         | Fact::Disconnected
+        | Fact::NotLinked
         | Fact::Lost => return Step::Unchanged,
     }
     draft.finish()

@@ -26,6 +26,7 @@
 //! A deletion that a policy puts off stops the session and leaves it as [`Intent::Removed`] until it is due; until `Erase` begins it can be restored.
 
 mod fact;
+mod reconcile;
 mod request;
 mod time;
 
@@ -34,6 +35,7 @@ use std::time::Duration;
 use crate::session::{AccountLimit, FailureCause, PairingCode, PairingMethod, Retry};
 use crate::{Attempt, Device, EventBody, Intent, Secret, Session, Status, Timestamp, Unlink};
 
+pub use reconcile::{Reconciliation, reconcile};
 pub use request::apply as apply_request;
 
 /// How long a session may be starting in all. An engine that makes starts wait for their turn gives each of them up much sooner,
@@ -161,6 +163,8 @@ pub enum Fact {
     Disconnected,
     /// The device was unlinked by the phone or by WhatsApp.
     LoggedOut,
+    /// There was no device to unlink.
+    NotLinked,
     /// The device was unlinked because it was asked for, or the engine gave up telling WhatsApp; its credentials are gone.
     Unlinked {
         /// Whether WhatsApp has confirmed it.
@@ -199,6 +203,7 @@ impl Fact {
             Self::Connected => "connected",
             Self::Disconnected => "disconnected",
             Self::LoggedOut => "logged-out",
+            Self::NotLinked => "not-linked",
             Self::Unlinked { .. } => "unlinked",
             Self::Identified { .. } => "identified",
             Self::Ended { .. } => "ended",
@@ -228,7 +233,8 @@ pub enum Effect {
         /// The run to end.
         attempt: Attempt,
     },
-    /// Log the device out of WhatsApp, connecting if need be, forget its credentials, and report [`Fact::Unlinked`].
+    /// Log the device out of WhatsApp, connecting if need be, forget its credentials, and report [`Fact::Unlinked`], or
+    /// [`Fact::NotLinked`] if there is none. Whatever else the run had to say by then means nothing any more.
     Unlink {
         /// The run that does it.
         attempt: Attempt,
@@ -348,48 +354,13 @@ pub fn step(session: &Session, input: Input, now: Timestamp) -> Result<Step, Ref
     }
 }
 
-/// What has to be running or under way for the session to be as it says, whatever happened to the process meanwhile.
-/// `alive` is the engine run that exists for it, if any.
-#[must_use]
-pub fn reconcile(session: &Session, alive: Option<Attempt>) -> Reconciliation {
-    let wanted = session.status.attempt();
-    let stray = alive.filter(|alive| Some(*alive) != wanted).map(|attempt| Effect::Halt { attempt });
-    match &session.status {
-        Status::Starting { attempt, .. }
-        | Status::Pairing { attempt, .. }
-        | Status::Online { attempt }
-        | Status::Reconnecting { attempt, .. }
-        | Status::Removing { step: crate::session::RemovalStep::Unlink { attempt, .. } } => {
-            let lost = alive != Some(*attempt);
-            Reconciliation { lost: lost.then_some(*attempt), effects: stray.into_iter().collect() }
-        }
-        Status::Removing { step: crate::session::RemovalStep::Notify { .. } } => {
-            Reconciliation { lost: None, effects: stray.into_iter().chain([Effect::Notify]).collect() }
-        }
-        Status::Removing { step: crate::session::RemovalStep::Erase } => {
-            Reconciliation { lost: None, effects: stray.into_iter().chain([Effect::Erase]).collect() }
-        }
-        Status::LoggedOut { .. } if session.device.is_some() => match alive {
-            // The run that unlinks is still at it.
-            Some(attempt) if attempt == session.last_attempt => Reconciliation::default(),
-            _ => Reconciliation {
-                lost: None,
-                effects: stray.into_iter().chain([Effect::Unlink { attempt: session.last_attempt }]).collect(),
-            },
-        },
-        Status::Stopped | Status::LoggedOut { .. } | Status::Failed { .. } => {
-            Reconciliation { lost: None, effects: stray.into_iter().collect() }
-        }
+/// Whether WhatsApp may know a device of the session: the one that we know of, or one that was linked at the very moment at which
+/// a pairing was ended. Whether there is one of the second kind, only the engine can say, which keeps the credentials.
+fn may_be_linked(session: &Session) -> bool {
+    match session.status {
+        Status::LoggedOut { unlink, .. } => unlink == Unlink::UnderWay,
+        _ => session.device.is_some() || session.last_attempt > Attempt::default(),
     }
-}
-
-/// What [`reconcile`] found.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Reconciliation {
-    /// A run that should exist and does not; report it as [`Fact::Lost`].
-    pub lost: Option<Attempt>,
-    /// What to do again, or to end.
-    pub effects: Vec<Effect>,
 }
 
 /// A move under construction. Its methods keep the habits of the machine in one place:
@@ -420,6 +391,14 @@ impl Draft {
         self.session.last_attempt
     }
 
+    /// The run that unlinks: one that is there does so at once, otherwise a new one connects for it.
+    fn unlinking_attempt(&mut self) -> Attempt {
+        match self.session.status.attempt() {
+            Some(attempt) => attempt,
+            None => self.next_attempt(),
+        }
+    }
+
     /// Ends the run that the status stands for, if there is one.
     fn halt(&mut self) {
         if let Some(attempt) = self.session.status.attempt() {
@@ -439,9 +418,8 @@ impl Draft {
 
     /// A logout that is under way is not waited for any longer.
     fn give_up_unlinking(&mut self) {
-        if let Status::LoggedOut { unlink: Unlink::UnderWay, .. } = self.session.status
-            && self.session.device.take().is_some()
-        {
+        if let Status::LoggedOut { unlink: Unlink::UnderWay, .. } = self.session.status {
+            self.session.device = None;
             self.effects.push(Effect::Forget);
             self.unlinked = Some(Unlink::NotConfirmed);
             self.events.push(EventBody::Unlinked { unlink: Unlink::NotConfirmed });

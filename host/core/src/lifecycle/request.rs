@@ -1,6 +1,6 @@
 //! Requests: what happens when somebody asks and policy has agreed.
 
-use super::{Draft, Effect, Refusal, Request, Step, UNLINK_TIMEOUT};
+use super::{Draft, Effect, Refusal, Request, Step, UNLINK_TIMEOUT, may_be_linked};
 use crate::receipt::Notify;
 use crate::session::{LoggedOutBy, PairingMethod, RemovalStep};
 use crate::{EventBody, Intent, Removal, Secret, Session, Status, Timestamp, Unlink};
@@ -92,26 +92,24 @@ fn restart(session: &Session, pair: bool, connect: bool, now: Timestamp) -> Resu
 fn logout(session: &Session, connect: bool, now: Timestamp) -> Result<Step, Refusal> {
     let mut draft = Draft::of(session, now);
     draft.session.intent = Intent::Stopped;
-    let linked = session.device.is_some();
     match &session.status {
         Status::LoggedOut { .. } => return Ok(Step::Unchanged),
-        Status::Online { attempt } | Status::Reconnecting { attempt, .. } | Status::Starting { attempt, .. } => {
-            draft.effects.push(Effect::Unlink { attempt: *attempt });
-        }
         Status::Stopped if !connect => return Err(Refusal::NotRunning),
-        Status::Stopped | Status::Failed { .. } if linked => {
-            let attempt = draft.next_attempt();
-            draft.effects.push(Effect::Unlink { attempt });
-        }
-        Status::Pairing { .. } => {
-            draft.halt();
-            // A device may have been linked at this very moment. What nobody wants any more must not be found by the next pairing.
-            draft.effects.push(Effect::Forget);
-        }
-        Status::Stopped | Status::Failed { .. } => {}
         Status::Removing { .. } => return Err(Refusal::Removing),
+        Status::Stopped
+        | Status::Starting { .. }
+        | Status::Pairing { .. }
+        | Status::Online { .. }
+        | Status::Reconnecting { .. }
+        | Status::Failed { .. } => {}
     }
-    let unlink = if linked { Unlink::UnderWay } else { Unlink::NotLinked };
+    let unlink = if may_be_linked(session) {
+        let attempt = draft.unlinking_attempt();
+        draft.effects.push(Effect::Unlink { attempt });
+        Unlink::UnderWay
+    } else {
+        Unlink::NotLinked
+    };
     draft.session.status = Status::LoggedOut { by: LoggedOutBy::Api, unlink };
     Ok(draft.finish())
 }
@@ -174,27 +172,22 @@ fn delete(session: &Session, due: Timestamp, reason: String, now: Timestamp) -> 
 
 fn begin_removal(session: &Session, draft: &mut Draft) {
     draft.events.push(EventBody::Deleting);
-    let is_linked = session.device.is_some();
+    let may_be_linked = may_be_linked(session);
     if let Intent::Removed { since, due, .. } = &draft.session.intent {
         draft.session.removal = Some(Removal {
             asked_at: *since,
             due_at: *due,
             began_at: draft.now,
             decision: None,
-            unlink: if is_linked { Unlink::UnderWay } else { Unlink::NotLinked },
+            unlink: if may_be_linked { Unlink::UnderWay } else { Unlink::NotLinked },
             notify: Notify::UnderWay,
         });
     }
-    if !is_linked {
-        draft.halt();
+    if !may_be_linked {
         super::time::begin_notify(draft);
         return;
     }
-    // A running engine unlinks at once; otherwise a new run connects for it.
-    let attempt = match session.status.attempt() {
-        Some(attempt) => attempt,
-        None => draft.next_attempt(),
-    };
+    let attempt = draft.unlinking_attempt();
     let deadline = draft.now.after(UNLINK_TIMEOUT);
     draft.session.status = Status::Removing { step: RemovalStep::Unlink { attempt, deadline } };
     draft.effects.push(Effect::Unlink { attempt });

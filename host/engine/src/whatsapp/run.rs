@@ -9,6 +9,12 @@
 //!
 //! A run that pairs first looks for a link that WhatsApp has confirmed and nobody could write down, because the gateway ended at
 //! that moment. It is tried: if WhatsApp knows it, that is the link; otherwise it is forgotten, and codes are shown.
+//!
+//! A run that is told to unlink while it pairs ends its client first. Nothing was answered to WhatsApp before the device's row was
+//! durable (`gate`), so that then the row says whether there may be a link, and another client undoes it.
+//!
+//! Orders are given, and runs leave, under the lock of the registry: an order is obeyed by the run that it was given to, or given
+//! to another one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,7 +31,7 @@ use super::keep::DeviceBackend;
 use super::line::Line;
 use super::reports::RunId;
 use super::serve::{End, Serve, Stage};
-use super::turns::Turn;
+use super::turns::{Turn, Turns};
 use super::wire::Wires;
 use crate::Setup;
 
@@ -140,20 +146,25 @@ impl Life {
             // Whoever is gone without saying so is gone as well.
             let _ = before.wait_for(|ended| *ended).await;
         }
-        let end = Box::pin(self.follow(aim)).await;
-        match end {
-            End::Halted => {}
-            // Before it is told that the device is gone, nothing may write it any more: what comes of it forgets all rows.
-            End::Says(Fact::LoggedOut) | End::NotLinked => {
-                self.run.fence().await;
-                self.shared.part(&self.run, Fact::LoggedOut);
-            }
-            End::Says(fact) => self.shared.part(&self.run, fact),
-            End::Unlinked { confirmed } => {
-                self.run.fence().await;
-                if self.forget().await {
-                    self.shared.part(&self.run, Fact::Unlinked { confirmed });
+        let mut end = Box::pin(self.follow(aim)).await;
+        loop {
+            end = match end {
+                End::ToUnlink => Box::pin(self.connect()).await,
+                // Before it is told that the device is gone, nothing may write it any more: what comes of it forgets all rows.
+                End::Says(Fact::LoggedOut) | End::NotLinked => {
+                    self.run.fence().await;
+                    self.part(Fact::LoggedOut);
+                    return;
                 }
+                // Whoever is to unlink has nothing else to say.
+                End::Says(_) if self.unlink_by.is_some() => End::Unlinked { confirmed: false },
+                End::Says(fact) => match self.part(fact) {
+                    true => return,
+                    false => End::ToUnlink,
+                },
+                End::Unlinked { confirmed } => return self.leave_nothing(Fact::Unlinked { confirmed }).await,
+                End::NoDevice => return self.leave_nothing(Fact::NotLinked).await,
+                End::Halted => return,
             }
         }
     }
@@ -161,24 +172,55 @@ impl Life {
     async fn follow(&mut self, aim: Aim) -> End {
         match aim {
             Aim::Pair(phone) => self.pair(phone).await,
-            Aim::Connect => self.connect(None).await,
-            Aim::Unlink => self.connect(Some(Instant::now() + self.shared.config.unlink_timeout)).await,
+            Aim::Connect => self.connect().await,
+            Aim::Unlink => {
+                self.is_to_unlink();
+                End::ToUnlink
+            }
+        }
+    }
+
+    fn is_to_unlink(&mut self) {
+        self.unlink_by.get_or_insert_with(|| Instant::now() + self.shared.config.unlink_timeout);
+    }
+
+    /// The run tells its last fact and does not count any more: whatever is asked from now on is asked of another run. If it was
+    /// told to unlink meanwhile, it is not its last fact, and nothing is told.
+    fn part(&mut self, fact: Fact) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let mut registry = shared.registry();
+        if !matches!(fact, Fact::LoggedOut | Fact::NotLinked | Fact::Unlinked { .. }) {
+            while let Ok(order) = self.orders.try_recv() {
+                let _ = self.obey(Some(order));
+            }
+            if self.unlink_by.is_some() {
+                return false;
+            }
+        }
+        registry.leave(&self.run);
+        self.run.line.voice.fact(fact);
+        true
+    }
+
+    /// Forgets all rows, and only then says so.
+    async fn leave_nothing(&mut self, fact: Fact) {
+        self.run.fence().await;
+        if self.forget().await {
+            self.part(fact);
         }
     }
 
     /// Connects with the device that is there, to be connected or only to unlink it.
-    async fn connect(&mut self, unlink_by: Option<Instant>) -> End {
-        self.unlink_by = unlink_by;
+    async fn connect(&mut self) -> End {
         let Some(backend) = self.run.backend(&self.shared) else { return End::Halted };
         match backend.linked().await {
             // WhatsApp would answer 401 to a device without keys.
             Ok(None) if self.unlink_by.is_none() => return End::Says(Fact::LoggedOut),
-            // Nobody can say any more what WhatsApp knows of it.
-            Ok(None) => return End::Unlinked { confirmed: false },
+            Ok(None) => return End::NoDevice,
             Ok(Some(_)) => {}
             Err(_) => return End::failed(FailureCause::StorageFailed),
         }
-        let turn = match self.turn().await {
+        let turn = match self.turn(|shared| &shared.turns).await {
             Ok(turn) => turn,
             Err(end) => return end,
         };
@@ -187,7 +229,8 @@ impl Life {
     }
 
     /// Waits for the turn to connect. Who is told to unlink does not wait for it.
-    async fn turn(&mut self) -> Result<Option<Turn>, End> {
+    async fn turn(&mut self, of: fn(&Shared) -> &Turns) -> Result<Option<Turn>, End> {
+        let shared = Arc::clone(&self.shared);
         loop {
             if self.unlink_by.is_some() {
                 return Ok(None);
@@ -195,7 +238,7 @@ impl Life {
             let order = tokio::select! {
                 biased;
                 order = self.orders.recv() => order,
-                turn = self.shared.turns.take(self.run.session, self.run.attempt) => return Ok(Some(turn)),
+                turn = of(&shared).take(self.run.session, self.run.attempt) => return Ok(Some(turn)),
             };
             self.obey(order)?;
         }
@@ -209,9 +252,7 @@ impl Life {
                 self.run.line.configure(settings.clone());
                 self.setup.settings = settings;
             }
-            Some(Order::Unlink) => {
-                self.unlink_by.get_or_insert_with(|| Instant::now() + self.shared.config.unlink_timeout);
-            }
+            Some(Order::Unlink) => self.is_to_unlink(),
         }
         Ok(())
     }
@@ -229,8 +270,15 @@ impl Life {
                 }
                 Err(_) => return End::failed(FailureCause::StorageFailed),
             };
+            let turn = match self.turn(|shared| &shared.pairing_turns).await {
+                Ok(turn) => turn,
+                Err(end) => return end,
+            };
+            if self.unlink_by.is_some() {
+                return End::ToUnlink;
+            }
             let deadline = Instant::now() + self.shared.config.first_code_timeout;
-            match self.serve(backend, stage, deadline, None).await {
+            match self.serve(backend, stage, deadline, turn).await {
                 End::NotLinked => {
                     if self.clear().await.is_err() {
                         return End::failed(FailureCause::StorageFailed);
@@ -258,8 +306,8 @@ impl Life {
         let end = Serve::new(self, &mut live, &backend, stage, deadline, turn).until_the_end().await;
         self.run.line.down();
         match end {
-            // Its rows are about to go.
-            End::Says(Fact::LoggedOut) | End::NotLinked | End::Unlinked { .. } => {
+            // Its rows are about to go, or to be looked at.
+            End::Says(Fact::LoggedOut) | End::NotLinked | End::NoDevice | End::Unlinked { .. } | End::ToUnlink => {
                 live.cut().await;
                 end
             }
@@ -269,9 +317,9 @@ impl Life {
             }
             // Nobody has to wait for the client's goodbye to hear of it.
             End::Says(fact) => {
-                self.shared.part(&self.run, fact);
+                let has_parted = self.part(fact);
                 live.end().await;
-                End::Halted
+                if has_parted { End::Halted } else { End::ToUnlink }
             }
         }
     }

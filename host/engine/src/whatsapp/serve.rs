@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::session::{FailureCause, PairingCode, PairingMethod};
-use portcullis_core::{Device, Fact, Secret};
+use portcullis_core::{Device, Fact, Secret, Timestamp};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use whatsapp_rust::pair_code::{PairCodeOptions, PairError};
 use whatsapp_rust::request::IqError;
@@ -53,6 +53,10 @@ pub(super) enum End {
     Says(Fact),
     /// WhatsApp does not know the device.
     NotLinked,
+    /// It is to unlink the device, if there is one, which takes another client.
+    ToUnlink,
+    /// There is no device to unlink.
+    NoDevice,
     /// The device was to be unlinked, and nothing more can be done about it.
     Unlinked {
         /// Whether WhatsApp has confirmed it.
@@ -167,6 +171,10 @@ impl<'a> Serve<'a> {
         let shows = matches!(order, Some(Order::Configure(_)));
         self.life.obey(order)?;
         if let Some(unlink_by) = self.life.unlink_by {
+            // WhatsApp may be confirming a link at this very moment. What is so can be seen once nothing is under way any more.
+            if let Stage::Pairing(_) = self.stage {
+                return Err(End::ToUnlink);
+            }
             self.turn = None;
             self.deadline = Some(unlink_by);
             self.ask_to_unlink();
@@ -216,10 +224,14 @@ impl<'a> Serve<'a> {
             Meaning::LoggedOut if self.life.unlink_by.is_some() => return Err(End::Unlinked { confirmed: true }),
             Meaning::LoggedOut if !self.is_linked => return Err(End::NotLinked),
             Meaning::LoggedOut => return Err(End::Says(Fact::LoggedOut)),
+            // Whoever has taken the connection over has not unlinked anything.
+            Meaning::Over { cause: FailureCause::Replaced, .. } if self.life.unlink_by.is_some() => {
+                return Err(End::ToUnlink);
+            }
             Meaning::Over { .. } if self.life.unlink_by.is_some() => return Err(End::Unlinked { confirmed: false }),
             Meaning::Over { cause, lasts } => {
                 let until = lasts.map(|lasts| facts::now().after(lasts));
-                return Err(End::Says(Fact::Ended { cause, until }));
+                return Err(self.failed(cause, until));
             }
             Meaning::Nothing => {}
         }
@@ -231,6 +243,7 @@ impl<'a> Serve<'a> {
     fn qr(&mut self, text: Secret, lives: Duration) {
         match &self.stage {
             Stage::Pairing(None) => {
+                self.turn = None;
                 self.issue(PairingMethod::Qr, text, lives);
                 self.deadline = Some(Instant::now() + lives + NEXT_CODE);
             }
@@ -267,6 +280,7 @@ impl<'a> Serve<'a> {
 
     fn show_code(&mut self, text: Secret, lives: Duration) {
         if let Stage::Pairing(Some(_)) = &self.stage {
+            self.turn = None;
             self.codes += 1;
             self.is_code_shown = true;
             self.issue(PairingMethod::Code, text, lives);
@@ -384,27 +398,35 @@ impl<'a> Serve<'a> {
 
     // Ends that nobody announces.
 
-    fn late(&self) -> End {
+    /// A device that may be linked counts as linked if it cannot connect: it is tried again then, and if WhatsApp does not know
+    /// it, that shows as soon as it is reached.
+    fn failed(&mut self, cause: FailureCause, until: Option<Timestamp>) -> End {
+        if let (Stage::Tentative, Some(device)) = (&self.stage, device_of(&self.live.client)) {
+            self.life.run.line.voice.fact(Fact::Linked { device });
+        }
+        End::Says(Fact::Ended { cause, until })
+    }
+
+    fn late(&mut self) -> End {
         if self.life.unlink_by.is_some() {
             return End::Unlinked { confirmed: false };
         }
         if self.codes > 0 && !self.is_linked {
             return End::Says(Fact::CodesExhausted);
         }
-        End::failed(self.live.trouble().unwrap_or(FailureCause::StartTimeout))
+        self.failed(self.live.trouble().unwrap_or(FailureCause::StartTimeout), None)
     }
 
-    fn client_ended(&self) -> End {
+    fn client_ended(&mut self) -> End {
         if self.life.unlink_by.is_some() {
             return End::Unlinked { confirmed: false };
         }
-        match self.stage {
-            Stage::Online | Stage::Away => End::Says(Fact::Lost),
-            Stage::Pairing(_) => End::failed(FailureCause::PairingInterrupted),
-            Stage::Tentative | Stage::Connecting => {
-                End::failed(self.live.trouble().unwrap_or(FailureCause::StartTimeout))
-            }
-        }
+        let cause = self.live.trouble().unwrap_or(match self.stage {
+            Stage::Pairing(_) => FailureCause::PairingInterrupted,
+            Stage::Tentative | Stage::Connecting => FailureCause::StartTimeout,
+            Stage::Online | Stage::Away => FailureCause::Unreachable,
+        });
+        self.failed(cause, None)
     }
 
     /// The client stops writing for good after it could not ten times. What it learns then would be lost with the process.

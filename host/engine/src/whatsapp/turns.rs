@@ -1,8 +1,8 @@
-//! Turns: how many linked sessions connect at the same time.
+//! Turns: how many sessions connect at the same time.
 //!
 //! A gateway that starts has all its sessions to bring back. If all connected at once, WhatsApp would see a storm from one
 //! address, and none of them would be done before its deadline. So each waits for its turn; its deadline counts from there.
-//! Who pairs or unlinks waits for nobody, because somebody waits for them.
+//! Somebody waits for those that pair, so that they have turns of their own; who unlinks waits for nobody.
 
 use std::sync::Arc;
 use std::time::Duration;

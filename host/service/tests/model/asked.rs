@@ -389,21 +389,10 @@ impl Session {
         }
         self.shift(now, |it| {
             it.face.wish = Wish::Rest;
-            match it.face.state {
-                State::Pairing { .. } => {
-                    it.halt();
-                    it.phone.linked = false;
-                }
-                State::Starting { run, .. } | State::Online { run } | State::Reconnecting { run, .. } => {
-                    it.phone.unlink(run, now);
-                }
-                _ if it.face.linked => {
-                    let run = it.next_run();
-                    it.phone.unlink(run, now);
-                }
-                _ => {}
+            let unlink = if it.may_be_linked() { "under-way" } else { "not-linked" };
+            if it.may_be_linked() {
+                it.undo_link(now);
             }
-            let unlink = if it.face.linked { "under-way" } else { "not-linked" };
             it.face.state = State::LoggedOut { by: "api", unlink };
         });
         Ok(true)
@@ -429,12 +418,10 @@ impl Session {
                 }
                 None => {
                     it.tell_for_good("session.deleting");
-                    if it.face.linked {
-                        let run = it.face.state.run().unwrap_or_else(|| it.next_run());
+                    if it.may_be_linked() {
+                        let run = it.undo_link(now);
                         it.face.state = State::Unlinking { run, by: now + 10 * SECOND };
-                        it.phone.unlink(run, now);
                     } else {
-                        it.halt();
                         it.go();
                     }
                 }

@@ -75,8 +75,13 @@ impl Phone {
     }
 
     pub(crate) fn unlink(&mut self, number: u64, now: Millis) {
-        self.linked = false;
-        self.begin(number, Doing::Unlinking { until: now + SECOND / 5 });
+        let goes_on = matches!(self.run, Some(Run { number: now, doing: Doing::Unlinking { .. } }) if now == number);
+        if std::mem::take(&mut self.linked) {
+            self.begin(number, Doing::Unlinking { until: now + SECOND / 5 });
+        } else if !goes_on {
+            self.run = self.run.filter(|run| run.number > number);
+            self.said.push_back((number, Fact::NotLinked));
+        }
     }
 
     /// Whether this run could send now.

@@ -150,7 +150,8 @@ impl Session {
     /// A logout that is under way is not waited for any longer.
     pub(crate) fn give_up_unlinking(&mut self) {
         if let State::LoggedOut { unlink: "under-way", .. } = self.face.state {
-            self.forget();
+            self.face.linked = false;
+            self.phone.linked = false;
             self.tell_for_good("session.unlinked not-confirmed");
             self.logged_out.push(("not-confirmed", self.face.changed));
         }
@@ -167,6 +168,21 @@ impl Session {
     /// Whether it can connect without being paired: a link that is being given up does not count.
     pub(crate) fn is_linked(&self) -> bool {
         self.face.linked && !matches!(self.face.state, State::LoggedOut { .. })
+    }
+
+    /// Whether there may be a link to undo: a known one, or one that nobody has heard of yet, of a run that there was.
+    pub(crate) fn may_be_linked(&self) -> bool {
+        match self.face.state {
+            State::LoggedOut { unlink, .. } => unlink == "under-way",
+            _ => self.face.linked || self.face.runs > 0,
+        }
+    }
+
+    /// The run that undoes a link: one that is there, or another one.
+    pub(crate) fn undo_link(&mut self, now: Millis) -> u64 {
+        let run = self.face.state.run().unwrap_or_else(|| self.next_run());
+        self.phone.unlink(run, now);
+        run
     }
 
     /// Forgets the link, if there is one.
@@ -197,20 +213,25 @@ impl Session {
     }
 
     fn hear(&mut self, run: u64, fact: Fact, now: Millis) {
-        let over = matches!(fact, Fact::Unlinked(_) | Fact::LoggedOut | Fact::Ended(_));
-        if let State::LoggedOut { by: "api", .. } = self.face.state {
+        let over = matches!(fact, Fact::Unlinked(_) | Fact::LoggedOut | Fact::NotLinked);
+        if let State::LoggedOut { by: "api", unlink } = self.face.state {
             // The device is kept until WhatsApp has been told.
-            if over && run == self.face.runs && self.face.linked {
-                let is_confirmed = matches!(fact, Fact::Unlinked(true) | Fact::LoggedOut);
-                let unlink = if is_confirmed { "confirmed" } else { "not-confirmed" };
+            if over && run == self.face.runs && unlink == "under-way" {
+                let unlink = match fact {
+                    Fact::Unlinked(true) | Fact::LoggedOut => "confirmed",
+                    Fact::NotLinked if !self.face.linked => "not-linked",
+                    _ => "not-confirmed",
+                };
                 self.shift(now, |it| {
                     it.face.linked = false;
-                    if let Fact::Ended(_) = fact {
+                    if fact == Fact::LoggedOut {
                         it.phone.linked = false;
                     }
                     it.face.state = State::LoggedOut { by: "api", unlink };
-                    it.tell_for_good(&format!("session.unlinked {unlink}"));
-                    it.logged_out.push((unlink, now));
+                    if unlink != "not-linked" {
+                        it.tell_for_good(&format!("session.unlinked {unlink}"));
+                        it.logged_out.push((unlink, now));
+                    }
                 });
             }
             return;
@@ -322,7 +343,7 @@ impl Session {
         self.phone.die();
         match self.face.state.run() {
             Some(run) => self.hear(run, Fact::Lost, now),
-            None if self.face.linked && matches!(self.face.state, State::LoggedOut { .. }) => {
+            None if matches!(self.face.state, State::LoggedOut { unlink: "under-way", .. }) => {
                 self.phone.unlink(self.face.runs, now);
             }
             None => {}

@@ -131,6 +131,8 @@ pub(crate) enum Fact {
     Connected,
     Disconnected,
     LoggedOut,
+    /// There is no device to unlink.
+    NotLinked,
     /// The device is unlinked, and whether WhatsApp has confirmed it.
     Unlinked(bool),
     /// The run ended for good, for this reason.
@@ -143,7 +145,10 @@ pub(crate) enum Fact {
 impl Fact {
     /// Whether a run that tells it is over.
     pub(crate) fn ends_its_run(self) -> bool {
-        matches!(self, Self::Exhausted | Self::LoggedOut | Self::Unlinked(_) | Self::Ended(_) | Self::Lost)
+        matches!(
+            self,
+            Self::Exhausted | Self::LoggedOut | Self::NotLinked | Self::Unlinked(_) | Self::Ended(_) | Self::Lost
+        )
     }
 }
 
@@ -304,7 +309,7 @@ fn act(dice: &mut Dice) -> Act {
 }
 
 fn fact(dice: &mut Dice) -> Fact {
-    match dice.below(12) {
+    match dice.below(13) {
         0 => Fact::Passkey,
         1 => Fact::Exhausted,
         2 => Fact::Linked,
@@ -313,6 +318,7 @@ fn fact(dice: &mut Dice) -> Fact {
         7 => Fact::LoggedOut,
         8 => Fact::Unlinked(dice.yes()),
         9 => Fact::Limited(dice.of(&["463", "429"])),
+        10 => Fact::NotLinked,
         _ => Fact::Ended(dice.of(&[
             "banned",
             "replaced",

@@ -38,6 +38,7 @@ impl Talking {
             Fact::Connected => Told::Connected,
             Fact::Disconnected => Told::Disconnected,
             Fact::LoggedOut => Told::LoggedOut,
+            Fact::NotLinked => Told::NotLinked,
             Fact::Unlinked(confirmed) => Told::Unlinked { confirmed },
             Fact::Ended(cause) => Told::Ended { cause: cause_of(cause), until: None },
             Fact::Limited(code) => Told::Limited { limit: AccountLimit { code: code.into(), until: None, since: now } },
