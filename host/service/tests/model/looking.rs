@@ -7,6 +7,7 @@ use portcullis_core::{
     AuditEntry, AuditOutcome, Clock, DecisionRecord, DeviceStore, DomainEvent, EventBody, Intent, OperationKind,
     Session, SessionId, Status, Timestamp, Window,
 };
+use portcullis_engine::Engine;
 use portcullis_service::DecisionQuery;
 use portcullis_store::QuotaKind;
 
@@ -40,6 +41,7 @@ impl Gateway {
             sight.faces.push(shown.map(|session| self.face(&session)));
             let credentials = store.read(org, id, 0, b"simulated-device");
             sight.links.push(matches!(credentials, Ok(Some(_))));
+            sight.alive.push(self.engine.run(id).map(|attempt| attempt.number()));
             sight.news.push(Vec::new());
         }
         let events = snapshot.events_after(org, self.read, 1_000).unwrap();

@@ -84,6 +84,11 @@ impl Phone {
         }
     }
 
+    /// The run that there is.
+    pub(crate) fn alive(&self) -> Option<u64> {
+        self.run.map(|run| run.number)
+    }
+
     /// Whether this run could send now.
     pub(crate) fn can_send(&self, number: u64) -> bool {
         self.run.is_some_and(|run| run.number == number && matches!(run.doing, Doing::Connected))

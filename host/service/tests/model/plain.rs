@@ -178,6 +178,11 @@ impl Session {
         }
     }
 
+    /// Whether its link is being undone.
+    pub(crate) fn is_unlinking(&self) -> bool {
+        matches!(self.face.state, State::Unlinking { .. } | State::LoggedOut { unlink: "under-way", .. })
+    }
+
     /// The run that undoes a link: one that is there, or another one.
     pub(crate) fn undo_link(&mut self, now: Millis) -> u64 {
         let run = self.face.state.run().unwrap_or_else(|| self.next_run());

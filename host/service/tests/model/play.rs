@@ -70,7 +70,7 @@ async fn step(gateway: &mut Gateway, model: &mut Model, step: Step) -> Result<()
         }
         Step::KilledWorking(turns) => {
             Box::pin(gateway.kill_working(turns)).await;
-            let mut all = model.half_done();
+            let mut all = perhaps_untold(model, model.half_done());
             all.iter_mut().for_each(|model| model.crash(0));
             possible = all.into_iter().map(|model| (model, String::new())).collect();
         }
@@ -156,8 +156,23 @@ fn after_kill(model: &Model, session: Option<usize>, ask: Ask) -> Vec<Model> {
         done.interrupt(session, key);
         all.push(done);
     }
+    let mut all = perhaps_untold(model, all);
     all.iter_mut().for_each(|model| model.crash(0));
     all
+}
+
+/// What can have become of `found` besides: the engine forgets a link after the commit that wants it undone, so that a process which
+/// dies between the two leaves it.
+fn perhaps_untold(before: &Model, mut found: Vec<Model>) -> Vec<Model> {
+    for (index, session) in before.sessions.iter().enumerate().filter(|(_, session)| session.phone.linked) {
+        let told = found.iter().filter(|model| !model.sessions[index].phone.linked).cloned();
+        let untold = told.filter(|model| model.sessions[index].is_unlinking()).map(|mut model| {
+            model.sessions[index].phone.linked = session.phone.linked;
+            model
+        });
+        found.extend(untold.collect::<Vec<_>>());
+    }
+    found
 }
 
 /// Plays the sequence of a seed; what is wrong with it, in words, if anything is.

@@ -13,6 +13,8 @@ pub(crate) struct Sight {
     pub(crate) faces: Vec<Option<Face>>,
     /// Whether the credentials of a link are kept for it.
     pub(crate) links: Vec<bool>,
+    /// Which run of it the engine has.
+    pub(crate) alive: Vec<Option<u64>>,
     /// What customers are told of each session.
     pub(crate) news: Vec<Vec<String>>,
     /// What they are told of no session.
@@ -44,6 +46,7 @@ impl Sight {
             let session = &mut model.sessions[index];
             sight.faces.push((!is_gone).then(|| session.face.clone()));
             sight.links.push(session.phone.linked);
+            sight.alive.push(session.phone.alive());
             for (unlink, at) in session.logged_out.drain(..) {
                 model.audit.push(format!("the gateway session.logout {index} unlinked {unlink} at {at}"));
             }
@@ -93,6 +96,7 @@ impl Sight {
         for (index, face) in self.faces.iter().enumerate() {
             rows.push(one(&format!("session {index}"), format!("{face:?}")));
             rows.push(one(&format!("credentials of session {index}"), self.links[index].to_string()));
+            rows.push(one(&format!("the engine's run of session {index}"), format!("{:?}", self.alive[index])));
             rows.push((format!("news of session {index}"), self.news[index].clone()));
         }
         rows
