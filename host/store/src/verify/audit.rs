@@ -1,6 +1,6 @@
 //! The audit: lines follow each other without a gap, each is bound to those before it, and receipts are where they are looked for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use portcullis_core::{AuditEntry, AuditOutcome, OrgId, SessionId};
 
@@ -12,7 +12,7 @@ use crate::tables::{self, key, number, org_of, part};
 
 impl Check<'_> {
     pub(super) fn audit(&mut self) -> Result<(), ReadError> {
-        let (mut ends, mut receipts) = (BTreeMap::<OrgId, ChainEnd>::new(), BTreeSet::new());
+        let (mut ends, mut receipts) = (BTreeMap::<OrgId, ChainEnd>::new(), BTreeMap::new());
         self.each(tables::AUDIT, |check, row, value| {
             let (Some(org), Some(at), Some(link), Some(id)) =
                 (org_of(row), number(row, 16), part::<32>(value, 0), part::<16>(value, 32))
@@ -35,12 +35,13 @@ impl Check<'_> {
             }
             if let AuditOutcome::Erased { receipt, .. } = &entry.outcome {
                 let about = receipt.session.map_or_else(|| receipt.org.to_bytes(), SessionId::to_bytes);
-                receipts.insert((key(&[&org.to_bytes(), &about]), at.to_be_bytes().to_vec()));
+                // Whoever has been erased twice is found by the last receipt.
+                receipts.insert(key(&[&org.to_bytes(), &about]), at.to_be_bytes().to_vec());
             }
         })?;
         let ends =
             ends.into_iter().map(|(org, end)| (org.to_bytes().to_vec(), key(&[&end.number.to_be_bytes(), &end.link])));
         self.index(tables::AUDIT_ENDS, &ends.collect())?;
-        self.index(tables::RECEIPTS, &receipts)
+        self.index(tables::RECEIPTS, &receipts.into_iter().collect())
     }
 }
