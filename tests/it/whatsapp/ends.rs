@@ -77,6 +77,43 @@ async fn a_lost_connection_comes_back_and_nothing_that_was_sent_meanwhile_is_los
     assert_eq!(state.totals.pairings, 1);
 }
 
+/// The story: a session that had lost its connection was shown as working, and a text was refused without a reason.
+#[tokio::test]
+async fn a_session_that_cannot_reconnect_says_so_and_why_nothing_can_be_sent() {
+    let scene = Scene::new().await;
+    let (session, device) = scene.working().await;
+    scene.controls().set_faults(Faults { refuse_connects: true, ..Faults::default() });
+    scene.controls().act(ACCOUNT, device, Action::Drop).unwrap();
+    let seen = scene.becomes(&session, "reconnecting", |seen| seen["reconnectingSince"].is_u64()).await;
+    assert_eq!(seen["status"], "working", "{seen}");
+    let path = format!("/api/v1/sessions/{session}/messages");
+    let body = json!({ "type": "text", "to": format!("{FRIEND}@s.whatsapp.net"), "text": "hello" });
+    let refused = scene.org().client.post(&path, &body).await.expect(501);
+    assert_eq!(refused["error"]["details"]["reason"], "not_connected", "{refused}");
+    scene.controls().set_faults(Faults::default());
+    scene.becomes(&session, "connected again", |seen| seen["reconnectingSince"].is_null()).await;
+    scene.hears(&session, "there you are").await;
+}
+
+/// The story: a session was logged out, or deleted, right after the phone had scanned its code. The gateway said that there was no
+/// link, and the phone went on listing a device whose keys were gone.
+#[tokio::test]
+async fn a_logout_or_a_delete_as_the_phone_confirms_leaves_no_device_behind() {
+    let scene = Scene::new().await;
+    for delete in [false, true, false, true] {
+        let session = scene.pairing().await;
+        let qr = scene.qr(&session).await;
+        scene.controls().scan(ACCOUNT, &qr).unwrap();
+        let unlink = match delete {
+            false => scene.act(&session, "logout").await["unlink"].clone(),
+            true => scene.deletes(&session).await["receipt"]["unlink"].clone(),
+        };
+        assert!(unlink == "confirmed" || unlink == "not-linked", "{unlink}");
+        let is_linked = |state: &State| state.account(ACCOUNT).unwrap().devices.iter().any(|device| device.linked);
+        scene.controls().wait_until(|state| !is_linked(state)).await;
+    }
+}
+
 #[tokio::test]
 async fn an_account_that_whatsapp_limits_says_so_and_sends_no_more() {
     let scene = Scene::new().await;

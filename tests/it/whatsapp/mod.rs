@@ -104,6 +104,17 @@ impl Scene {
         self.org().client.act(&format!("/api/v1/sessions/{session}:{action}")).await.expect(200)
     }
 
+    /// Deletes the session; the signed receipt.
+    async fn deletes(&self, session: &str) -> Value {
+        let gone = self.org().client.delete(&format!("/api/v1/sessions/{session}")).await;
+        assert!([204, 202].contains(&gone.status), "{gone:?}");
+        eventually("the receipt", async || {
+            let receipt = self.org().client.get(&format!("/api/v1/receipts/{session}")).await;
+            (receipt.status == 200).then(|| receipt.expect(200))
+        })
+        .await
+    }
+
     /// Sends a text to the friend, who must get it; WhatsApp's id of it.
     async fn sends(&self, session: &str, words: &str) -> String {
         let body = json!({ "type": "text", "to": format!("{FRIEND}@s.whatsapp.net"), "text": words });

@@ -199,7 +199,7 @@ fn from_service(error: &ServiceError) -> Problem {
             because(StatusCode::TOO_MANY_REQUESTS, "rate_limited").after(whole_seconds(*retry_after))
         }
         ServiceError::Send(portcullis_service::SendError::NotConnected) => {
-            Problem::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", message)
+            because(StatusCode::NOT_IMPLEMENTED, "not_implemented")
         }
         ServiceError::Send(
             portcullis_service::SendError::Refused | portcullis_service::SendError::UnknownRecipient,

@@ -64,6 +64,10 @@ pub(super) struct SessionView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Millis>")]
     retry_at: Option<Timestamp>,
+    /// Since when the connection is lost that the engine is making again; the status is still `working`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Millis>")]
+    reconnecting_since: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unlink: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,6 +115,11 @@ impl<'a> SessionView<'a> {
             failure: if let Status::Failed { cause, .. } = session.status { Some(cause.name()) } else { None },
             retry_at: if let Status::Failed { retry: Some(retry), .. } = session.status {
                 Some(retry.at)
+            } else {
+                None
+            },
+            reconnecting_since: if let Status::Reconnecting { since, .. } = session.status {
+                Some(since)
             } else {
                 None
             },
