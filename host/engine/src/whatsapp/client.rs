@@ -59,7 +59,7 @@ impl Live {
             true => Gate::pairing(wires, Arc::clone(&backend)),
             false => Gate::open(wires),
         };
-        line.forget();
+        line.belong_to(crew.clone());
         // The name is what the phone lists; of the kinds of devices there, this is the one that the protocol is spoken by.
         let props = DevicePropsOverride::new().with_os(&config.device_name).with_platform_type(PlatformType::CHROME);
         let mut builder = Bot::builder()

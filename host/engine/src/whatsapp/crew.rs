@@ -3,6 +3,7 @@
 //! The client starts tasks as it needs them and lets most of them go. Two clients over one store would corrupt it, so that the
 //! next run of a session has to know that the last one's client is gone, and not only that it was asked to go: the crew is the
 //! client's runtime, knows every task that it has begun, waits for all of them, and ends those that do not end by themselves.
+//! Whatever else uses the client is begun here, too: a text that is being sent holds the client as well.
 
 use std::collections::HashMap;
 use std::pin::Pin;

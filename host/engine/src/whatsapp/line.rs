@@ -9,6 +9,7 @@ use whatsapp_rust::Client;
 use whatsapp_rust::types::events::{Event, EventHandler, EventInterest, ServerAck};
 
 use super::acks::{Acks, Answer};
+use super::crew::Crew;
 use super::facts;
 use super::reports::Voice;
 
@@ -23,6 +24,8 @@ pub(super) struct Line {
     woken: Notify,
     /// The client, while it is connected.
     client: Mutex<Option<Arc<Client>>>,
+    /// The crew of the last client, once there was one.
+    crew: Mutex<Option<Crew>>,
     settings: Mutex<Arc<Settings>>,
 }
 
@@ -40,6 +43,7 @@ impl Line {
             heard: Mutex::default(),
             woken: Notify::new(),
             client: Mutex::default(),
+            crew: Mutex::default(),
             settings: Mutex::new(Arc::new(settings)),
         }
     }
@@ -62,9 +66,15 @@ impl Line {
         }
     }
 
-    /// What a client that is gone has said means nothing to the next one.
-    pub(super) fn forget(&self) {
+    /// The line is another client's now. What one that is gone has said means nothing to the next one.
+    pub(super) fn belong_to(&self, crew: Crew) {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Heard::default();
+        *self.crew.lock().unwrap_or_else(PoisonError::into_inner) = Some(crew);
+    }
+
+    /// Those who work for the client, and end with it.
+    pub(super) fn crew(&self) -> Option<Crew> {
+        self.crew.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The client, if it is connected.
@@ -73,6 +83,7 @@ impl Line {
     }
 
     pub(super) fn up(&self, client: &Arc<Client>) {
+        self.acks.open();
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(client));
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use portcullis_core::operation::Presence;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use whatsapp_rust::request::IqError;
 use whatsapp_rust::wacore_binary::JidExt;
@@ -19,23 +20,32 @@ use crate::{NumberCheck, OutgoingText, SendError, Sent};
 /// Sends a text and waits until WhatsApp has taken it, until `patience` is over.
 pub(super) async fn send(
     line: Arc<Line>,
-    handle: &Handle,
+    _handle: &Handle,
     text: OutgoingText,
     patience: Duration,
 ) -> Result<Sent, SendError> {
     let client = connected(&line)?;
+    let crew = line.crew().ok_or(SendError::NotConnected)?;
     let end = Instant::now() + patience;
-    let sending = deliver(Arc::clone(&line), client, text);
-    // A caller who goes away must not cut a message off half-way, when its keys are used and nothing has left.
-    let sending = handle.spawn(sending);
-    match timeout_at(end, sending).await {
+    let (tell, told) = oneshot::channel();
+    let sending = Box::pin(deliver(line, client, text, end));
+    // A caller who goes away must not cut a message off half-way, when its keys are used and nothing has left. The end of the
+    // client does that, after it has waited for those who are in the middle of something.
+    let begun = crew.begin(async move {
+        let _ = tell.send(sending.await);
+    });
+    if begun.is_none() {
+        return Err(SendError::NotConnected);
+    }
+    match timeout_at(end, told).await {
         Ok(Ok(result)) => result,
-        // The task was ended with the program, or it takes too long.
+        // The task was ended with the client, or it takes too long.
         Ok(Err(_)) | Err(_) => Err(SendError::Unconfirmed),
     }
 }
 
-async fn deliver(line: Arc<Line>, client: Arc<Client>, text: OutgoingText) -> Result<Sent, SendError> {
+/// Sends a text. The answer is waited for until `end`, and no longer than the connection lasts.
+async fn deliver(line: Arc<Line>, client: Arc<Client>, text: OutgoingText, end: Instant) -> Result<Sent, SendError> {
     let to = recipient(&text.to)?;
     if !to.is_group() {
         let devices = client.signal().get_user_devices(std::slice::from_ref(&to)).await;
@@ -46,12 +56,13 @@ async fn deliver(line: Arc<Line>, client: Arc<Client>, text: OutgoingText) -> Re
     }
     let id = client.generate_message_id();
     let message = message::compose(&text, &to, client.pn().as_ref());
-    let mut awaited = line.acks.expect(&id);
+    // Nothing has left: if the connection was lost meanwhile, there is nobody who could answer.
+    let mut awaited = line.acks.expect(&id).ok_or(SendError::NotConnected)?;
     let options = SendOptions::default().with_message_id(&id);
     if let Err(error) = client.send_message_with_options(to, message, options).await {
         return Err(failure(&error));
     }
-    let Some(answer) = awaited.answer().await else { return Err(SendError::Unconfirmed) };
+    let answer = awaited.answer_by(end).await.ok_or(SendError::Unconfirmed)?;
     let now = facts::now();
     match answer.error.as_deref() {
         None => Ok(Sent { id, at: answer.at.unwrap_or(now) }),
