@@ -2,7 +2,8 @@
 //!
 //! Facts are few and always have room. Texts are owed an answer: WhatsApp is told that a text has come in only once the service
 //! has recorded it, so that the client waits with each of them; of those that wait there is a bounded number, and who comes then
-//! waits for room. Receipts are worth less than anybody's time: when too many lie here, further ones are dropped.
+//! waits for room. A text that is waited for no longer comes again, so that it does not lie here besides. Receipts are worth less
+//! than anybody's time: when too many lie here, further ones are dropped.
 //!
 //! A run that was halted, or that a newer one has replaced, is silenced: what it had to say is taken back, and it says nothing more.
 
@@ -31,10 +32,33 @@ pub(super) struct Reports {
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<(RunId, Report)>,
+    /// In the order of their numbers.
+    queue: VecDeque<Told>,
+    told: u64,
     receipts: usize,
     /// Who waits until a text is recorded. The same text may be waited for twice, after a connection was lost meanwhile.
-    unrecorded: HashMap<TextId, Vec<(RunId, oneshot::Sender<()>)>>,
+    unrecorded: HashMap<TextId, Vec<Waiting>>,
+}
+
+/// A report that nobody has taken yet.
+struct Told {
+    number: u64,
+    run: RunId,
+    report: Report,
+}
+
+/// Somebody who waits until the text of a report is recorded.
+struct Waiting {
+    number: u64,
+    run: RunId,
+    tell: oneshot::Sender<()>,
+}
+
+/// Having told of a text. Whoever waits for it no longer drops this, and takes back what nobody has taken.
+struct Owed<'a> {
+    reports: &'a Reports,
+    id: TextId,
+    number: u64,
 }
 
 /// The number of a run in this process.
@@ -68,7 +92,7 @@ impl Reports {
     pub(super) fn take(&self) -> Vec<Report> {
         let mut state = self.state();
         state.receipts = 0;
-        state.queue.drain(..).map(|(_, report)| report).collect()
+        state.queue.drain(..).map(|told| told.report).collect()
     }
 
     pub(super) async fn ready(&self) {
@@ -79,8 +103,8 @@ impl Reports {
     pub(super) fn recorded(&self, report: &Report) {
         if let ReportBody::TextIn(text) = &report.body {
             let waiting = self.state().unrecorded.remove(&TextId::new(report.session, text));
-            for (_, waiting) in waiting.into_iter().flatten() {
-                let _ = waiting.send(());
+            for Waiting { tell, .. } in waiting.into_iter().flatten() {
+                let _ = tell.send(());
             }
         }
     }
@@ -126,50 +150,55 @@ impl Voice {
     /// Tells of a text and waits until it is recorded. Answers whether it was, by `end`.
     pub(super) async fn record(&self, text: IncomingText, end: Instant) -> bool {
         let Ok(Ok(_room)) = timeout_at(end, self.reports.room.acquire()).await else { return false };
-        let recorded = {
+        let id = TextId::new(self.session, &text);
+        let (tell, recorded) = oneshot::channel();
+        let number = {
             let mut state = self.reports.state();
-            if self.is_silent.load(Ordering::Relaxed) {
-                return false;
-            }
-            let (tell, recorded) = oneshot::channel();
-            let waiting = state.unrecorded.entry(TextId::new(self.session, &text)).or_default();
-            // Who gave up waiting is not kept.
-            waiting.retain(|(_, waiting)| !waiting.is_closed());
-            waiting.push((self.run, tell));
-            self.push(&mut state, ReportBody::TextIn(text.clone()));
-            recorded
+            let Some(number) = self.push(&mut state, ReportBody::TextIn(text)) else { return false };
+            state.unrecorded.entry(id.clone()).or_default().push(Waiting { number, run: self.run, tell });
+            number
         };
-        let is_recorded = matches!(timeout_at(end, recorded).await, Ok(Ok(())));
-        if !is_recorded {
-            let mut state = self.reports.state();
-            let id = TextId::new(self.session, &text);
-            if let Some(waiting) = state.unrecorded.get_mut(&id) {
-                waiting.retain(|(_, waiting)| !waiting.is_closed());
-                if waiting.is_empty() {
-                    state.unrecorded.remove(&id);
-                }
-            }
-        }
-        is_recorded
+        let _owed = Owed { reports: &self.reports, id, number };
+        matches!(timeout_at(end, recorded).await, Ok(Ok(())))
     }
 
     /// Takes back what this run has said and nobody has taken, and says nothing more.
     pub(super) fn silence(&self) {
         let mut state = self.reports.state();
         self.is_silent.store(true, Ordering::Relaxed);
-        state.queue.retain(|(run, _)| *run != self.run);
-        state.receipts =
-            state.queue.iter().filter(|(_, report)| matches!(report.body, ReportBody::Progress(_))).count();
+        state.queue.retain(|told| told.run != self.run);
+        state.receipts = state.queue.iter().filter(|told| matches!(told.report.body, ReportBody::Progress(_))).count();
         state.unrecorded.retain(|_, waiting| {
-            waiting.retain(|(run, _)| *run != self.run);
+            waiting.retain(|waiting| waiting.run != self.run);
             !waiting.is_empty()
         });
     }
 
-    fn push(&self, state: &mut State, body: ReportBody) {
-        if !self.is_silent.load(Ordering::Relaxed) {
-            state.queue.push_back((self.run, Report { org: self.org, session: self.session, body }));
-            self.reports.ready.notify_one();
+    /// The number of what was told; none if the run says nothing any more.
+    fn push(&self, state: &mut State, body: ReportBody) -> Option<u64> {
+        if self.is_silent.load(Ordering::Relaxed) {
+            return None;
+        }
+        let number = state.told;
+        state.told += 1;
+        let report = Report { org: self.org, session: self.session, body };
+        state.queue.push_back(Told { number, run: self.run, report });
+        self.reports.ready.notify_one();
+        Some(number)
+    }
+}
+
+impl Drop for Owed<'_> {
+    fn drop(&mut self) {
+        let mut state = self.reports.state();
+        if let Ok(at) = state.queue.binary_search_by_key(&self.number, |told| told.number) {
+            state.queue.remove(at);
+        }
+        if let Some(waiting) = state.unrecorded.get_mut(&self.id) {
+            waiting.retain(|waiting| waiting.number != self.number);
+            if waiting.is_empty() {
+                state.unrecorded.remove(&self.id);
+            }
         }
     }
 }
@@ -227,6 +256,33 @@ mod test {
         }
         assert!(again.await);
         assert!(reports.state().unrecorded.is_empty());
+    }
+
+    /// The story: a text that the service had not come to in its time lay in the queue still when WhatsApp sent it again, and was
+    /// told twice.
+    #[tokio::test]
+    async fn a_text_that_is_given_up_is_not_told_unless_it_comes_again() {
+        let reports = Arc::new(Reports::new());
+        let voice = voice(&reports, 1);
+        voice.fact(Fact::Connected);
+        assert!(!voice.record(text("A"), Instant::now()).await);
+        // The client may give up sooner, with its connection.
+        let mut telling = Box::pin(voice.record(text("B"), late()));
+        assert!((&mut telling).now_or_never().is_none());
+        drop(telling);
+        assert!(reports.state().unrecorded.is_empty());
+        voice.fact(Fact::Disconnected);
+        let mut again = Box::pin(voice.record(text("A"), late()));
+        assert!((&mut again).now_or_never().is_none());
+        let taken = reports.take();
+        let texts = taken.iter().filter(|report| matches!(report.body, ReportBody::TextIn(_))).count();
+        assert_eq!((taken.len(), texts), (3, 1));
+        // What was taken is the service's, and whoever waits for it twice hears of it twice.
+        let mut twice = Box::pin(voice.record(text("A"), late()));
+        assert!((&mut twice).now_or_never().is_none());
+        reports.recorded(taken.last().unwrap());
+        assert!(again.await && twice.await);
+        assert_eq!(reports.take(), []);
     }
 
     #[tokio::test]
