@@ -45,21 +45,30 @@
 //! The device's row and the session's row are written by two commits, and a crash may come between them. [`DeviceBackend::linked`]
 //! tells what the device's row says:
 //!
-//! - No row, or one without account: nothing is linked. A start as *linked* is to report that it is logged out; a start of pairing
-//!   goes on with these keys, which nobody has seen.
-//! - The row has an account, the session says *pairing*: the phone has confirmed, and the gateway ended before it wrote so. The run
-//!   is to connect with the row, instead of showing codes, and to report the link once WhatsApp lets it in. The client writes the row
-//!   *before* it answers the phone's confirmation, so WhatsApp may not have heard that answer: then it says 401, and the row is to be
-//!   forgotten before codes are shown. Either way it is tried once, because either way the next start finds something else.
-//! - The session says *linked*, the row has an account: all is well. This needs [`DeviceBackend::flush`] before *paired* is reported.
-//! - The session says *linked* and there is no account: cannot be without a lost disk; WhatsApp says 401 and so it ends logged out.
-//! - The session says *unlinked*, the row is there: a crash before the rows were forgotten. [`Task::Forget`](crate::Task::Forget)
-//!   comes again with the next start, and a pairing begins with forgetting.
+//! - No row, or one without account: nothing is linked. A start as *linked* reports that it is logged out, and does not ask WhatsApp,
+//!   which would say 401. A start of pairing forgets all rows and begins with new keys.
+//! - The row has an account, the session has no device: the phone has confirmed, and the gateway ended or the session was stopped
+//!   before that was recorded. The next pairing tries the row before it shows any code: it connects with it, and reports the link
+//!   once WhatsApp lets it in. The client writes the row *before* it answers the phone's confirmation, so WhatsApp may not have heard
+//!   that answer: then it says 401, and all rows are forgotten before codes are shown. Whatever else ends that try leaves the row
+//!   for the next pairing.
+//! - The same, and the session that pairs is to be logged out or deleted: its run ends its client, and looks. If there is an account,
+//!   that device is unlinked as any other; otherwise all rows are forgotten, and it says that there was no device.
+//! - The session has a device, the row has an account: all is well. This needs [`DeviceBackend::flush`] before *linked* is reported.
+//! - The session has a device, and there is no account: cannot be without a lost disk, and is as a start without a row.
+//! - The session is to be logged out and has its device still: the run that unlinks it forgets all rows, and only then says so. If it
+//!   is interrupted, reconciliation begins another one; that one may find no account any more, and says that nobody has confirmed
+//!   anything.
+//!
+//! Where the service gives a device up by itself, its rows go in the same commit as the session's, so that nothing has to be made
+//! good after a crash. [`Task::Forget`](crate::Task::Forget), which follows, ends whatever runs, and forgets what that may have
+//! written since.
 //!
 //! # The end of a run
 //!
 //! [`DeviceBackend::flush`], then [`DeviceBackend::close`]. After `close` nothing of the run is written any more, whatever tasks of
-//! its client are still about; only then may the next run of the session begin or its rows be removed.
+//! its client are still about; only then are these ended where they are, and only then may the next run of the session begin or its
+//! rows be removed.
 //!
 //! # Limits
 //!
