@@ -3,6 +3,7 @@
 //!
 //! `stage` is all of that in one hand. A test tells the engine what to do and waits for what it reports.
 
+mod calls;
 mod connecting;
 mod pairing;
 pub(crate) mod stage;

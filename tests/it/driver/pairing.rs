@@ -3,7 +3,7 @@
 use portcullis_core::session::{FailureCause, PairingMethod};
 use portcullis_core::{Device, Fact};
 use portcullis_engine::{Engine, Task};
-use portcullis_whatsapp_server::Faults;
+use portcullis_whatsapp_server::{Faults, ServerConfig};
 
 use super::stage::{ADA, BOB, Stage};
 
@@ -52,6 +52,31 @@ async fn a_code_that_whatsapp_refuses_ends_the_pairing() {
     let actor = stage.actor(1);
     actor.pair(Some(&ADA.to_string())).await;
     assert_eq!(actor.fact().await, Fact::Ended { cause: FailureCause::PairingRefused, until: None });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pairing_without_a_code_left_is_over() {
+    // WhatsApp gives no code at all, so that there is none left at once.
+    let stage = Stage::with(ServerConfig { references: 0, ..ServerConfig::default() }, |_| {}).await;
+    let actor = stage.actor(1);
+    actor.pair(None).await;
+    assert_eq!(actor.fact().await, Fact::CodesExhausted);
+    assert_eq!(stage.engine.run(actor.session), None);
+    stage.server.wait_until(|state| state.connections == 0).await;
+    assert_eq!(actor.said(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_code_to_type_that_is_spent_is_followed_by_another() {
+    let stage = Stage::new().await;
+    let actor = stage.actor(1);
+    actor.pair(Some(&ADA.to_string())).await;
+    let spent = actor.code(PairingMethod::Code).await;
+    stage.server.spend_code(ADA).unwrap();
+    let code = actor.code(PairingMethod::Code).await;
+    assert_ne!(code, spent);
+    stage.server.code(ADA, &code).await.unwrap();
+    actor.until("linked").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,8 @@ use super::stage::{ADA, BOB, Stage, text_for};
 
 /// A number that is not on WhatsApp.
 const NOBODY: u64 = 15_550_000_000;
+/// The number of one more.
+const CARA: u64 = 15_550_000_003;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_text_is_sent_when_whatsapp_has_taken_it_and_comes_further() {
@@ -41,6 +43,37 @@ async fn an_answer_with_mentions_is_a_text_like_any_other() {
     let sent = actor.send(text).await.unwrap();
     let state = stage.server.wait_until(|state| state.text(&sent.id).is_some_and(|text| text.decrypted == 1)).await;
     assert_eq!(state.text(&sent.id).unwrap().text.as_deref(), Some("yes"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_to_a_group_reaches_its_members() {
+    let stage = Stage::new().await;
+    let actor = stage.actor(1);
+    actor.link(ADA).await;
+    let group = stage.server.group(&[ADA, BOB, CARA]).unwrap();
+    // The first text brings the key with which they are read; the second comes without.
+    for words in ["good morning", "and good night"] {
+        let text = OutgoingText { to: group.clone(), mention_all: true, ..text_for(BOB, words) };
+        let sent = actor.send(text).await.unwrap();
+        let state = stage.server.wait_until(|state| state.text(&sent.id).is_some_and(|text| text.decrypted == 2)).await;
+        let text = state.text(&sent.id).unwrap();
+        assert_eq!((text.text.as_deref(), text.accepted, text.undecryptable), (Some(words), 1, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_not_there_or_that_the_account_is_not_in_is_not_written_to() {
+    let stage = Stage::new().await;
+    let actor = stage.actor(1);
+    actor.link(ADA).await;
+    let others = stage.server.group(&[BOB, CARA]).unwrap();
+    for (to, expected) in
+        [("120363000999999999@g.us", SendError::UnknownRecipient), (others.as_str(), SendError::Refused)]
+    {
+        let text = OutgoingText { to: to.to_owned(), ..text_for(BOB, "hello") };
+        assert_eq!(actor.send(text).await, Err(expected), "{to}");
+    }
+    assert_eq!(stage.server.state().texts, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

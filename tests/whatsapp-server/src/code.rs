@@ -97,15 +97,22 @@ impl Registry {
                 node::holding("link_code_pairing_ref", entry.reference.clone()),
             ])
             .build();
-        let notification = NodeBuilder::new("notification")
-            .attr("from", node::SERVER)
-            .attr("type", TAG)
-            .attr("id", format!("code-{connection}"))
-            .attr("t", node::now().to_string())
-            .children([hello])
-            .build();
-        self.put(connection, Out::Stanza(notification));
+        self.put(connection, Out::Stanza(notification(format!("code-{connection}"), hello)));
         Ok(told)
+    }
+
+    /// The code that a device shows for a number is worth nothing any more, and it is told to show another one.
+    pub(crate) fn spend_code(&mut self, number: u64) -> Result<(), ServerError> {
+        let (connection, waiting) =
+            self.waiting(|waiting| waiting.entry.as_ref().is_some_and(|entry| entry.number == number))?;
+        let entry = waiting.entry.take().ok_or(ServerError::NobodyWaits)?;
+        let spent = NodeBuilder::new(TAG)
+            .attr("stage", "refresh_code")
+            .children([node::holding("link_code_pairing_ref", entry.reference)])
+            .build();
+        let id = format!("spent-{}", self.fresh());
+        self.put(connection, Out::Stanza(notification(id, spent)));
+        Ok(())
     }
 
     /// The device has answered. If the phone can open it, the code was right.
@@ -123,6 +130,16 @@ impl Registry {
         };
         let _ = outcome.send(linked);
     }
+}
+
+fn notification(id: String, child: Node) -> Node {
+    NodeBuilder::new("notification")
+        .attr("from", node::SERVER)
+        .attr("type", TAG)
+        .attr("id", id)
+        .attr("t", node::now().to_string())
+        .children([child])
+        .build()
 }
 
 /// The secret that both sides come to, if the bundle opens.

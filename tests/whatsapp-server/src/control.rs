@@ -109,6 +109,11 @@ async fn route(controls: &Controls, request: Request<Incoming>) -> Result<Value,
             controls.phone(number.0)?;
             Ok(json!({ "number": number.0 }))
         }
+        (&Method::POST, ["groups"]) => {
+            let Group { members } = read(&body)?;
+            let members: Vec<u64> = members.into_iter().map(|member| member.0).collect();
+            Ok(json!({ "group": controls.group(&members)? }))
+        }
         (method, ["phones", number, what]) => {
             let number = number.parse().map_err(|_| Fault::Route)?;
             of_phone(controls, method, number, what, &body).await
@@ -135,6 +140,14 @@ async fn of_phone(controls: &Controls, method: &Method, number: u64, what: &str,
         (&Method::POST, "unlink") => {
             let Unlink { device } = read(body)?;
             Ok(json!({ "devices": controls.unlink(number, device)? }))
+        }
+        (&Method::POST, "spend") => {
+            controls.spend_code(number)?;
+            Ok(json!({}))
+        }
+        (&Method::POST, "call") => {
+            let Call { from } = read(body)?;
+            Ok(json!({ "id": controls.call(from.0, number)? }))
         }
         (&Method::POST, "send") => {
             let Send { from, device, text } = read(body)?;
@@ -232,6 +245,18 @@ struct Send {
     from: Number,
     device: Option<u16>,
     text: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Call {
+    from: Number,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Group {
+    members: Vec<Number>,
 }
 
 #[derive(Deserialize)]

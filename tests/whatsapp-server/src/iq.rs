@@ -65,6 +65,7 @@ impl Registry {
             ("w:sync:app:state", "sync", Some(child), _) => {
                 self.reply(connection, &id, vec![collections(child)]);
             }
+            ("w:g2", "query", _, Some(me)) => self.group_asked(me, connection, &id, iq),
             ("usync", "usync", Some(child), Some(me)) => {
                 let answer = self.usync(me, child);
                 self.reply(connection, &id, vec![answer]);
@@ -84,7 +85,7 @@ impl Registry {
         }
     }
 
-    fn reply(&mut self, connection: u64, id: &str, children: Vec<Node>) {
+    pub(crate) fn reply(&mut self, connection: u64, id: &str, children: Vec<Node>) {
         let result = node::result(id);
         let result = if children.is_empty() { result } else { result.children(children) };
         self.put(connection, Out::Stanza(result.build()));

@@ -91,6 +91,7 @@ impl Registry {
             ("receipt", Some(me)) => self.receipt(me, node),
             ("ack", Some(me)) => self.acknowledged(me, node),
             ("presence", Some(me)) => self.presence(me, node),
+            ("call", Some(me)) => self.call(me, node),
             _ => {}
         }
         if let (Some(me), Some(limit)) = (me, self.faults.close_after)

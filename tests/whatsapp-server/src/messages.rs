@@ -18,10 +18,10 @@ use crate::phone::{self, PhoneError, Sealed};
 use crate::registry::{DeviceId, Mail, Registry};
 
 /// One recipient's ciphertext in a message.
-struct Part {
-    to: DeviceId,
-    kind: String,
-    sealed: Vec<u8>,
+pub(crate) struct Part {
+    pub(crate) to: DeviceId,
+    pub(crate) kind: String,
+    pub(crate) sealed: Vec<u8>,
     /// It answers a request to say it again.
     again: bool,
 }
@@ -31,6 +31,10 @@ impl Registry {
     pub(crate) fn message(&mut self, from: DeviceId, stanza: &NodeRef<'_>) {
         let id = node::attr(stanza, "id");
         let Some(chat) = node::jid(stanza, "to") else { return };
+        if chat.server == Space::Group {
+            self.group_message(from, &id, &chat, stanza);
+            return;
+        }
         let Some(to) = self.whose(&chat).map(|to| to.number) else {
             self.acknowledge(from, &id, &chat, Some(404));
             return;
@@ -62,7 +66,7 @@ impl Registry {
         }
     }
 
-    fn parts(&self, stanza: &NodeRef<'_>, chat: &Jid) -> Vec<Part> {
+    pub(crate) fn parts(&self, stanza: &NodeRef<'_>, chat: &Jid) -> Vec<Part> {
         let part = |to: &Jid, enc: &NodeRef<'_>| {
             Some(Part {
                 to: self.whose(to)?,
@@ -81,7 +85,7 @@ impl Registry {
         found
     }
 
-    fn acknowledge(&mut self, to: DeviceId, id: &str, chat: &Jid, error: Option<u16>) {
+    pub(crate) fn acknowledge(&mut self, to: DeviceId, id: &str, chat: &Jid, error: Option<u16>) {
         let mut builder = NodeBuilder::new("ack")
             .attr("class", "message")
             .attr("id", id.to_owned())
@@ -201,7 +205,8 @@ impl Registry {
         self.mail(to, mail);
     }
 
-    fn space(&self) -> Space {
+    /// The kind of address that messages come from.
+    pub(crate) fn space(&self) -> Space {
         match self.config.addressing {
             Addressing::Number => Space::Pn,
             Addressing::Lid => Space::Lid,

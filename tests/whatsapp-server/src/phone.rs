@@ -11,8 +11,8 @@ use whatsapp_rust::buffa::Message as _;
 use whatsapp_rust::wacore::libsignal::protocol::{
     self as signal, CiphertextMessage, Direction, GenericSignedPreKey, IdentityChange, IdentityKey, IdentityKeyPair,
     IdentityKeyStore, KeyPair, PreKeyId, PreKeyRecord, PreKeySignalMessage, PreKeyStore, ProtocolAddress,
-    SessionRecord, SessionStore, SignalMessage, SignalProtocolError, SignedPreKeyId, SignedPreKeyRecord,
-    SignedPreKeyStore, Timestamp, UsePQRatchet,
+    SenderKeyDistributionMessage, SenderKeyName, SenderKeyRecord, SenderKeyStore, SessionRecord, SessionStore,
+    SignalMessage, SignalProtocolError, SignedPreKeyId, SignedPreKeyRecord, SignedPreKeyStore, Timestamp, UsePQRatchet,
 };
 use whatsapp_rust::wacore::messages::MessageUtils;
 use whatsapp_rust::wacore::types::jid::JidExt as _;
@@ -55,6 +55,7 @@ pub(crate) struct Phone {
     sessions: Sessions,
     once: OneTime,
     signed: Signed,
+    groups: Groups,
 }
 
 impl Phone {
@@ -77,7 +78,8 @@ impl Phone {
             signature: signature.to_vec(),
         };
         let own = Own { pair: identity.clone(), registration, known: HashMap::new() };
-        Self { identity, bundle, own, sessions: Sessions::default(), once: OneTime::default(), signed: Signed(record) }
+        let (sessions, once, groups) = (Sessions::default(), OneTime::default(), Groups::default());
+        Self { identity, bundle, own, sessions, once, signed: Signed(record), groups }
     }
 
     /// A one-time key of the phone's own, for a device that has to begin anew.
@@ -147,9 +149,41 @@ impl Phone {
             UsePQRatchet::No,
         ))
         .map_err(PhoneError::Decrypt)?;
-        let plain = MessageUtils::unpad_message_ref(&plain.plaintext, 2).map_err(|_| PhoneError::Content)?;
-        wa::Message::decode_from_slice(plain).map_err(|_| PhoneError::Content)
+        content(&plain.plaintext)
     }
+
+    /// Learns with which key a device writes to a group, which it has sent to this phone alone.
+    pub(crate) fn learn(&mut self, group: &Jid, from: &Jid, kind: &str, sealed: &[u8]) -> Result<(), PhoneError> {
+        let message = self.decrypt(from, kind, sealed)?;
+        let given = message.sender_key_distribution_message.as_option();
+        let key = given.and_then(|given| given.axolotl_sender_key_distribution_message.as_deref());
+        let key = SenderKeyDistributionMessage::try_from(key.ok_or(PhoneError::Content)?);
+        let key = key.map_err(PhoneError::Decrypt)?;
+        let name = writer(group, from);
+        at_once(signal::process_sender_key_distribution_message(&name, &key, &mut self.groups))
+            .map_err(PhoneError::Decrypt)
+    }
+
+    /// Reads what a device has written to a group.
+    pub(crate) fn decrypt_in_group(
+        &mut self,
+        group: &Jid,
+        from: &Jid,
+        sealed: &[u8],
+    ) -> Result<wa::Message, PhoneError> {
+        let plain = at_once(signal::group_decrypt(sealed, &mut self.groups, &writer(group, from)));
+        content(&plain.map_err(PhoneError::Decrypt)?)
+    }
+}
+
+fn content(plain: &[u8]) -> Result<wa::Message, PhoneError> {
+    let plain = MessageUtils::unpad_message_ref(plain, 2).map_err(|_| PhoneError::Content)?;
+    wa::Message::decode_from_slice(plain).map_err(|_| PhoneError::Content)
+}
+
+/// Under which name a phone keeps the key of somebody who writes to a group.
+fn writer(group: &Jid, from: &Jid) -> SenderKeyName {
+    SenderKeyName::from_parts(&group.to_string(), from.to_protocol_address().as_str())
 }
 
 /// The text of a message, if it is one.
@@ -180,6 +214,10 @@ struct OneTime {
 }
 
 struct Signed(SignedPreKeyRecord);
+
+/// The keys of those who write to groups.
+#[derive(Default)]
+struct Groups(HashMap<String, SenderKeyRecord>);
 
 #[async_trait]
 impl IdentityKeyStore for Own {
@@ -247,5 +285,17 @@ impl SignedPreKeyStore for Signed {
     async fn save_signed_pre_key(&mut self, _: SignedPreKeyId, record: &SignedPreKeyRecord) -> Done<()> {
         self.0 = record.clone();
         Ok(())
+    }
+}
+
+#[async_trait]
+impl SenderKeyStore for Groups {
+    async fn store_sender_key(&mut self, name: &SenderKeyName, record: SenderKeyRecord) -> Done<()> {
+        self.0.insert(name.cache_key().to_owned(), record);
+        Ok(())
+    }
+
+    async fn load_sender_key(&self, name: &SenderKeyName) -> Done<Option<SenderKeyRecord>> {
+        Ok(self.0.get(name.cache_key()).cloned())
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Registry {
     pub(crate) config: ServerConfig,
     pub(crate) faults: Faults,
     pub(crate) accounts: BTreeMap<u64, Account>,
+    /// The members of each group.
+    pub(crate) groups: BTreeMap<u64, BTreeSet<u64>>,
     pub(crate) connections: HashMap<u64, Connection>,
     pub(crate) seen: Seen,
     lids: HashMap<u64, u64>,
@@ -127,6 +129,7 @@ impl Registry {
             config,
             faults: Faults::default(),
             accounts: BTreeMap::new(),
+            groups: BTreeMap::new(),
             connections: HashMap::new(),
             seen: Seen::default(),
             lids: HashMap::new(),

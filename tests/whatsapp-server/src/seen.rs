@@ -11,6 +11,7 @@ use crate::registry::DeviceId;
 pub(crate) struct Seen {
     pub(crate) texts: Vec<Text>,
     pub(crate) unlinks: Vec<Unlink>,
+    pub(crate) calls: Vec<Call>,
     pub(crate) totals: Totals,
     by_id: HashMap<String, Vec<usize>>,
 }
@@ -24,7 +25,7 @@ pub struct Text {
     pub device: u16,
     /// The id that the sender gave it.
     pub id: String,
-    /// For which number it is.
+    /// For which number it is, or which group.
     pub to: u64,
     /// What it says, as the recipient's phone has decrypted it.
     pub text: Option<String>,
@@ -34,9 +35,9 @@ pub struct Text {
     pub repeated: u32,
     /// The error with which the server refused it.
     pub refused: Option<u16>,
-    /// How often the recipient's phone has decrypted it.
+    /// How often a recipient's phone has decrypted it.
     pub decrypted: u32,
-    /// How often the recipient's phone could not.
+    /// How often a recipient's phone could not.
     pub undecryptable: u32,
     /// The recipient's linked devices.
     pub copies: Vec<Delivery>,
@@ -71,6 +72,19 @@ pub struct Unlink {
     pub by: UnlinkedBy,
     /// Whether the device was told that it is done.
     pub confirmed: bool,
+}
+
+/// A call for an account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// The id that the caller gave it.
+    pub id: String,
+    /// Whose phone calls.
+    pub from: u64,
+    /// Which number is called.
+    pub to: u64,
+    /// Which of that number's devices have refused it.
+    pub refused_by: Vec<u16>,
 }
 
 /// Who ends a link.

@@ -178,6 +178,11 @@ impl Controls {
         outcome.await.map_err(|_| ServerError::NobodyWaits)?.map(|id| id.device)
     }
 
+    /// Whoever shows a pairing code for a number is told that it is worth nothing any more, and to show another one.
+    pub fn spend_code(&self, number: u64) -> Result<(), ServerError> {
+        self.0.change(|registry| registry.spend_code(number))
+    }
+
     /// The phone of a number unlinks a device, or all of them. The answer names them.
     pub fn unlink(&self, number: u64, device: Option<u16>) -> Result<Vec<u16>, ServerError> {
         self.0.change(|registry| {
@@ -196,6 +201,16 @@ impl Controls {
     /// The phone of one number texts another number, or only one linked device of it. The answer is the text's id.
     pub fn send(&self, from: u64, to: u64, device: Option<u16>, text: &str) -> Result<String, ServerError> {
         self.0.change(|registry| registry.phone_texts(from, to, device, text))
+    }
+
+    /// The phone of one number calls another number. The answer is the call's id.
+    pub fn call(&self, from: u64, to: u64) -> Result<String, ServerError> {
+        self.0.change(|registry| registry.phone_calls(from, to))
+    }
+
+    /// The phones of some numbers have a group from now on. The answer is its address.
+    pub fn group(&self, members: &[u64]) -> Result<String, ServerError> {
+        self.0.change(|registry| registry.gather(members)).map(|group| group.to_string())
     }
 
     /// The phone of a number opens a text that it has got.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::faults::{Failure, Faults};
 use crate::handshake::Mode;
 use crate::registry::{Device, Registry, Role};
-use crate::seen::{Text, Totals, Unlink};
+use crate::seen::{Call, Text, Totals, Unlink};
 
 /// What the server knows at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub struct State {
     pub texts: Vec<Text>,
     /// Links that ended, or should have.
     pub unlinks: Vec<Unlink>,
+    /// Calls for accounts with linked devices.
+    pub calls: Vec<Call>,
     /// How often some things happened.
     pub totals: Totals,
     /// What goes wrong at present.
@@ -112,6 +114,7 @@ impl Registry {
             accounts: accounts.collect(),
             texts: self.seen.texts.clone(),
             unlinks: self.seen.unlinks.clone(),
+            calls: self.seen.calls.clone(),
             totals: self.seen.totals.clone(),
             faults: self.faults.clone(),
         }
