@@ -127,13 +127,17 @@ impl Live {
     /// The same. Answers whether the tasks of a linked device had all ended by themselves.
     async fn end_within(self, dispersal: Duration) -> bool {
         let Self { client, mut handle, backend, crew, gate: _ } = self;
+        let was_connected = client.is_connected();
         let _ = timeout(GOODBYE, client.disconnect()).await;
         let mut is_gone = false;
         if client.pn().is_some() {
             let memory = client.persistence_manager();
             let end = Instant::now() + dispersal;
-            // A client that waits for a server's first answer does not notice that it is over; there is nothing to wait for, then.
-            let _ = timeout_at(end, &mut handle).await;
+            // A client that waits for a server's first answer does not notice that it is over. There is nothing to wait for, then:
+            // what the connection before has left was settled with the goodbye.
+            if was_connected {
+                let _ = timeout_at(end, &mut handle).await;
+            }
             drop((client, handle));
             is_gone = timeout_at(end, crew.0.gone()).await.is_ok();
             let _ = timeout(GOODBYE, async {
