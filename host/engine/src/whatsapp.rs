@@ -307,7 +307,7 @@ impl Engine for WhatsApp {
         _now: Timestamp,
     ) -> Pin<Box<dyn Future<Output = Result<Sent, SendError>> + Send + '_>> {
         let patience = self.shared.config.confirm_timeout;
-        Box::pin(async move { sending::send(self.line(session, attempt)?, &self.shared.handle, text, patience).await })
+        Box::pin(async move { sending::send(self.line(session, attempt)?, text, patience).await })
     }
 
     fn check_numbers(

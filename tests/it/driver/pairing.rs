@@ -142,3 +142,15 @@ async fn a_device_that_was_forgotten_is_not_found_again() {
     actor.pair(None).await;
     actor.code(PairingMethod::Qr).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pairing_shows_so_many_codes_to_type_and_no_more() {
+    let stage = Stage::new().await;
+    let actor = stage.actor(1);
+    actor.pair(Some(&ADA.to_string())).await;
+    for _ in 0..3 {
+        actor.code(PairingMethod::Code).await;
+        stage.server.spend_code(ADA).unwrap();
+    }
+    assert_eq!(actor.fact().await, Fact::CodesExhausted);
+}

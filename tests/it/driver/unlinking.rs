@@ -87,7 +87,7 @@ async fn pair_to_the_moment(actor: &Actor<'_>, number: u64) {
     actor.pair(None).await;
     let qr = actor.code(PairingMethod::Qr).await;
     server.scan(number, &qr).unwrap();
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         server.wait_until(|state| linked(state, number).is_some()).await;
     }
 }

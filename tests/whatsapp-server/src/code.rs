@@ -6,8 +6,8 @@ use whatsapp_rust::wacore::crypto::hkdf_sha256_into;
 use whatsapp_rust::wacore::libsignal::crypto::aes_256_gcm_decrypt;
 use whatsapp_rust::wacore::libsignal::protocol::{KeyPair, PublicKey};
 use whatsapp_rust::wacore::pair_code::PairCodeUtils;
-use whatsapp_rust::wacore_binary::NodeRef;
 use whatsapp_rust::wacore_binary::builder::NodeBuilder;
+use whatsapp_rust::wacore_binary::{Node, NodeRef};
 
 use crate::connection::Out;
 use crate::error::ServerError;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_core::operation::Presence;
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use whatsapp_rust::request::IqError;
@@ -18,12 +17,7 @@ use super::message;
 use crate::{NumberCheck, OutgoingText, SendError, Sent};
 
 /// Sends a text and waits until WhatsApp has taken it, until `patience` is over.
-pub(super) async fn send(
-    line: Arc<Line>,
-    _handle: &Handle,
-    text: OutgoingText,
-    patience: Duration,
-) -> Result<Sent, SendError> {
+pub(super) async fn send(line: Arc<Line>, text: OutgoingText, patience: Duration) -> Result<Sent, SendError> {
     let client = connected(&line)?;
     let crew = line.crew().ok_or(SendError::NotConnected)?;
     let end = Instant::now() + patience;

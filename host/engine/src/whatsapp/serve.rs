@@ -205,7 +205,7 @@ impl<'a> Serve<'a> {
         match facts::meaning(event) {
             Meaning::Qr { text, lives } => self.qr(text, lives),
             Meaning::Code { text, lives } => self.show_code(text, lives),
-            Meaning::CodeSpent => self.spend_code(),
+            Meaning::CodeSpent => return self.spend_code(),
             // A code to type outlives the QR codes that came with it.
             Meaning::QrExhausted if self.is_code_shown || self.code.is_some() => {}
             Meaning::QrExhausted => return Err(End::Says(Fact::CodesExhausted)),
@@ -288,9 +288,13 @@ impl<'a> Serve<'a> {
         }
     }
 
-    fn spend_code(&mut self) {
+    fn spend_code(&mut self) -> Result<(), End> {
         self.is_code_shown = false;
+        if self.codes >= MAX_CODES {
+            return Err(End::Says(Fact::CodesExhausted));
+        }
         self.ask_for_code();
+        Ok(())
     }
 
     fn issue(&self, method: PairingMethod, text: Secret, lives: Duration) {
