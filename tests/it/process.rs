@@ -204,6 +204,9 @@ async fn the_demo_plays_to_its_end() {
     for step in ["grace-delete", "QR code", "legal", "restore"] {
         assert!(said.contains(step), "the demo says nothing of {step}: {said}");
     }
+    // The story: what a reply no longer said was told as nothing at all.
+    let cut_short = said.lines().find(|line| line.ends_with(' ') || line.ends_with(':'));
+    assert_eq!(cut_short, None, "{said}");
 }
 
 #[tokio::test]

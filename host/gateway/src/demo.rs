@@ -103,35 +103,36 @@ impl Play {
 
         self.step("The organisation uploads the policy plugin grace-delete and binds it with 72 hours of grace.");
         let plugin = acme.call(Method::POST, "/api/v1/plugins", None, &json!({ "catalog": "grace-delete" })).await?;
-        self.told(&format!("{} version {}, {}", text(&plugin, "id"), plugin["version"], text(&plugin, "digest")));
+        self.told(&format!("{} version {}, {}", text(&plugin, "id")?, plugin["version"], text(&plugin, "digest")?));
         let binding = json!({
             "plugin": plugin["id"], "mode": "enforce", "settings": { "grace": "PT72H" }, "onFailure": "deny",
         });
         let binding = acme.call(Method::POST, "/api/v1/bindings", None, &binding).await?;
-        self.told(&format!("{} enforces it", text(&binding, "id")));
+        self.told(&format!("{} enforces it", text(&binding, "id")?));
 
         self.step("A session is created and shows a QR code (simulated; no phone can use it).");
         let session =
             acme.call(Method::POST, "/api/v1/sessions", None, &json!({ "label": "Sales line", "start": true })).await?;
-        let path = format!("/api/v1/sessions/{}", text(&session, "id"));
+        let path = format!("/api/v1/sessions/{}", text(&session, "id")?);
         let code = get(&acme, &format!("{path}/qr")).await?;
-        say(&draw_qr(text(&code, "code"))?);
+        say(&draw_qr(text(&code, "code")?)?);
 
         self.step("The simulated phone scans it, and the session connects.");
         acme.send(Method::POST, &format!("{path}/simulator:scan"), None, Vec::new()).await?;
         let working = until(&acme, &path, |session| session["status"] == "working").await?;
-        self.told(&format!("working as {}", text(&working, "waJid")));
+        self.told(&format!("working as {}", text(&working, "waJid")?));
 
         self.step("The session is deleted; the plugin defers it.");
         let pending = acme.send(Method::DELETE, &path, None, Vec::new()).await?;
         let due = pending["deleteAt"].as_u64().ok_or("the delete was not deferred")?;
         let hours = Duration::from_millis(due.saturating_sub(self.clock.now().as_millis())).as_secs().div_ceil(3600);
-        self.told(&format!("202, due in {hours} hours: {}", text(&pending, "deleteReason")));
+        let session = get(&acme, &path).await?;
+        self.told(&format!("202, due in {hours} hours: {}", text(&session, "deleteReason")?));
 
         self.step("Somebody changes their mind and restores it.");
         acme.send(Method::POST, &format!("{path}:restore"), None, Vec::new()).await?;
         let back = until(&acme, &path, |session| session["status"] == "working").await?;
-        self.told(&format!("200, {} again", text(&back, "status")));
+        self.told(&format!("200, {} again", text(&back, "status")?));
 
         self.step("A legal hold is put on it; now the plugin vetoes the delete.");
         acme.call(Method::PUT, &format!("{path}/labels"), None, &json!({ "legal-hold": "case 4711" })).await?;
@@ -140,10 +141,15 @@ impl Play {
             Err(error) => error.downcast::<Refused>()?,
         };
         let details = &vetoed.body["error"]["details"];
-        self.told(&format!("{} {}: {}", vetoed.status, text(details, "code"), text(&vetoed.body["error"], "message")));
+        self.told(&format!(
+            "{} {}: {}",
+            vetoed.status,
+            text(details, "code")?,
+            text(&vetoed.body["error"], "message")?
+        ));
 
         self.step("The recorded decision explains why.");
-        let decision = get(&acme, &format!("/api/v1/decisions/{}", text(details, "decisionId"))).await?;
+        let decision = get(&acme, &format!("/api/v1/decisions/{}", text(details, "decisionId")?)).await?;
         for sentence in decision["why"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             self.told(sentence);
         }
@@ -156,13 +162,10 @@ impl Play {
         }
         self.clock.advance(GRACE);
         gone(&acme, &path).await?;
-        let audit = get(&acme, "/api/v1/audit").await?;
-        let receipt = audit["data"].as_array().into_iter().flatten().find(|entry| entry["outcome"] == "erased");
-        let receipt = receipt.ok_or("there is no receipt of the deletion")?;
+        let signed = get(&acme, &format!("/api/v1/receipts/{}", text(&session, "id")?)).await?;
+        let digest = text(&signed["receipt"], "slotDigest")?;
         self.told(&format!(
-            "404: gone by the timer; receipt {}, key slot {}",
-            text(receipt, "id"),
-            text(receipt, "slotDigest")
+            "404: gone by the timer; a signed receipt names its key slot, which was overwritten: sha256:{digest}"
         ));
         say(&format!("\nAll {} steps were played.", self.steps));
         Ok(key)
@@ -206,6 +209,6 @@ async fn gone(api: &Api, path: &str) -> Result<(), Failure> {
     Err("the session is still there".into())
 }
 
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value[field].as_str().unwrap_or_default()
+fn text<'a>(value: &'a Value, field: &str) -> Result<&'a str, Failure> {
+    Ok(value[field].as_str().ok_or_else(|| format!("the reply has no {field}"))?)
 }
