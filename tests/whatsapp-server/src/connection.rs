@@ -77,7 +77,7 @@ pub(crate) enum ConnectionError {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream) {
+pub(crate) async fn serve(shared: Arc<Shared>, mut stream: TcpStream) {
     let (refused, half_open) = shared.change(|registry| {
         registry.seen.totals.accepted += 1;
         if registry.faults.refuse_connects {
@@ -90,8 +90,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     }
     if half_open == Some(HalfOpen::Tcp) {
         // Until the client gives up, or the server ends.
-        let _ = stream.readable().await;
-        std::future::pending::<()>().await;
+        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        shared.change(|registry| registry.seen.totals.failed_handshakes += 1);
+        return;
     }
     let established = Box::pin(establish(&shared, stream, half_open.is_some())).await;
     match established {

@@ -54,7 +54,7 @@ enum Fault {
     Route,
     #[error("the body is not what this route takes: {0}")]
     Body(String),
-    #[error("{0}")]
+    #[error(transparent)]
     Server(#[from] ServerError),
 }
 

@@ -50,7 +50,9 @@ impl Registry {
             Mode::Ik => device.logins.ik += 1,
             Mode::Fallback => device.logins.fallback += 1,
         }
+        // It says anew on each connection whether it takes mail and whether its user is there.
         device.active = false;
+        device.available = false;
         if let Some(other) = device.connection.replace(connection) {
             self.put(other, Out::Stanza(node::replaced()));
             self.put(other, Out::Close);

@@ -110,7 +110,7 @@ pub struct Totals {
     pub registrations: u64,
     /// Devices that were linked.
     pub pairings: u64,
-    /// Logins that were refused.
+    /// Logins and pairings that were refused.
     pub failures: u64,
     /// Questions that were left without an answer.
     pub unanswered: u64,

@@ -22,7 +22,7 @@ use crate::registry::{DeviceId, Registry, is_number};
 use crate::seen::UnlinkedBy;
 use crate::state::State;
 
-/// For how long a test waits for a state.
+/// For how long a test waits for a state, or for a device that is to answer its phone.
 const IN_VAIN: Duration = Duration::from_secs(120);
 
 /// A WhatsApp server on this machine. It ends when it is dropped, and with it every connection.
@@ -174,8 +174,9 @@ impl Controls {
         let shown = self.0.change(|registry| registry.shown_for(number))?;
         let attempt = Attempt::new(code, &shown)?;
         let outcome = self.0.change(|registry| registry.type_code(number, attempt))?;
+        let told = tokio::time::timeout(IN_VAIN, outcome).await.map_err(|_late| ServerError::NobodyWaits)?;
         // Nobody tells if the connection ends before the device answers.
-        outcome.await.map_err(|_| ServerError::NobodyWaits)?.map(|id| id.device)
+        told.map_err(|_gone| ServerError::NobodyWaits)?.map(|id| id.device)
     }
 
     /// Whoever shows a pairing code for a number is told that it is worth nothing any more, and to show another one.

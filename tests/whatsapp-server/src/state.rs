@@ -92,7 +92,7 @@ impl State {
         self.accounts.iter().find(|account| account.number == number)
     }
 
-    /// The texts of an id. Senders choose their ids themselves.
+    /// The first text of an id. Senders choose their ids themselves.
     pub fn text(&self, id: &str) -> Option<&Text> {
         self.texts.iter().find(|text| text.id == id)
     }

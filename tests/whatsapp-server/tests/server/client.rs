@@ -113,7 +113,7 @@ impl Client {
         device
     }
 
-    /// The next text that comes, with the id of who has sent it.
+    /// The next text that comes.
     pub(crate) async fn text(&self) -> String {
         self.event("a text", |event| match event {
             Event::Messages(batch) => batch.iter().find_map(|each| each.message.conversation.clone()),
