@@ -82,7 +82,7 @@ async fn a_code_to_type_that_is_spent_is_followed_by_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pairing_without_a_server_says_why_there_is_no_code() {
     let stage =
-        Stage::with(Default::default(), |config| config.first_code_timeout = std::time::Duration::from_secs(2)).await;
+        Stage::with(Default::default(), |config| config.first_code_timeout = std::time::Duration::from_secs(5)).await;
     stage.server.set_faults(Faults { refuse_connects: true, ..Faults::default() });
     let actor = stage.actor(1);
     actor.pair(None).await;
@@ -127,7 +127,7 @@ async fn a_link_that_whatsapp_does_not_know_is_forgotten_before_codes_are_shown(
     actor.pair(None).await;
     let qr = actor.code(PairingMethod::Qr).await;
     stage.server.scan(BOB, &qr).unwrap();
-    let Fact::Linked { device } = actor.fact().await else { panic!("it is linked") };
+    let Fact::Linked { device } = actor.until("linked").await else { unreachable!() };
     assert_eq!(device.phone(), BOB.to_string());
 }
 

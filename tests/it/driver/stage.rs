@@ -26,6 +26,8 @@ pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 pub(crate) const ORG: OrgId = OrgId::from_bytes([1; 16]);
 /// How long a test waits for something that has to come. It is long because machines are slow, and asserts nothing.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// How long the driver waits for everything, unless a test is about the end of its patience: less than the test, so that it says why.
+const AMPLE: Duration = Duration::from_secs(60);
 
 /// Everything that a test needs.
 pub(super) struct Stage {
@@ -60,7 +62,15 @@ impl Stage {
         let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
         furnish(&store);
         let url = server.url().parse().unwrap();
-        let mut config = WhatsAppConfig { server: url, version: Some((2, 3000, 1)), ..WhatsAppConfig::default() };
+        let mut config = WhatsAppConfig {
+            server: url,
+            version: Some((2, 3000, 1)),
+            connect_timeout: AMPLE,
+            first_code_timeout: AMPLE,
+            unlink_timeout: AMPLE,
+            confirm_timeout: AMPLE,
+            ..WhatsAppConfig::default()
+        };
         change(&mut config);
         let engine = engine(&store, &config);
         let setup = Setup { proxy: None, settings: Settings::default() };
@@ -78,8 +88,14 @@ impl Stage {
 
     /// Another process over the same store: nothing is left of what the last one had in memory.
     pub(super) async fn restart(&mut self) {
+        self.restart_with(|_| {}).await;
+    }
+
+    /// The same with another configuration.
+    pub(super) async fn restart_with(&mut self, change: impl FnOnce(&mut WhatsAppConfig)) {
         self.engine.close().await;
         self.came.lock().unwrap().clear();
+        change(&mut self.config);
         self.engine = engine(&self.store, &self.config);
     }
 

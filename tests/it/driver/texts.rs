@@ -180,16 +180,24 @@ async fn numbers_are_looked_up_in_the_order_of_the_questions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_shows_what_it_is_doing() {
-    let stage = Stage::new().await;
+    let mut stage = Stage::new().await;
+    stage.set_up(|setup| setup.settings = Settings { always_online: true, ..Settings::default() });
     let actor = stage.actor(1);
     actor.link(ADA).await;
     let engine = &stage.engine;
+    let shown = |wanted: bool| {
+        stage.server.wait_until(move |state| state.device(ADA, 1).is_some_and(|device| device.available == wanted))
+    };
     let show = |chat: Option<u64>, presence| {
         let chat = chat.map(|number| format!("{number}@s.whatsapp.net"));
         engine.show_presence(actor.session, actor.attempt(), chat, presence)
     };
+    // What its settings say is shown by itself, and would undo what is asked for before.
+    shown(true).await;
+    show(None, Presence::Unavailable).await.unwrap();
+    shown(false).await;
     show(None, Presence::Available).await.unwrap();
-    stage.server.wait_until(|state| state.device(ADA, 1).is_some_and(|device| device.available)).await;
+    shown(true).await;
     for presence in [Presence::Composing, Presence::Recording, Presence::Paused] {
         show(Some(BOB), presence).await.unwrap();
         assert_eq!(show(None, presence).await, Err(SendError::UnknownRecipient));

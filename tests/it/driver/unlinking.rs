@@ -218,7 +218,7 @@ async fn who_waits_for_the_turn_to_connect_is_unlinked_at_once() {
     stage.server.set_faults(Faults { half_open, ..Faults::default() });
     let accepted = stage.server.state().totals.accepted;
     two.launch().await;
-    stage.server.wait_until(|state| state.totals.accepted == accepted + 1).await;
+    stage.server.wait_until(|state| state.totals.accepted > accepted).await;
     stage.server.set_faults(Faults::default());
     one.launch().await;
     one.unlink().await;
