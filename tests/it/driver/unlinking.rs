@@ -22,6 +22,7 @@ async fn hasty() -> Stage {
 async fn assert_forgotten(stage: &Stage) {
     let actor = stage.actor(1);
     assert_eq!(stage.engine.run(actor.session), None);
+    // This actor counts anew, up to a run that nobody has heard of before.
     for _ in 0..9 {
         actor.launch().await;
     }
