@@ -52,8 +52,7 @@ async fn a_session_pairs_talks_survives_a_crash_logs_out_and_is_deleted() {
     scene.org().reaches(&session, "working").await;
     scene.sends(&session, "back once more").await;
 
-    let gone = scene.org().client.delete(&format!("/api/v1/sessions/{session}")).await;
-    assert_eq!(gone.status, 204, "{gone:?}");
+    scene.deletes(&session).await;
     let state = scene.controls().state();
     assert_eq!(state.unlinks.len(), 2);
     assert!(state.unlinks.iter().all(|unlink| unlink.by == UnlinkedBy::Device && unlink.confirmed), "{state:?}");
