@@ -16,10 +16,12 @@ const NUMBERS: u64 = 628_120_000_001;
 const FRIENDS: u64 = 491_520_000_001;
 /// How long a device that was scanned may take to log in before it is looked what became of it.
 const LOGIN: Duration = Duration::from_secs(2);
+/// How long an answer may take. A gateway that has not answered by then does not answer at all.
+const ANSWER: Duration = Duration::from_secs(120);
 /// How long a code may take that was typed.
 const TYPED: Duration = Duration::from_secs(5);
-/// How long a session whose device is linked may say that it is not.
-const HESITATION: Duration = Duration::from_secs(15);
+/// How long a session whose device is linked may say that it is not: longer than the gateway tries to find out.
+const HESITATION: Duration = Duration::from_secs(40);
 
 /// One session.
 pub(super) struct Line {
@@ -87,9 +89,14 @@ impl Line {
     async fn ask(&mut self, method: &str, rest: &str, body: Option<&Value>) -> Result<Answer, Lost> {
         let path = format!("/api/v1/sessions/{}{rest}", self.id.as_deref().unwrap_or_default());
         let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-        let answer = self.caller.ask(method, &path, bytes, None).await?;
+        let answer = self.call(method, &path, bytes, None).await?;
         self.note(method, &path, &answer);
         Ok(answer)
+    }
+
+    async fn call(&mut self, method: &str, path: &str, body: Bytes, key: Option<&str>) -> Result<Answer, Lost> {
+        let asked = self.caller.ask(method, path, body, key);
+        tokio::time::timeout(ANSWER, asked).await.unwrap_or(Err(Lost::Unanswered))
     }
 
     fn note(&mut self, method: &str, path: &str, answer: &Answer) {
@@ -103,7 +110,7 @@ impl Line {
         if self.id.is_none() {
             let body = json!({ "label": format!("line {}", self.number), "start": start, "ratePolicy": "unlimited" });
             let (path, key) = ("/api/v1/sessions", format!("create-{}", self.number));
-            let answer = self.caller.ask("POST", path, Bytes::from(body.to_string()), Some(&key)).await?;
+            let answer = self.call("POST", path, Bytes::from(body.to_string()), Some(&key)).await?;
             self.note("POST", path, &answer);
             self.id = answer.body["id"].as_str().filter(|_| answer.status < 300).map(str::to_owned);
         }

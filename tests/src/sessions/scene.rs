@@ -17,6 +17,8 @@ use crate::program::RunError;
 pub(super) const LOOK: Duration = Duration::from_millis(20);
 /// How often the server's state is taken, which is the longer the more was sent.
 const TAKEN: Duration = Duration::from_millis(50);
+/// How long a gateway may take until it listens. It is long because machines are slow.
+const BOOT: Duration = Duration::from_secs(120);
 
 /// What the server has seen, taken for everybody at once, and a little late.
 #[derive(Clone)]
@@ -71,7 +73,7 @@ impl Scene {
         let config = format!("[whatsapp]\nserver = \"{}\"\nversion = \"2.3000.1026131876\"\n", server.url());
         let mut process = Process::new(program, &config)?.with_engine("whatsapp");
         let began = Instant::now();
-        let (address, told) = watch::channel(process.start().await?);
+        let (address, told) = watch::channel(boot(&mut process).await?);
         let start = began.elapsed();
         let gateway = Gateway::new(told);
         let (org, key) = organisation(&gateway, &process.operator_key()?).await?;
@@ -82,7 +84,7 @@ impl Scene {
     /// Starts the gateway again, wherever it listens then.
     pub(super) async fn come_up(&mut self) -> Result<(), RunError> {
         let began = Instant::now();
-        self.address.send_replace(self.process.start().await?);
+        self.address.send_replace(boot(&mut self.process).await?);
         self.start = began.elapsed();
         Ok(())
     }
@@ -98,6 +100,12 @@ impl Scene {
         let devices = state.accounts.iter().flat_map(|account| &account.devices);
         devices.filter(|device| super::line::logins(device) > 0).count()
     }
+}
+
+/// Starts the gateway and waits until it listens, or has had the time for it.
+async fn boot(process: &mut Process) -> Result<SocketAddr, RunError> {
+    let listens = tokio::time::timeout(BOOT, process.start()).await;
+    Ok(listens.map_err(|_late| RunError::Prepare("the gateway does not come to listen".to_owned()))??)
 }
 
 /// An organisation that is not the bottleneck, and its key.

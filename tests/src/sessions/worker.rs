@@ -130,6 +130,8 @@ impl Worker {
     /// After the last kill: the session is connected, without a scan if its device is linked, and a text goes each way.
     pub(super) async fn settle(&mut self) -> Result<Came, Lost> {
         let began = Instant::now();
+        // A connection may be left of a gateway that was killed.
+        self.line.rest();
         while self.leaving {
             if began.elapsed() > PATIENCE {
                 return Ok(Came::Stuck);
