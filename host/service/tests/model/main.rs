@@ -32,7 +32,7 @@ mod guests;
 mod world;
 
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gateway::Gateway;
 use portcullis_policy::{Runtime, RuntimeConfig};
@@ -87,7 +87,9 @@ fn play_all(seeds: impl Iterator<Item = u64>) {
     // One thread for all that blocks: what was handed to it is done in its order.
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
     tokio.block_on(async {
-        let runtime = Runtime::new(RuntimeConfig::default()).unwrap();
+        // That a busy machine keeps a plugin waiting is not modelled, and must not be taken for the plugin's failure.
+        let config = RuntimeConfig { patience: Duration::from_secs(60), ..RuntimeConfig::default() };
+        let runtime = Runtime::new(config).unwrap();
         let mut gateway = Gateway::new(&runtime).await;
         let mut lived = 0;
         for seed in seeds {
