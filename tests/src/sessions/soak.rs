@@ -21,6 +21,10 @@ use crate::program::RunError;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How much more memory the last third of a run may take than the second: a tenth, or that many KiB.
 const MORE: u64 = 8 * 1024;
+/// How many threads and open files may come to be between the second third of a run and its last one.
+const A_FEW: u64 = 8;
+/// Of how many rounds the memory is judged.
+const FEW: usize = 12;
 /// How many of the things that went wrong are shown.
 const SHOWN: usize = 8;
 
@@ -182,19 +186,26 @@ fn median(mut numbers: Vec<u64>) -> u64 {
 }
 
 impl Outcome {
-    /// The median of the memory in the second third of the run, and in the last one.
-    fn thirds(&self) -> (u64, u64) {
+    /// The median of a reading in the second third of the run, and in the last one.
+    fn thirds(&self, reading: Reading) -> (u64, u64) {
         let of = |third: usize| {
             let within = |sample: &&Sample| (sample.round - 1) * 3 / self.rounds.max(1) == third;
-            median(self.samples.iter().filter(within).map(|sample| sample.kib).collect())
+            median(self.samples.iter().filter(within).map(reading).collect())
         };
         (of(1), of(2))
     }
 
+    fn is_level(&self, reading: Reading, more: u64) -> bool {
+        let (second, last) = self.thirds(reading);
+        second > 0 && last <= (second + second / 10).max(second + more)
+    }
+
     pub(super) fn is_good(&self) -> bool {
-        let (second, last) = self.thirds();
-        let is_level = last <= (second + second / 10).max(second + MORE);
-        self.faults.is_empty() && is_level && second > 0 && self.pairings >= self.options.sessions
+        // A few rounds say nothing of memory: what is filled once is filled in them.
+        let is_level = self.rounds < FEW || self.is_level(|sample| sample.kib, MORE);
+        let holds_no_more =
+            self.is_level(|sample| sample.threads, A_FEW) && self.is_level(|sample| sample.files, A_FEW);
+        self.faults.is_empty() && is_level && holds_no_more && self.pairings >= self.options.sessions
     }
 }
 
@@ -223,7 +234,7 @@ impl fmt::Display for Outcome {
                 )?;
             }
         }
-        let (second, last) = self.thirds();
+        let (second, last) = self.thirds(|sample| sample.kib);
         writeln!(f, "median of the second third {second} KiB, of the last {last} KiB")?;
         writeln!(f, "went wrong {}", self.faults.len())?;
         for wrong in self.faults.iter().take(SHOWN) {

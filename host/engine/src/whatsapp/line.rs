@@ -27,6 +27,8 @@ pub(super) struct Line {
     /// The crew of the last client, once there was one.
     crew: Mutex<Option<Crew>>,
     settings: Mutex<Arc<Settings>>,
+    /// Held while everybody is shown what the account is doing, so that what was wanted last is shown last.
+    pub(super) showing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -45,6 +47,7 @@ impl Line {
             client: Mutex::default(),
             crew: Mutex::default(),
             settings: Mutex::new(Arc::new(settings)),
+            showing: Arc::default(),
         }
     }
 

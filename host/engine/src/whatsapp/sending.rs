@@ -109,8 +109,15 @@ pub(super) async fn show(line: &Line, chat: Option<String>, presence: Presence) 
         Presence::Composing => ChatStateType::Composing,
         Presence::Recording => ChatStateType::Recording,
         Presence::Paused => ChatStateType::Paused,
-        Presence::Available => return client.presence().set_available().await.map_err(|error| unshown(&error)),
-        Presence::Unavailable => return client.presence().set_unavailable().await.map_err(|error| unshown(&error)),
+        Presence::Available | Presence::Unavailable => {
+            let _turn = line.showing.lock().await;
+            let everybody = client.presence();
+            let shown = match presence {
+                Presence::Available => everybody.set_available().await,
+                _ => everybody.set_unavailable().await,
+            };
+            return shown.map_err(|error| unshown(&error));
+        }
     };
     // Nobody types for everybody.
     let Some(chat) = chat else { return Err(SendError::UnknownRecipient) };

@@ -361,8 +361,16 @@ impl<'a> Serve<'a> {
     }
 
     fn show(&self) {
-        let (client, settings) = (Arc::clone(&self.live.client), self.life.run.line.settings());
-        self.live.begin(async move { behaviour::show(&client, &settings).await });
+        let (client, line) = (Arc::clone(&self.live.client), Arc::clone(&self.life.run.line));
+        // Whoever asks for something else from now on comes afterwards.
+        let turn = Arc::clone(&line.showing).try_lock_owned();
+        self.live.begin(async move {
+            let _turn = match turn {
+                Ok(turn) => turn,
+                Err(_) => Arc::clone(&line.showing).lock_owned().await,
+            };
+            behaviour::show(&client, &line.settings()).await;
+        });
     }
 
     // Unlinking.
