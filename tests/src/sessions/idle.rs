@@ -14,7 +14,7 @@ use crate::program::RunError;
 
 /// How many sessions are linked at the same time.
 const AT_ONCE: u64 = 16;
-/// How long after the last text sessions count as idle.
+/// How long nothing may have happened until sessions count as idle.
 const IDLE: Duration = Duration::from_secs(10);
 /// How many sessions are stopped and started again.
 const AGAIN: usize = 16;
@@ -26,10 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub struct Idle {
     /// How many sessions there were.
     pub sessions: u64,
-    /// What a gateway with one idle session held, in KiB.
-    pub fixed: u64,
-    /// What it held with all of them, in KiB.
-    pub held: u64,
+    /// What a gateway with one idle session held.
+    pub fixed: Held,
+    /// What it held with all of them.
+    pub held: Held,
     /// From the call that makes a session to its QR code, each.
     pub shown: Vec<Duration>,
     /// From the scan to a session that can send, each.
@@ -40,11 +40,20 @@ pub struct Idle {
     pub back: (Duration, Duration),
 }
 
+/// What a gateway held, in KiB. One that has come back has its sessions without what linking them left behind.
+#[derive(Debug, Clone, Copy)]
+pub struct Held {
+    /// When the last of its sessions was linked and had texted.
+    pub linked: u64,
+    /// When its sessions had come back with it.
+    pub back: u64,
+}
+
 impl Idle {
     /// What each session more than the first one cost, in KiB.
     #[must_use]
-    pub fn each(&self) -> f64 {
-        (self.held as f64 - self.fixed as f64) / self.sessions.saturating_sub(1).max(1) as f64
+    pub fn each(&self, which: impl Fn(&Held) -> u64) -> f64 {
+        (which(&self.held) as f64 - which(&self.fixed) as f64) / self.sessions.saturating_sub(1).max(1) as f64
     }
 }
 
@@ -62,8 +71,9 @@ struct Linked {
 pub async fn measure(sessions: u64, program: &Path) -> Result<Idle, RunError> {
     let mut scene = Scene::new(program).await?;
     let mut all = vec![link(Line::new(&scene, 0)).await?];
-    tokio::time::sleep(IDLE).await;
-    let fixed = scene.process.memory_kib();
+    let linked = idle(&scene).await;
+    kill(&mut scene, all.len()).await?;
+    let fixed = Held { linked, back: idle(&scene).await };
     let mut at_work = JoinSet::new();
     for first in 1..=AT_ONCE {
         let step = usize::try_from(AT_ONCE).unwrap_or(1);
@@ -79,17 +89,23 @@ pub async fn measure(sessions: u64, program: &Path) -> Result<Idle, RunError> {
     for done in at_work.join_all().await {
         all.extend(done?);
     }
-    tokio::time::sleep(IDLE).await;
-    let held = scene.process.memory_kib();
+    let linked = idle(&scene).await;
     let mut started = Vec::new();
     for Linked { line, .. } in all.iter_mut().take(AGAIN) {
         started.push(start_again(line).await?);
         line.rest();
     }
     let back = kill(&mut scene, all.len()).await?;
+    let held = Held { linked, back: idle(&scene).await };
     let shown = all.iter().map(|linked| linked.shown).collect();
-    let linked = all.iter().map(|linked| linked.linked).collect();
+    let linked = all.iter().map(|session| session.linked).collect();
     Ok(Idle { sessions, fixed, held, shown, linked, started, back })
+}
+
+/// What the gateway holds when nothing has happened for a while, in KiB.
+async fn idle(scene: &Scene) -> u64 {
+    tokio::time::sleep(IDLE).await;
+    scene.process.memory_kib()
 }
 
 fn gone(_: Lost) -> RunError {
