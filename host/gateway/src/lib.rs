@@ -26,7 +26,8 @@ use mimalloc::MiMalloc;
 use crate::cli::{Cli, Command};
 
 /// What one thread allocates here another often frees: a request is read by one, its commit written and its delivery sent by others.
-/// The system's allocator makes them wait for each other at that; this one took a third off a delivery.
+/// The system's allocator makes them wait for each other at that; this one took a third off a delivery. It asks for no huge pages,
+/// because one of them would be held by each page of it that is in use.
 #[global_allocator]
 pub static ALLOCATOR: MiMalloc = MiMalloc;
 
