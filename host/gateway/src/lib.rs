@@ -19,6 +19,7 @@ mod terminal;
 mod whatsapp;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use mimalloc::MiMalloc;
@@ -31,6 +32,10 @@ use crate::cli::{Cli, Command};
 #[global_allocator]
 pub static ALLOCATOR: MiMalloc = MiMalloc;
 
+/// How long a thread for what blocks waits for more. A thousand sessions that start make dozens of threads, each of which holds a
+/// stack and pages of the allocator; making one anew takes less than the commit that it is made for.
+const KEEP_THREADS: Duration = Duration::from_secs(2);
+
 /// Runs the program with the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -41,7 +46,8 @@ pub fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     damage::watch();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().thread_keep_alive(KEEP_THREADS).build();
+    let runtime = match tokio {
         Ok(runtime) => runtime,
         Err(error) => return terminal::fail(&error),
     };
