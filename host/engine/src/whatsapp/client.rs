@@ -175,7 +175,7 @@ impl Drop for Own {
 }
 
 /// Sessions are many and most of them idle, so that none of them may keep much: what is not here is read from the store, where
-/// it is a lookup. The caches that only hold locks keep their size, because what they hold is in use.
+/// it is a lookup. What is in use is never thrown out, neither a chat's lane nor a lock, so that these may be few as well.
 fn caches() -> CacheConfig {
     let minutes = |minutes: u64| Some(Duration::from_secs(60 * minutes));
     CacheConfig {
@@ -187,6 +187,10 @@ fn caches() -> CacheConfig {
         pdo_requested: CacheEntryConfig::new(minutes(24 * 60), 128),
         sender_key_devices_cache: CacheEntryConfig::new(minutes(10), 16),
         session_recreate_history: CacheEntryConfig::new(minutes(60), 64),
+        // A lane is a task that waits for the next message of one chat, with room for all that becomes of it. What is heard of a
+        // chat without one begins another, which is little beside the reading of a message.
+        chat_lanes_capacity: 1,
+        session_locks_capacity: 256,
         seed_msg_secrets_from_history: false,
         ..CacheConfig::default()
     }
