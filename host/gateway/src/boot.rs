@@ -179,10 +179,12 @@ impl Gateway {
         // The service is driven until the last request has its answer.
         let (idle, idled) = watch::channel(false);
         let driver = tokio::spawn(Arc::clone(&self.service).run(until(idled)));
+        let memory = tokio::spawn(crate::memory::give_back());
         let served = portcullis_http::serve(self.front, listener, until(ended)).await;
         let _ = idle.send(true);
         driver.await?;
         self.service.close_engine().await;
+        memory.abort();
         tracing::info!("drained");
         served.map_err(Failure::from)
     }

@@ -14,6 +14,7 @@ mod damage;
 mod demo;
 mod ledger;
 mod master_key;
+mod memory;
 mod plugin;
 mod terminal;
 mod whatsapp;
