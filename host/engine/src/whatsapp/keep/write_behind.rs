@@ -46,8 +46,8 @@ pub enum KeepError {
     /// The run is over, and writes nothing more.
     #[error("the run is over")]
     Closed,
-    /// A task ended early, because the program ends.
-    #[error("the program is ending")]
+    /// A task ended early, because the program ends or by a panic.
+    #[error("a task that reads or writes the session's rows ended early")]
     Ending,
     /// The store refused.
     #[error("the session's rows could not be read or written")]
@@ -106,9 +106,7 @@ impl WriteBehind {
             changes.into_iter().for_each(|change| state.waiting.add(change));
             state.written += 1;
             if when == When::Soon && !state.waiting.is_full() {
-                if !std::mem::replace(&mut state.watched, true) {
-                    self.watch();
-                }
+                self.watch(&mut state);
                 return Ok(());
             }
             state.written
@@ -167,7 +165,8 @@ impl WriteBehind {
         kind: u8,
         mut pick: impl FnMut(&[u8], &[u8]) -> Option<T> + Send + 'static,
     ) -> Result<Vec<T>, KeepError> {
-        // What is said here is looked up before the store is: what is committed in between is then seen twice and not never.
+        // What is said here is looked up before the store is: what is committed in between is then passed over there, and never
+        // missed.
         let said = self.state().says_of(kind);
         let this = Arc::clone(self);
         blocking(&READS, move || {
@@ -193,8 +192,11 @@ impl WriteBehind {
         state.waiting.bytes() + state.flying.as_ref().map_or(0, |pile| pile.bytes())
     }
 
-    /// Looks every now and then whether something waits, until nothing does.
-    fn watch(self: &Arc<Self>) {
+    /// Has somebody look every now and then whether something waits, until nothing does.
+    fn watch(self: &Arc<Self>, state: &mut State) {
+        if std::mem::replace(&mut state.watched, true) {
+            return;
+        }
         let this = Arc::downgrade(self);
         tokio::spawn(async move {
             loop {
@@ -208,9 +210,13 @@ impl WriteBehind {
                     }
                     state.written
                 };
-                if let Err(error) = this.settle(ticket).await {
-                    let (session, source) = (this.session, std::error::Error::source(&error));
-                    tracing::warn!(%session, source, "{error}; they are kept in memory, and tried again");
+                match this.settle(ticket).await {
+                    // Of a run that is over, and of a session that is gone, nothing is kept.
+                    Ok(()) | Err(KeepError::Closed | KeepError::Store(DeviceStoreError::Gone)) => {}
+                    Err(error) => {
+                        let (session, source) = (this.session, std::error::Error::source(&error));
+                        tracing::warn!(%session, source, "{error}; they are kept in memory, and tried again");
+                    }
                 }
             }
         });
@@ -256,6 +262,8 @@ impl WriteBehind {
             Err(_) => {
                 let newer = std::mem::replace(&mut state.waiting, flown);
                 state.waiting.cover(newer);
+                // Whoever watched may have seen nothing wait while this was on its way.
+                self.watch(&mut state);
             }
         }
         outcome
@@ -283,11 +291,13 @@ impl State {
 
 /// Refused before it waits: a commit that cannot succeed would stand in the way of all others.
 fn check_length(change: &DeviceChange) -> Result<(), KeepError> {
-    if let DeviceChange::Put { kind, name, value } = change
-        && (name.len() > DEVICE_NAME_BYTES || value.len() > DEVICE_VALUE_BYTES)
-    {
-        let error = DeviceStoreError::TooLong { kind: *kind, name: name.len(), value: value.len() };
-        return Err(KeepError::Store(error));
+    let (kind, name, value) = match change {
+        DeviceChange::Put { kind, name, value } => (*kind, name.len(), value.len()),
+        DeviceChange::Remove { kind, name } => (*kind, name.len(), 0),
+        DeviceChange::RemoveAll { .. } | DeviceChange::Clear => return Ok(()),
+    };
+    if name > DEVICE_NAME_BYTES || value > DEVICE_VALUE_BYTES {
+        return Err(KeepError::Store(DeviceStoreError::TooLong { kind, name, value }));
     }
     Ok(())
 }

@@ -131,6 +131,18 @@ async fn a_commit_that_fails_is_its_callers_error_and_loses_nothing() {
     assert_eq!(memory.commits(), 2);
 }
 
+/// The story: what waited went with a commit that failed, while whoever would have come for it saw nothing wait and left. It then
+/// waited for the next write, which in an idle hour may never come.
+#[tokio::test]
+async fn what_could_not_be_written_is_tried_again_by_itself() {
+    let (memory, rows) = begin();
+    memory.fail(Some(DeviceStoreError::Failed("the disk is full".to_owned())));
+    rows.write(vec![put(1, "a", "1")], When::Now).await.unwrap_err();
+    memory.fail(None);
+    memory.commit().await;
+    assert_eq!((memory.commits(), stored(&memory, 1, "a")), (1, Some("1".into())));
+}
+
 #[tokio::test]
 async fn nothing_piles_up_before_a_store_that_fails() {
     let (memory, rows) = begin();
@@ -164,6 +176,8 @@ async fn what_is_too_long_is_refused_and_stands_in_nobodys_way() {
     let (memory, rows) = begin();
     rows.write(vec![put(1, "a", "1")], When::Soon).await.unwrap();
     let long = rows.write(vec![put(1, "b", &"x".repeat(DEVICE_VALUE_BYTES + 1))], When::Soon).await;
+    assert!(matches!(long, Err(KeepError::Store(DeviceStoreError::TooLong { kind: 1, .. }))), "{long:?}");
+    let long = rows.write(vec![remove(1, &"x".repeat(DEVICE_NAME_BYTES + 1))], When::Soon).await;
     assert!(matches!(long, Err(KeepError::Store(DeviceStoreError::TooLong { kind: 1, .. }))), "{long:?}");
     rows.flush().await.unwrap();
     assert_eq!(memory.rows(), 1);
