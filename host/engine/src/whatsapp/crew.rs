@@ -136,8 +136,9 @@ impl Runtime for Crew {
     }
 
     fn spawn_blocking(&self, work: Box<dyn FnOnce() + Send + 'static>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        // Work on another thread cannot be stopped, so that it is not begun when nobody would wait for it.
-        let Some(member) = self.enlist() else { return Box::pin(std::future::ready(())) };
+        // Work on another thread cannot be stopped, so that it is not begun when nobody would wait for it. Whoever asks for it has
+        // been ended and gets no further than this: the client takes work that is over and has said nothing for a panic.
+        let Some(member) = self.enlist() else { return Box::pin(std::future::pending()) };
         let done = self.handle.spawn_blocking(move || {
             let _member = member;
             work();
@@ -198,5 +199,16 @@ mod test {
         assert!((&mut gone).now_or_never().is_none());
         go.send(()).unwrap();
         gone.await;
+    }
+
+    /// The story: work that was not begun any more seemed to be done, and the client's task panicked on its way out because nothing
+    /// had come of it.
+    #[tokio::test]
+    async fn nobody_hears_that_work_is_done_that_a_dismissed_crew_does_not_begin() {
+        let crew = Crew::new(Handle::current());
+        crew.dismiss();
+        let work = Runtime::spawn_blocking(&crew, Box::new(|| unreachable!("nobody begins this")));
+        assert!(work.now_or_never().is_none());
+        crew.gone().await;
     }
 }

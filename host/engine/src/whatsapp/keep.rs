@@ -35,7 +35,7 @@
 //!
 //! # What one thing costs in commits
 //!
-//! 812 pre-keys: one, and two for the device before and after their upload. A text in: one, 25 ms later and for all texts of those
+//! All pre-keys of a new device: one, and two for the device before and after their upload. A text in: one, 25 ms later and for all texts of those
 //! 25 ms. A text out: one. The first text with a contact: one more within a second, which carries the identity and the used pre-key,
 //! unless another commit comes first. A text in a group: one for sessions that are new or have reserved numbers, one for the sender key.
 //! Nothing else that is part of a message waits for a disk, and an idle hour writes nothing but the removal of what has expired.
