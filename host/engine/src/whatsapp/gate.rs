@@ -23,7 +23,7 @@ use whatsapp_rust::async_channel::Receiver;
 use whatsapp_rust::transport::{Transport, TransportEvent, TransportFactory};
 
 use super::keep::DeviceBackend;
-use super::wire::{ConnectTrouble, Wires};
+use super::wire::{ConnectTrouble, Wire, Wires};
 
 /// How often the device is written again when somebody else was writing it at the same time.
 const TRIES: usize = 5;
@@ -51,14 +51,12 @@ struct Link {
 }
 
 struct Gated {
-    inner: Arc<dyn Transport>,
+    inner: Arc<Wire>,
     is_server_doubted: Arc<AtomicBool>,
     link: Option<Arc<Link>>,
     sent: AtomicUsize,
     is_stranger: AtomicBool,
     began: Instant,
-    /// Looked at only for whether the connection is still there.
-    events: Receiver<TransportEvent>,
 }
 
 /// The device could not be made durable.
@@ -109,7 +107,7 @@ pub(super) async fn keep(client: &Client, backend: &DeviceBackend) -> Result<(),
 #[async_trait]
 impl TransportFactory for Gate {
     async fn create_transport(&self) -> anyhow::Result<(Arc<dyn Transport>, Receiver<TransportEvent>)> {
-        let (inner, events) = self.wires.create_transport().await?;
+        let (inner, events) = self.wires.open().await?;
         let gated = Gated {
             inner,
             is_server_doubted: Arc::clone(&self.is_server_doubted),
@@ -117,7 +115,6 @@ impl TransportFactory for Gate {
             sent: AtomicUsize::new(0),
             is_stranger: AtomicBool::new(false),
             began: Instant::now(),
-            events: events.clone(),
         };
         Ok((Arc::new(gated), events))
     }
@@ -139,7 +136,8 @@ impl Transport for Gated {
 
     async fn disconnect(&self) {
         let waits_for_proof = self.sent.load(Ordering::Acquire) == 1 && self.is_stranger.load(Ordering::Acquire);
-        if waits_for_proof && !self.events.is_closed() && self.began.elapsed() < ANSWER {
+        // A server that hung up itself has said nothing that could be doubted.
+        if waits_for_proof && !self.inner.is_over() && self.began.elapsed() < ANSWER {
             self.is_server_doubted.store(true, Ordering::Release);
         }
         self.inner.disconnect().await;

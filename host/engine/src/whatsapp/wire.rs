@@ -1,8 +1,8 @@
 //! The way of one session to WhatsApp's server, and what is known of its trouble.
 //!
-//! The client asks its [`Wires`] for a connection whenever it wants one: a stream from `net`, directly or through the session's
+//! Whenever the client wants a connection, its gate asks `Wires` for one: a stream from `net`, directly or through the session's
 //! proxy, and a WebSocket on it (`socket`). The client tells nobody when that fails, and tries again for ever. So what went wrong
-//! last is remembered here, as one of a few kinds, until a connection comes about; and whoever drives the client is woken.
+//! last is remembered here, as one of a few kinds, until a connection comes about.
 //!
 //! *The loopback rule.* A build with the feature `loopback-server` has a client that does not look at the certificates of
 //! WhatsApp. Such a build must not reach WhatsApp at all: its way out leads to the loopback addresses of this machine, judged on
@@ -18,22 +18,21 @@ use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use portcullis_core::session::ProxyProtocol;
 use portcullis_core::{Proxy, Secret};
 use portcullis_net::{NetError, Outbound, ProxyKind, ProxyServer, Stream, StreamError};
-use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::error::Error as WebSocketError;
 use tokio_tungstenite::tungstenite::http::header::{HeaderValue, ORIGIN};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use whatsapp_rust::async_channel::Receiver;
-use whatsapp_rust::transport::{Transport, TransportEvent, TransportFactory};
+use whatsapp_rust::transport::TransportEvent;
 use whatsapp_rust::{anyhow, wacore};
 
-pub use fetch::{FetchError, HttpFetch};
+pub(super) use fetch::HttpFetch;
 pub use server_url::{ServerUrl, ServerUrlFlaw};
+pub(super) use socket::Wire;
 
 /// How long a connection may take to come about, with its proxy, its TLS and its WebSocket. The client gives up after 20
 /// seconds without saying so to anybody, so that this must be less.
@@ -41,19 +40,19 @@ const CONNECT: Duration = Duration::from_secs(15);
 
 /// The connections of one session.
 #[derive(Debug)]
-pub struct Wires {
+pub(super) struct Wires {
     outbound: Outbound,
     server: ServerUrl,
     /// Nothing, if the proxy that somebody chose can be none.
     proxy: Option<Result<ProxyServer, NetError>>,
     patience: Patience,
-    state: Mutex<State>,
-    change: Notify,
+    /// Why the last attempt failed, if it did.
+    trouble: Mutex<Option<ConnectTrouble>>,
 }
 
 /// Why there is no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectTrouble {
+pub(super) enum ConnectTrouble {
     /// The server cannot be reached, directly or by the proxy.
     Unreachable,
     /// The server's certificate does not prove that it is who it should be.
@@ -77,12 +76,6 @@ struct Patience {
     send: Duration,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    attempts: u64,
-    trouble: Option<(ConnectTrouble, Instant)>,
-}
-
 /// What went wrong with a connection.
 #[derive(Debug, thiserror::Error)]
 enum WireError {
@@ -100,8 +93,7 @@ enum WireError {
 
 impl Wires {
     /// Connections to `server` by `outbound`, through `proxy` if there is one.
-    #[must_use]
-    pub fn new(outbound: Outbound, server: ServerUrl, proxy: Option<Proxy>) -> Arc<Self> {
+    pub(super) fn new(outbound: Outbound, server: ServerUrl, proxy: Option<Proxy>) -> Arc<Self> {
         Self::with_patience(outbound, server, proxy, Patience { connect: CONNECT, send: socket::SEND })
     }
 
@@ -111,32 +103,28 @@ impl Wires {
             server,
             proxy: proxy.map(|proxy| proxy_server(&proxy)),
             patience,
-            state: Mutex::default(),
-            change: Notify::new(),
+            trouble: Mutex::default(),
         })
     }
 
     /// What keeps the session from its server: the last attempt failed for this reason.
-    #[must_use]
-    pub fn trouble(&self) -> Option<ConnectTrouble> {
-        self.state().trouble.map(|(trouble, _)| trouble)
+    pub(super) fn trouble(&self) -> Option<ConnectTrouble> {
+        *self.remembered()
     }
 
-    /// When the last attempt failed, if it did.
-    #[must_use]
-    pub fn failed_at(&self) -> Option<Instant> {
-        self.state().trouble.map(|(_, at)| at)
-    }
-
-    /// How many connections were tried.
-    #[must_use]
-    pub fn attempts(&self) -> u64 {
-        self.state().attempts
-    }
-
-    /// Completes when an attempt has ended, well or not, since this last completed. It is for one waiter.
-    pub async fn changed(&self) {
-        self.change.notified().await;
+    /// A connection, and what comes of it.
+    pub(super) async fn open(&self) -> anyhow::Result<(Arc<Wire>, Receiver<TransportEvent>)> {
+        match self.connect().await {
+            Ok(socket) => {
+                *self.remembered() = None;
+                Ok(socket::open(socket, self.patience.send))
+            }
+            Err(error) => {
+                tracing::debug!(server = %self.server, cause = chain(&error), "no connection to WhatsApp");
+                *self.remembered() = Some(error.trouble());
+                Err(error.into())
+            }
+        }
     }
 
     async fn connect(&self) -> Result<WebSocketStream<Stream>, WireError> {
@@ -155,33 +143,8 @@ impl Wires {
         Ok(socket)
     }
 
-    /// Remembers how an attempt ended.
-    fn settle(&self, trouble: Option<ConnectTrouble>) {
-        self.state().trouble = trouble.map(|trouble| (trouble, Instant::now()));
-        self.change.notify_one();
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[async_trait]
-impl TransportFactory for Wires {
-    async fn create_transport(&self) -> anyhow::Result<(Arc<dyn Transport>, Receiver<TransportEvent>)> {
-        self.state().attempts += 1;
-        match self.connect().await {
-            Ok(socket) => {
-                self.settle(None);
-                let (transport, events) = socket::open(socket, self.patience.send);
-                Ok((transport, events))
-            }
-            Err(error) => {
-                tracing::debug!(server = %self.server, cause = chain(&error), "no connection to WhatsApp");
-                self.settle(Some(error.trouble()));
-                Err(error.into())
-            }
-        }
+    fn remembered(&self) -> MutexGuard<'_, Option<ConnectTrouble>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -25,13 +25,13 @@ const LIMITS: Limits = Limits {
 
 /// The client's way to HTTP servers.
 #[derive(Debug, Clone)]
-pub struct HttpFetch {
+pub(in crate::whatsapp) struct HttpFetch {
     outbound: Outbound,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum FetchError {
+pub(super) enum FetchError {
     /// The URL is without TLS.
     #[error("nothing is fetched without TLS")]
     Plain,
@@ -47,8 +47,7 @@ pub enum FetchError {
 
 impl HttpFetch {
     /// Fetches by `outbound`, guarded as that is.
-    #[must_use]
-    pub fn new(outbound: Outbound) -> Self {
+    pub(in crate::whatsapp) fn new(outbound: Outbound) -> Self {
         Self { outbound: super::bounded(outbound) }
     }
 

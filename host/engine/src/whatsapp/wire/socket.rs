@@ -37,7 +37,7 @@ const EVENTS: usize = 8;
 type Socket = WebSocketStream<Stream>;
 
 /// The client's end of a connection.
-struct Wire {
+pub(in crate::whatsapp) struct Wire {
     /// Nothing, once it was said goodbye.
     sink: Mutex<Option<SplitSink<Socket, Message>>>,
     /// How the reader is told that the connection is over, and when dropped, too. It has no receiver once the reader knows.
@@ -77,7 +77,7 @@ pub(super) fn config() -> WebSocketConfig {
 }
 
 /// Takes `socket` into use. A message that the network does not take within `patience` ends the connection.
-pub(super) fn open(socket: Socket, patience: Duration) -> (Arc<dyn Transport>, Receiver<TransportEvent>) {
+pub(super) fn open(socket: Socket, patience: Duration) -> (Arc<Wire>, Receiver<TransportEvent>) {
     let (sink, stream) = socket.split();
     let (events, told) = async_channel::bounded(EVENTS);
     let (end, ended) = watch::channel(Ending::None);
@@ -89,9 +89,14 @@ pub(super) fn open(socket: Socket, patience: Duration) -> (Arc<dyn Transport>, R
 // === impl Wire ===
 
 impl Wire {
+    /// Whether the connection is over. It is before whoever listens is told so.
+    pub(in crate::whatsapp) fn is_over(&self) -> bool {
+        self.end.is_closed()
+    }
+
     async fn deliver(&self, data: Bytes) -> Result<(), SendError> {
         let mut sink = self.sink.lock().await;
-        let sink = sink.as_mut().filter(|_| !self.end.is_closed()).ok_or(SendError::Over)?;
+        let sink = sink.as_mut().filter(|_| !self.is_over()).ok_or(SendError::Over)?;
         sink.send(Message::Binary(data)).await.map_err(|error| SendError::Failed(Box::new(error)))
     }
 }

@@ -1,10 +1,8 @@
 //! How connections come about, and what is known of those that do not.
 
-use std::sync::Arc;
-
 use portcullis_core::session::ProxyProtocol;
 use portcullis_net::{Outbound, OutboundConfig};
-use whatsapp_rust::transport::{TransportEvent, TransportFactory as _};
+use whatsapp_rust::transport::TransportEvent;
 
 use super::super::{ConnectTrouble, Patience, Wires};
 use super::peers::{Server, dead_port, http_proxy, proxy, socks_proxy};
@@ -12,11 +10,8 @@ use super::{AMPLE, SHORT, wires};
 
 /// What the last attempt of `wires` came to, when it was tried once.
 async fn outcome(wires: &Wires) -> Option<ConnectTrouble> {
-    let before = wires.attempts();
-    let result = wires.create_transport().await;
-    assert_eq!(wires.attempts(), before + 1);
+    let result = wires.open().await;
     assert_eq!(result.is_err(), wires.trouble().is_some());
-    assert_eq!(result.is_err(), wires.failed_at().is_some());
     wires.trouble()
 }
 
@@ -45,7 +40,7 @@ async fn a_connection_says_first_that_it_is_there() {
     let server = Server::start().await;
     let wires = wires(&server.url(), None, AMPLE);
     server.echo();
-    let (_transport, events) = wires.create_transport().await.unwrap();
+    let (_transport, events) = wires.open().await.unwrap();
     assert!(matches!(events.recv().await, Ok(TransportEvent::Connected)));
 }
 
@@ -171,25 +166,15 @@ async fn a_build_that_looks_at_no_certificates_reaches_this_machine_only() {
 }
 
 #[tokio::test]
-async fn trouble_is_over_when_a_connection_comes_about_and_every_attempt_is_told() {
+async fn trouble_is_over_when_a_connection_comes_about() {
     let port = dead_port().await;
     let wires = wires(&format!("ws://127.0.0.1:{port}/"), None, AMPLE);
-    assert_eq!((wires.trouble(), wires.attempts()), (None, 0));
-    let _ = wires.create_transport().await;
-    // Told although nobody was waiting at the time.
-    wires.changed().await;
-    assert_eq!(wires.trouble(), Some(ConnectTrouble::Unreachable));
-
-    let waiting = tokio::spawn({
-        let wires = Arc::clone(&wires);
-        async move { wires.changed().await }
-    });
+    assert_eq!(wires.trouble(), None);
+    assert_eq!(outcome(&wires).await, Some(ConnectTrouble::Unreachable));
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let server = async { tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await };
-    let (result, _socket) = tokio::join!(wires.create_transport(), server);
-    assert!(result.is_ok());
-    waiting.await.unwrap();
-    assert_eq!((wires.trouble(), wires.failed_at(), wires.attempts()), (None, None, 2));
+    let (trouble, _socket) = tokio::join!(outcome(&wires), server);
+    assert_eq!(trouble, None);
 }
 
 #[tokio::test]
@@ -197,7 +182,7 @@ async fn errors_and_what_is_printed_have_no_credentials() {
     let (closed, _) = http_proxy(Some("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")).await;
     let secret = Some(("zoe", "s3cret"));
     let wires = wires("ws://127.0.0.1:9/", Some(proxy(ProxyProtocol::Http, closed, secret)), AMPLE);
-    let error = wires.create_transport().await.err().unwrap();
+    let error = wires.open().await.err().unwrap();
     for text in [format!("{error:?}"), format!("{error:#}"), format!("{wires:?}")] {
         for secret in ["zoe", "s3cret", "em9l"] {
             assert!(!text.contains(secret), "{text}");

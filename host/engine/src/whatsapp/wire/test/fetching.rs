@@ -56,7 +56,7 @@ async fn odd_requests_are_not_sent() {
 async fn a_build_that_looks_at_no_certificates_fetches_from_this_machine_only() {
     use portcullis_net::{NetError, Refusal};
 
-    use super::super::FetchError;
+    use super::super::fetch::FetchError;
     for url in ["https://8.8.8.8/sw.js", "https://10.0.0.1/", "http://192.0.2.1/", "https://[::ffff:127.0.0.1]/"] {
         let error = HttpFetch::new(open()).execute(HttpRequest::get(url)).await.err().unwrap();
         let error = error.downcast::<FetchError>().unwrap();

@@ -8,19 +8,19 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use whatsapp_rust::async_channel::Receiver;
-use whatsapp_rust::transport::{DisconnectReason, Transport, TransportEvent, TransportFactory as _};
+use whatsapp_rust::transport::{DisconnectReason, Transport as _, TransportEvent};
 
-use super::super::Patience;
+use super::super::{Patience, Wire};
 use super::peers::{Server, Socket, binary};
 use super::{AMPLE, SHORT, wires};
 
-type Client = (Arc<dyn Transport>, Receiver<TransportEvent>);
+type Client = (Arc<Wire>, Receiver<TransportEvent>);
 
 /// Both ends of a connection, of which the client has heard that it is there.
 async fn connected(patience: Patience) -> (Client, Socket) {
     let server = Server::start().await;
     let wires = wires(&server.url(), None, patience);
-    let (client, socket) = tokio::join!(wires.create_transport(), server.accept());
+    let (client, socket) = tokio::join!(wires.open(), server.accept());
     let client = client.unwrap();
     assert!(matches!(client.1.recv().await, Ok(TransportEvent::Connected)));
     (client, socket)
@@ -89,6 +89,17 @@ async fn a_server_that_vanishes_is_told_once() {
     assert!(transport.send(Bytes::from_static(b"x")).await.is_err());
     transport.disconnect().await;
     assert!(events.recv().await.is_err());
+}
+
+/// The story: for a moment after its end was told, a connection seemed to be there still. A server that hung up in the middle of
+/// the client's first exchange could then pass for one that the client does not believe.
+#[tokio::test]
+async fn a_connection_is_over_before_its_end_is_told() {
+    let ((transport, events), server) = connected(AMPLE).await;
+    assert!(!transport.is_over());
+    drop(server);
+    assert!(matches!(events.recv().await, Ok(TransportEvent::Disconnected(_))));
+    assert!(transport.is_over());
 }
 
 #[tokio::test]
