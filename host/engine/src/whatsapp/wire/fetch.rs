@@ -1,10 +1,12 @@
 //! What the client asks for by HTTP: the version that WhatsApp's web page has at the moment, and media.
 //!
-//! Every answer is read whole and bounded. The page of the version is some 100 KiB; media are not fetched at all yet, and the
-//! bound says what may be fetched some day. A redirect is an answer, which the client takes for a failure; nobody follows it.
+//! Every answer is read whole and bounded. The page of the version is some 100 KiB. Of media, the client fetches by itself only
+//! the parts of the account's state that are too large for a stanza, such as a first list of many contacts. A redirect is an
+//! answer, which the client takes for a failure; nobody follows it.
 //!
-//! Requests go out directly, also those of sessions with a proxy: the version is the same for everybody, and asking for it says
-//! nothing about a session. Whoever lets media through here has to send them through the session's proxy first.
+//! Requests go out directly, also those of sessions with a proxy. That says nothing about a session where it asks for the version,
+//! which is the same for everybody. The parts of an account's state do show WhatsApp where the gateway is, though, and neither
+//! arrives where only the proxy leads out: requests have to go through the session's proxy as its connections do.
 
 use std::time::Duration;
 
