@@ -205,6 +205,13 @@ impl Config {
         if self.limits.send_patience_ms > 50_000 {
             return unfit("limits.send_patience_ms", "at most 50000");
         }
+        // A start has ten minutes in all, waiting for its turn included; the answer to a send has its bound, as above.
+        if !(1..=300).contains(&self.whatsapp.connect_seconds) {
+            return unfit("whatsapp.connect_seconds", "from 1 to 300");
+        }
+        if !(1..=50).contains(&self.whatsapp.confirm_seconds) {
+            return unfit("whatsapp.confirm_seconds", "from 1 to 50");
+        }
         let Jwt { jwks_url, issuer, audience } = &self.jwt;
         if !jwks_url.is_empty() && (!is_url(jwks_url) || issuer.is_empty() || audience.is_empty()) {
             return unfit(
@@ -278,6 +285,23 @@ mod test {
         assert!(matches!(load("lisen = \"127.0.0.1:1\""), Err(ConfigError::Content(_))));
         assert!(matches!(load("[limits]\noperations = 0"), Err(ConfigError::Zero { setting: "limits.operations" })));
         assert!(matches!(load("= 3"), Err(ConfigError::Syntax { .. })));
+    }
+
+    #[test]
+    fn whatsapp_is_waited_for_and_not_for_ever() {
+        let setting = |name: &str, value: u64| match load(&format!("[whatsapp]\n{name} = {value}")) {
+            Ok(_) => None,
+            Err(ConfigError::Unfit { setting, .. }) => Some(setting),
+            Err(error) => panic!("{error}"),
+        };
+        for (name, unfit, most) in
+            [("connect_seconds", "whatsapp.connect_seconds", 300), ("confirm_seconds", "whatsapp.confirm_seconds", 50)]
+        {
+            assert_eq!((setting(name, 1), setting(name, most)), (None, None));
+            for value in [0, most + 1, i64::MAX.cast_unsigned()] {
+                assert_eq!(setting(name, value), Some(unfit), "{value}");
+            }
+        }
     }
 
     #[test]
