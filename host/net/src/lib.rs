@@ -11,7 +11,7 @@
 //! 6. `outbound` sends the request and reads a bounded answer; a redirect is an answer
 //!
 //! `stream` makes a connection that carries bytes of another kind, to a server that the operator named, directly or through a
-//! `proxy` that somebody else named.
+//! `proxy` that somebody else named. A request can go through such a proxy, too.
 //!
 //! `Client` is the command line's own client, which speaks to a gateway that the operator named, unguarded.
 //! `Jwks` tells whether a token was signed by the identity provider that the operator named, with keys that it fetches and keeps.

@@ -2,7 +2,7 @@
 //!
 //! A request goes over a kept connection if there is one, or else over a new one: looked up, judged, connected, and for
 //! `https` proved. The answer is read up to a bound. An answer of any status is an answer; redirects are answers too,
-//! because nobody judged where they lead. Nothing is read from the environment, so there are no proxies either.
+//! because nobody judged where they lead. Nothing is read from the environment, so there is no proxy but one that the caller names.
 //!
 //! Dropping the future closes the connection.
 
@@ -27,7 +27,7 @@ use crate::dial::{By, Dialer};
 use crate::pool::{Connection, Pool};
 use crate::resolve::Resolver;
 use crate::tls;
-use crate::{Guard, GuardConfig, NetError, RootError};
+use crate::{Guard, GuardConfig, NetError, ProxyServer, RootError, Stream, StreamError, StreamServer};
 
 /// How the gateway calls itself, unless the caller says otherwise.
 const OWN_NAME: HeaderValue = HeaderValue::from_static(concat!("portcullis/", env!("CARGO_PKG_VERSION")));
@@ -205,16 +205,27 @@ impl Outbound {
     /// # Errors
     /// If no answer comes within `limits`; an answer of any status is an answer.
     pub async fn send(&self, request: OutboundRequest, limits: Limits) -> Result<Response, NetError> {
-        let address = Address::parse(&request.url)?;
-        let mut message = Request::new(Full::new(request.body));
-        *message.method_mut() = request.method;
-        let headers = message.headers_mut();
-        headers.reserve(request.headers.len() + 2);
-        for (name, value) in request.headers {
-            check_header(&name)?;
-            headers.append(name, value);
-        }
+        let (address, message) = composed(request)?;
         self.exchange(&address, message, limits).await
+    }
+
+    /// Sends `request` through `proxy`, over a connection of its own, and reads the answer. The guard judges the proxy; the server
+    /// is named to it, and nobody looks it up here.
+    ///
+    /// # Errors
+    /// If no answer comes within `limits`. A server that gives none, or one that is none, counts as unreachable, and the source
+    /// says why.
+    pub async fn send_through(
+        &self,
+        proxy: &ProxyServer,
+        request: OutboundRequest,
+        limits: Limits,
+    ) -> Result<Response, StreamError> {
+        let (address, message) = composed(request).map_err(StreamError::Unreachable)?;
+        let end = Instant::now() + limits.whole;
+        let server = StreamServer { server: address.server.clone() };
+        let stream = self.stream(&server, Some(proxy), limits.connect.min(limits.whole)).await?;
+        over(stream, &address, message, limits, end).await.map_err(StreamError::Unreachable)
     }
 
     /// Sends `message`, whose target and host are those of `address`, and reads the answer.
@@ -228,15 +239,12 @@ impl Outbound {
         let message = addressed(message, address);
         let end = Instant::now() + limits.whole;
         let (mut connection, response) = self.ask(server, message, limits, end).await?;
-        let (head, mut body) = response.into_parts();
-        let late = |_| NetError::BodyTimeout(server.to_string());
-        let read = read(server, &mut body, limits);
-        let (body, truncated) = timeout_at(end.min(Instant::now() + limits.body_time), read).await.map_err(late)??;
+        let response = answered(server, response, limits, end).await?;
         let is_ready = connection.sender.is_ready();
-        if !truncated && (is_ready || matches!(timeout(SETTLE, connection.sender.ready()).await, Ok(Ok(())))) {
+        if !response.truncated && (is_ready || matches!(timeout(SETTLE, connection.sender.ready()).await, Ok(Ok(())))) {
             self.pool.put(connection, Instant::now());
         }
-        Ok(Response { status: head.status, headers: head.headers, body, truncated })
+        Ok(response)
     }
 
     /// Sends `message` and reads the head of the answer; the body is read piece by piece, none of which may take longer than the
@@ -277,13 +285,8 @@ impl Outbound {
                 Err(_) => return Err(NetError::HeadTimeout(server.to_string())),
             }
         }
-        let mut connection = self.open(server, end.min(Instant::now() + limits.connect)).await?;
-        let answer = connection.sender.send_request(message);
-        match timeout_at(end.min(Instant::now() + limits.head), answer).await {
-            Ok(Ok(response)) => Ok((connection, response)),
-            Ok(Err(error)) => Err(broken(server, error)),
-            Err(_) => Err(NetError::HeadTimeout(server.to_string())),
-        }
+        let connection = self.open(server, end.min(Instant::now() + limits.connect)).await?;
+        asked(connection, server, message, limits, end).await
     }
 
     async fn open(&self, server: &Server, deadline: Instant) -> Result<Connection, NetError> {
@@ -332,6 +335,64 @@ impl fmt::Debug for Download {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "Download({})", self.status)
     }
+}
+
+/// Where `request` goes, and the message that it is, without its target and its host.
+fn composed(request: OutboundRequest) -> Result<(Address, Request<Full<Bytes>>), NetError> {
+    let address = Address::parse(&request.url)?;
+    let mut message = Request::new(Full::new(request.body));
+    *message.method_mut() = request.method;
+    let headers = message.headers_mut();
+    headers.reserve(request.headers.len() + 2);
+    for (name, value) in request.headers {
+        check_header(&name)?;
+        headers.append(name, value);
+    }
+    Ok((address, message))
+}
+
+/// Sends `message` over a stream that leads to the server of `address`, and reads the answer.
+async fn over(
+    stream: Stream,
+    address: &Address,
+    message: Request<Full<Bytes>>,
+    limits: Limits,
+    end: Instant,
+) -> Result<Response, NetError> {
+    let server = &address.server;
+    let connection = Connection::new(server, stream).await.map_err(|error| broken(server, error))?;
+    let (_connection, response) = asked(connection, server, addressed(message, address), limits, end).await?;
+    answered(server, response, limits, end).await
+}
+
+/// Sends `message` over a new connection, and returns that with the answer's head.
+async fn asked(
+    mut connection: Connection,
+    server: &Server,
+    message: Request<Full<Bytes>>,
+    limits: Limits,
+    end: Instant,
+) -> Result<(Connection, hyper::Response<Incoming>), NetError> {
+    let answer = connection.sender.send_request(message);
+    match timeout_at(end.min(Instant::now() + limits.head), answer).await {
+        Ok(Ok(response)) => Ok((connection, response)),
+        Ok(Err(error)) => Err(broken(server, error)),
+        Err(_) => Err(NetError::HeadTimeout(server.to_string())),
+    }
+}
+
+/// The answer that begins with the head of `response`.
+async fn answered(
+    server: &Server,
+    response: hyper::Response<Incoming>,
+    limits: Limits,
+    end: Instant,
+) -> Result<Response, NetError> {
+    let (head, mut body) = response.into_parts();
+    let late = |_| NetError::BodyTimeout(server.to_string());
+    let read = read(server, &mut body, limits);
+    let (body, truncated) = timeout_at(end.min(Instant::now() + limits.body_time), read).await.map_err(late)??;
+    Ok(Response { status: head.status, headers: head.headers, body, truncated })
 }
 
 /// The message with the target and the host of an address.

@@ -296,7 +296,7 @@ impl Life {
         let making = Making {
             config: &shared.config,
             handle: shared.handle.clone(),
-            fetch: shared.fetch.clone(),
+            fetch: shared.fetch.through(self.setup.proxy.as_ref()),
             line: &self.run.line,
             backend: Arc::clone(&backend),
             wires: Wires::new(shared.outbound.clone(), shared.config.server.clone(), self.setup.proxy.clone()),

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use super::outbound::{SHORT, believing, local};
+use super::outbound::{AMPLE, SHORT, believing, local, request};
 use super::proxies::{Manner, Proxy, reply};
 use super::server::{Server, proof};
 use super::stream::{LONG, ask, dead_port, word};
-use crate::{Outbound, OutboundConfig, ProxyFault, ProxyKind, ProxyServer, Stream, StreamError, StreamServer};
+use crate::{
+    Limits, NetError, Outbound, OutboundConfig, ProxyFault, ProxyKind, ProxyServer, Stream, StreamError, StreamServer,
+};
 
 const USER: (&str, &str) = ("zoë", "s3cret: pass");
 /// A name that nobody but the proxies of the tests can find.
@@ -53,6 +55,31 @@ async fn a_proxy_connects_to_a_server_that_only_it_can_find() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_request_goes_through_a_proxy_and_its_answer_is_bounded_as_any() {
+    let (server, root) = Server::secure(FAR).await;
+    server.answer("200 OK", "hello");
+    let outbound = believing(&root).unwrap();
+    let between = Proxy::start(Manner::Connect(Some(USER))).await;
+    let stranger = proxy(ProxyKind::Http, between.address.port());
+    let by = stranger.clone().with_credentials(USER.0, USER.1);
+    let url = format!("https://{FAR}:{}/sw.js", server.port());
+
+    let answer = outbound.send_through(&by, request(&url), AMPLE).await.unwrap();
+    assert_eq!(answer.body, "hello");
+    let head = server.last();
+    assert!(head.starts_with("GET /sw.js HTTP/1.1\r\n"), "{head}");
+    assert_eq!(between.asked(), [format!("{FAR}:{}", server.port())]);
+
+    let tight = outbound.send_through(&by, request(&url), Limits { body: 4, ..AMPLE }).await;
+    assert!(matches!(tight, Err(StreamError::Unreachable(NetError::TooLarge(_)))), "{tight:?}");
+    let refused = outbound.send_through(&stranger, request(&url), AMPLE).await;
+    assert!(matches!(refused, Err(StreamError::ProxyRefused(_))), "{refused:?}");
+    let odd = outbound.send_through(&by, request("https://x/#y"), AMPLE).await;
+    assert!(matches!(odd, Err(StreamError::Unreachable(NetError::Url(_)))), "{odd:?}");
+    assert_eq!(server.asked(), 2);
 }
 
 #[tokio::test]

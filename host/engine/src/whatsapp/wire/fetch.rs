@@ -4,14 +4,16 @@
 //! the parts of the account's state that are too large for a stanza, such as a first list of many contacts. A redirect is an
 //! answer, which the client takes for a failure; nobody follows it.
 //!
-//! Requests go out directly, also those of sessions with a proxy. That says nothing about a session where it asks for the version,
-//! which is the same for everybody. The parts of an account's state do show WhatsApp where the gateway is, though, and neither
-//! arrives where only the proxy leads out: requests have to go through the session's proxy as its connections do.
+//! Requests go the way of the session's connections, through its proxy if it has one: the proxy may be the only way out, and
+//! whoever chose it did so that WhatsApp does not see the session come from here.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use portcullis_net::{HeaderName, HeaderValue, Limits, Method, NetError, Outbound, OutboundRequest, Overlong};
+use portcullis_core::Proxy;
+use portcullis_net::{
+    HeaderName, HeaderValue, Limits, Method, NetError, Outbound, OutboundRequest, Overlong, ProxyServer, StreamError,
+};
 use whatsapp_rust::anyhow;
 use whatsapp_rust::http::{HttpClient, HttpRequest, HttpResponse};
 
@@ -29,6 +31,16 @@ const LIMITS: Limits = Limits {
 #[derive(Debug, Clone)]
 pub(in crate::whatsapp) struct HttpFetch {
     outbound: Outbound,
+    way: Way,
+}
+
+/// How requests leave.
+#[derive(Debug, Clone)]
+enum Way {
+    Direct,
+    Through(ProxyServer),
+    /// The proxy that somebody chose can be none.
+    Nowhere,
 }
 
 /// Why there is no answer.
@@ -43,6 +55,12 @@ pub(super) enum FetchError {
     /// No answer came, or it was too large.
     #[error("no answer to the request")]
     Answer(#[source] NetError),
+    /// The same, through the session's proxy.
+    #[error("no answer to the request through the session's proxy")]
+    Proxied(#[source] StreamError),
+    /// The session's proxy can be none.
+    #[error("the session's proxy can be none")]
+    Proxy,
 }
 
 // === impl HttpFetch ===
@@ -50,7 +68,17 @@ pub(super) enum FetchError {
 impl HttpFetch {
     /// Fetches by `outbound`, guarded as that is.
     pub(in crate::whatsapp) fn new(outbound: Outbound) -> Self {
-        Self { outbound: super::bounded(outbound) }
+        Self { outbound: super::bounded(outbound), way: Way::Direct }
+    }
+
+    /// The same for a session, with its proxy if it has one.
+    pub(in crate::whatsapp) fn through(&self, proxy: Option<&Proxy>) -> Self {
+        let way = match proxy.map(super::proxy_server) {
+            None => Way::Direct,
+            Some(Ok(proxy)) => Way::Through(proxy),
+            Some(Err(_)) => Way::Nowhere,
+        };
+        Self { outbound: self.outbound.clone(), way }
     }
 
     async fn fetch(&self, request: HttpRequest) -> Result<HttpResponse, FetchError> {
@@ -70,7 +98,13 @@ impl HttpFetch {
         let headers = headers.collect::<Result<_, _>>()?;
         let body = request.body.unwrap_or_default();
         let request = OutboundRequest { method, url: request.url, headers, body };
-        let answer = self.outbound.send(request, LIMITS).await.map_err(FetchError::Answer)?;
+        let answer = match &self.way {
+            Way::Direct => self.outbound.send(request, LIMITS).await.map_err(FetchError::Answer)?,
+            Way::Through(proxy) => {
+                self.outbound.send_through(proxy, request, LIMITS).await.map_err(FetchError::Proxied)?
+            }
+            Way::Nowhere => return Err(FetchError::Proxy),
+        };
         Ok(HttpResponse { status_code: answer.status.as_u16(), body: answer.body.to_vec() })
     }
 }

@@ -1,10 +1,11 @@
 //! What is fetched by HTTP, and what is not.
 
+use portcullis_core::session::ProxyProtocol;
 use whatsapp_rust::http::{HttpClient as _, HttpRequest, HttpResponse};
 
 use super::super::HttpFetch;
 use super::open;
-use super::peers::Server;
+use super::peers::{Server, dead_port, http_proxy, proxy};
 use whatsapp_rust::anyhow;
 
 /// What comes of a request to a server that answers this.
@@ -38,6 +39,33 @@ async fn an_answer_that_is_too_large_is_none() {
     let answer = |length: usize| format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{}", "x".repeat(length));
     assert_eq!(fetch(answer(most)).await.0.unwrap().body.len(), most);
     assert!(fetch(answer(most + 1)).await.0.is_err());
+}
+
+/// The story: requests went past the proxies of sessions. Where a proxy was the only way out, no version was known and nothing ever
+/// connected, and elsewhere WhatsApp saw from where an account's state was fetched.
+#[tokio::test]
+async fn a_session_fetches_through_its_proxy_and_never_past_it() {
+    let server = Server::start().await;
+    let port = server.port();
+    let mut heads = server.always("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello");
+    let request = || HttpRequest::get(format!("http://127.0.0.1:{port}/sw.js"));
+    let (open_proxy, asked) = http_proxy(None).await;
+    let (closed_proxy, _) = http_proxy(Some("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")).await;
+    let through = |port| proxy(ProxyProtocol::Http, port, None);
+
+    let fetch = HttpFetch::new(open());
+    let answer = fetch.through(Some(&through(open_proxy))).execute(request()).await.unwrap();
+    assert_eq!(&answer.body[..], b"hello");
+    assert!(heads.recv().await.is_some());
+    assert!(asked.lock().unwrap().concat().starts_with(&format!("CONNECT 127.0.0.1:{port} HTTP/1.1\r\n")));
+
+    let mut odd = through(open_proxy);
+    odd.host = "127.1".to_owned();
+    for proxy in [through(closed_proxy), through(dead_port().await), odd] {
+        assert!(fetch.through(Some(&proxy)).execute(request()).await.is_err(), "{proxy:?}");
+    }
+    assert!(heads.try_recv().is_err(), "nobody came past a proxy");
+    assert_eq!(&fetch.through(None).execute(request()).await.unwrap().body[..], b"hello");
 }
 
 #[tokio::test]
