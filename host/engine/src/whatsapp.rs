@@ -25,7 +25,6 @@ mod acks;
 mod behaviour;
 mod client;
 mod crew;
-
 mod facts;
 mod gate;
 mod inbound;

@@ -1,9 +1,9 @@
 //! What each event of the client means.
 
 use whatsapp_rust::types::events::{
-    ClientOutdated, ConnectFailure, ConnectFailureReason, Connected, Disconnected, LoggedOut, PairError, PairSuccess,
-    PairingCode, PairingCodeError, PairingCodeRefresh, PairingQrCode, PairingQrCodesExhausted, SelfPushNameUpdated,
-    StreamReplaced, TempBanReason, TemporaryBan,
+    ClientOutdated, ConnectFailure, ConnectFailureReason, Connected, Disconnected, LoggedOut, PairError,
+    PairPasskeyError, PairPasskeyRequest, PairSuccess, PairingCode, PairingCodeError, PairingCodeRefresh,
+    PairingQrCode, PairingQrCodesExhausted, SelfPushNameUpdated, StreamReplaced, TempBanReason, TemporaryBan,
 };
 use whatsapp_rust::types::message::MessageSource;
 use whatsapp_rust::wacore::chrono;
@@ -58,6 +58,14 @@ fn pairing_succeeds_or_is_refused() {
     let rejection = whatsapp_rust::pair_code::PairCodeRejection::from_server(400, "bad-request");
     let refused = PairingCodeError::builder().maybe_rejection(rejection).error("no".into()).build();
     check(&Event::PairingCodeError(refused), &over(FailureCause::PairingRefused));
+}
+
+#[test]
+fn a_passkey_is_asked_for_and_one_that_fails_refuses_the_pairing() {
+    let asked = PairPasskeyRequest::builder().request_options_json("{}".into()).build();
+    check(&Event::PairPasskeyRequest(asked), &Meaning::Passkey);
+    let failed = PairPasskeyError::builder().error("no".into()).continuation(false).build();
+    check(&Event::PairPasskeyError(failed), &over(FailureCause::PairingRefused));
 }
 
 #[test]
