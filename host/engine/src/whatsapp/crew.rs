@@ -207,8 +207,10 @@ mod test {
     async fn nobody_hears_that_work_is_done_that_a_dismissed_crew_does_not_begin() {
         let crew = Crew::new(Handle::current());
         crew.dismiss();
-        let work = Runtime::spawn_blocking(&crew, Box::new(|| unreachable!("nobody begins this")));
+        let (tell, told) = std::sync::mpsc::channel();
+        let work = Runtime::spawn_blocking(&crew, Box::new(move || tell.send(()).unwrap()));
         assert!(work.now_or_never().is_none());
+        assert!(told.recv().is_err(), "it was not begun");
         crew.gone().await;
     }
 }
