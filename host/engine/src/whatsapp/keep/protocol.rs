@@ -90,11 +90,11 @@ impl ProtocolStore for DeviceBackend {
         self.get_json(Kind::LidMapping, name([lid.as_bytes()])).await
     }
 
+    /// A LID that has got another number leaves the row that led to it, so that the two have to agree.
     async fn get_pn_mapping(&self, phone: &str) -> Result<Option<LidPnMappingEntry>> {
-        match self.get(Kind::PnMapping, name([phone.as_bytes()])).await? {
-            Some(lid) => self.get_json(Kind::LidMapping, name([&lid])).await,
-            None => Ok(None),
-        }
+        let Some(lid) = self.get(Kind::PnMapping, name([phone.as_bytes()])).await? else { return Ok(None) };
+        let entry: Option<LidPnMappingEntry> = self.get_json(Kind::LidMapping, name([&lid])).await?;
+        Ok(entry.filter(|entry| entry.phone_number == phone))
     }
 
     async fn put_lid_mapping(&self, entry: &LidPnMappingEntry) -> Result<()> {
@@ -102,22 +102,8 @@ impl ProtocolStore for DeviceBackend {
     }
 
     async fn put_lid_mappings(&self, entries: &[LidPnMappingEntry]) -> Result<()> {
-        let _turn = self.turn.lock().await;
-        let names = entries.iter().map(|entry| name([entry.lid.as_bytes()])).collect();
-        let olds = self.get_many(Kind::LidMapping, names).await?;
-        let mut phones = BTreeMap::new();
-        for (entry, old) in entries.iter().zip(olds) {
-            if let Some(old) = old {
-                let old: LidPnMappingEntry = decoded(&old)?;
-                phones.entry(entry.lid.as_str()).or_insert(old.phone_number);
-            }
-        }
         let mut changes = Vec::with_capacity(2 * entries.len());
         for entry in entries {
-            let phone = phones.insert(&entry.lid, entry.phone_number.clone());
-            if let Some(phone) = phone.filter(|phone| *phone != entry.phone_number) {
-                changes.push(Kind::PnMapping.remove(name([phone.as_bytes()])));
-            }
             changes.push(Kind::PnMapping.put(name([entry.phone_number.as_bytes()]), entry.lid.as_bytes()));
             changes.push(Kind::LidMapping.put_json(name([entry.lid.as_bytes()]), entry)?);
         }

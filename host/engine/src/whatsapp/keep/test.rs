@@ -170,6 +170,29 @@ async fn what_the_device_says_of_its_account() {
     assert_eq!(linked, Some(expected), "the next start reads what the last one wrote");
 }
 
+/// The story: a number had gone over to another LID, and was forgotten when the LID that had it before got one of its own.
+#[tokio::test]
+async fn a_number_stays_with_the_lid_that_it_was_seen_with_last() {
+    let (_, backend) = begin();
+    let learn = async |lid: &str, phone: &str| {
+        let mapping = LidPnMappingEntry {
+            lid: lid.to_owned(),
+            phone_number: phone.to_owned(),
+            created_at: 1,
+            updated_at: 1,
+            learning_source: "usync".to_owned(),
+        };
+        backend.put_lid_mapping(&mapping).await.unwrap();
+    };
+    let lid = async |phone: &str| backend.get_pn_mapping(phone).await.unwrap().map(|mapping| mapping.lid);
+    for (lid, phone) in [("100", "49151"), ("200", "49151"), ("100", "49152")] {
+        learn(lid, phone).await;
+    }
+    assert_eq!((lid("49151").await, lid("49152").await), (Some("200".to_owned()), Some("100".to_owned())));
+    learn("200", "49153").await;
+    assert_eq!(lid("49151").await, None, "whose it is now is not known");
+}
+
 #[tokio::test]
 async fn ids_that_others_choose_stop_nothing() {
     let (_, backend) = begin();
