@@ -1,6 +1,8 @@
 //! Facts: what happens when an engine run reports.
 
-use super::{Draft, Effect, EngineFact, Fact, NEXT_CODE_GRACE, RECONNECT_TIMEOUT, START_TIMEOUT, Step, time};
+use super::{
+    Draft, Effect, EngineFact, Fact, NEXT_CODE_GRACE, RECONNECT_TIMEOUT, START_TIMEOUT, Step, UNLINK_TIMEOUT, time,
+};
 use crate::session::{FailureCause, LoggedOutBy, PairingMethod, RemovalStep};
 use crate::{Attempt, EventBody, Session, Status, Timestamp, Unlink};
 
@@ -143,9 +145,9 @@ fn while_unlinking(session: &Session, attempt: Attempt, fact: &Fact, now: Timest
         return Step::Unchanged;
     }
     let next = draft.next_attempt();
-    if let Status::Removing { step: RemovalStep::Unlink { attempt: current, .. } } = &mut draft.session.status {
-        *current = next;
-    }
+    // The time in which there was no process is not taken from it.
+    let step = RemovalStep::Unlink { attempt: next, deadline: now.after(UNLINK_TIMEOUT) };
+    draft.session.status = Status::Removing { step };
     draft.effects.push(Effect::Unlink { attempt: next });
     debug_assert!(session.status.attempt() == Some(attempt), "the fence is the caller's");
     draft.finish()

@@ -303,6 +303,9 @@ pub enum Refusal {
     /// The session is not connected, and the operation needs it to be.
     #[error("session is not running")]
     NotRunning,
+    /// WhatsApp is being told that the device is unlinked. That is over within seconds, whatever comes of it.
+    #[error("session is being logged out; try again in a few seconds")]
+    LoggingOut,
     /// A delete is pending; restore the session first.
     #[error("session is scheduled for deletion; restore it first")]
     PendingDelete,
@@ -316,11 +319,12 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal.
-    pub const ALL: [Refusal; 7] = [
+    pub const ALL: [Refusal; 8] = [
         Self::NotPaired,
         Self::AlreadyPaired,
         Self::AlreadyPairing,
         Self::NotRunning,
+        Self::LoggingOut,
         Self::PendingDelete,
         Self::Removing,
         Self::NotPendingDelete,
@@ -334,6 +338,7 @@ impl Refusal {
             Self::AlreadyPaired => "already_paired",
             Self::AlreadyPairing => "already_pairing",
             Self::NotRunning => "not_running",
+            Self::LoggingOut => "logging_out",
             Self::PendingDelete => "pending_delete",
             Self::Removing => "removing",
             Self::NotPendingDelete => "not_pending_delete",
@@ -393,9 +398,10 @@ impl Draft {
 
     /// The run that unlinks: one that is there does so at once, otherwise a new one connects for it.
     fn unlinking_attempt(&mut self) -> Attempt {
-        match self.session.status.attempt() {
-            Some(attempt) => attempt,
-            None => self.next_attempt(),
+        match self.session.status {
+            // It is at it already.
+            Status::LoggedOut { .. } => self.session.last_attempt,
+            _ => self.session.status.attempt().unwrap_or_else(|| self.next_attempt()),
         }
     }
 
@@ -416,18 +422,7 @@ impl Draft {
         self.effects.push(Effect::Launch { attempt });
     }
 
-    /// A logout that is under way is not waited for any longer.
-    fn give_up_unlinking(&mut self) {
-        if let Status::LoggedOut { unlink: Unlink::UnderWay, .. } = self.session.status {
-            self.session.device = None;
-            self.effects.push(Effect::Forget);
-            self.unlinked = Some(Unlink::NotConfirmed);
-            self.events.push(EventBody::Unlinked { unlink: Unlink::NotConfirmed });
-        }
-    }
-
     fn pair(&mut self, phone: Option<Secret>) {
-        self.give_up_unlinking();
         // Credentials of a device that was logged out must not leak into the new link.
         if self.session.device.take().is_some() {
             self.effects.push(Effect::Forget);

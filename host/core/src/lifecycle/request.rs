@@ -55,7 +55,16 @@ fn start(session: &Session, pair: bool, now: Timestamp) -> Result<Step, Refusal>
     }
 }
 
+/// While WhatsApp is being told of a logout, nothing begins that would cut it off.
+fn no_logout_under_way(session: &Session) -> Result<(), Refusal> {
+    match session.status {
+        Status::LoggedOut { unlink: Unlink::UnderWay, .. } => Err(Refusal::LoggingOut),
+        _ => Ok(()),
+    }
+}
+
 fn boot(session: &Session, pair: bool, now: Timestamp) -> Result<Step, Refusal> {
+    no_logout_under_way(session)?;
     let mut draft = Draft::of(session, now);
     draft.session.intent = Intent::Running;
     if session.linked_device().is_some() {
@@ -71,11 +80,12 @@ fn boot(session: &Session, pair: bool, now: Timestamp) -> Result<Step, Refusal> 
 }
 
 fn stop(session: &Session, now: Timestamp) -> Step {
-    if session.status == Status::Stopped && session.intent == Intent::Stopped {
+    let is_stopped = session.status == Status::Stopped && session.intent == Intent::Stopped;
+    // Nothing runs of a session that is being logged out but what tells WhatsApp.
+    if is_stopped || no_logout_under_way(session).is_err() {
         return Step::Unchanged;
     }
     let mut draft = Draft::of(session, now);
-    draft.give_up_unlinking();
     draft.halt();
     draft.session.intent = Intent::Stopped;
     draft.session.status = Status::Stopped;
@@ -133,6 +143,7 @@ fn pairing_code(session: &Session, phone: Secret, switch: bool, now: Timestamp) 
         Status::Pairing { method: PairingMethod::Qr, .. } if !switch => Err(Refusal::AlreadyPairing),
         Status::Starting { .. } | Status::Online { .. } | Status::Reconnecting { .. } => Err(Refusal::AlreadyPaired),
         Status::Pairing { .. } | Status::Stopped | Status::LoggedOut { .. } | Status::Failed { .. } => {
+            no_logout_under_way(session)?;
             if session.linked_device().is_some() {
                 return Err(Refusal::AlreadyPaired);
             }
@@ -179,7 +190,11 @@ fn begin_removal(session: &Session, draft: &mut Draft) {
             due_at: *due,
             began_at: draft.now,
             decision: None,
-            unlink: if may_be_linked { Unlink::UnderWay } else { Unlink::NotLinked },
+            unlink: match session.status {
+                Status::LoggedOut { unlink, .. } => unlink,
+                _ if may_be_linked => Unlink::UnderWay,
+                _ => Unlink::NotLinked,
+            },
             notify: Notify::UnderWay,
         });
     }
@@ -213,9 +228,22 @@ fn take_back(session: &Session, event: EventBody, now: Timestamp) -> Result<Step
     let mut draft = Draft::of(session, now);
     match &session.status {
         Status::Removing { step: RemovalStep::Erase } => return Err(Refusal::Removing),
-        Status::Removing { step: RemovalStep::Unlink { .. } | RemovalStep::Notify { .. } } => {
+        Status::Removing { step: RemovalStep::Unlink { .. } } => {
             draft.halt();
             draft.session.status = Status::Stopped;
+        }
+        // The device is gone already, which the session goes on to say.
+        Status::Removing { step: RemovalStep::Notify { .. } } => {
+            draft.session.status = match session.removal.as_ref().map(|removal| removal.unlink) {
+                Some(unlink @ (Unlink::Confirmed | Unlink::NotConfirmed)) => {
+                    draft.session.device = None;
+                    draft.effects.push(Effect::Forget);
+                    draft.unlinked = Some(unlink);
+                    draft.events.push(EventBody::Unlinked { unlink });
+                    Status::LoggedOut { by: LoggedOutBy::Api, unlink }
+                }
+                _ => Status::Stopped,
+            };
         }
         Status::Stopped
         | Status::Starting { .. }

@@ -7,8 +7,9 @@ use expect_test::expect_file;
 use proptest::prelude::*;
 
 use super::*;
+use crate::receipt::Notify;
 use crate::session::{LoggedOutBy, RemovalStep};
-use crate::{Names, OrgId, SessionId};
+use crate::{Names, OrgId, Removal, SessionId};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
 
@@ -356,6 +357,43 @@ fn a_ban_is_waited_for_whatever_end_it_names() {
     assert_eq!(ended(Some(NOW)), Some(NOW.after(LAST_RETRY)));
     assert_eq!(ended(Some(in_a_day)), Some(in_a_day));
     assert_eq!(ended(None), None, "a ban without an end waits for somebody");
+}
+
+/// The story: a delete had unlinked the device and told its receivers when it was taken back, and the session was shown as stopped.
+#[test]
+fn a_delete_that_is_taken_back_after_the_unlink_leaves_a_session_that_is_logged_out() {
+    for (unlink, status) in
+        [(Unlink::Confirmed, "logged-out"), (Unlink::NotConfirmed, "logged-out"), (Unlink::NotLinked, "stopped")]
+    {
+        let mut session = named("removing-notify");
+        session.removal = Some(Removal {
+            asked_at: NOW,
+            due_at: NOW,
+            began_at: NOW,
+            decision: None,
+            unlink,
+            notify: Notify::UnderWay,
+        });
+        let Ok(Step::Moved(back)) = step(&session, Input::Request(Request::Restore), NOW) else { panic!("{unlink:?}") };
+        assert_eq!(
+            (back.session.status.name(), back.unlinked.is_some()),
+            (status, status == "logged-out"),
+            "{unlink:?}"
+        );
+    }
+}
+
+/// The story: a gateway that was killed in the middle of a delete was away for longer than an unlink may take, and gave it up at its
+/// start, without having asked WhatsApp.
+#[test]
+fn an_unlink_that_was_interrupted_has_all_its_time_again() {
+    let session = named("removing-unlink");
+    let attempt = session.status.attempt().expect("a run");
+    let later = NOW.after(Duration::from_secs(3600));
+    match step(&session, Input::Engine(EngineFact { attempt, fact: Fact::Lost }), later) {
+        Ok(Step::Moved(moved)) => assert_eq!(moved.session.status.deadline(), Some(later.after(UNLINK_TIMEOUT))),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// The story: a due delete was being decided while its session was restored, and deleted anew.

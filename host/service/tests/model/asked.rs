@@ -200,12 +200,15 @@ impl Model {
         let runs = it.face.state.run().is_some();
         match ask {
             Ask::Start { .. } if runs => return Ok(false),
+            Ask::Start { .. } | Ask::Qr | Ask::PairingCode { .. } if it.is_unlinking() => return Err("logging_out"),
             Ask::Start { pair } => it.boot(pair, now)?,
             Ask::Restart { connect: false, .. } if !runs => return Err("not_running"),
+            Ask::Restart { .. } if it.is_unlinking() => return Err("logging_out"),
             Ask::Restart { pair, .. } => it.boot(pair, now)?,
             Ask::Stop if it.face.state == State::Stopped && it.face.wish == Wish::Rest => return Ok(false),
+            // Nothing cuts a logout off.
+            Ask::Stop if it.is_unlinking() => return Ok(false),
             Ask::Stop => it.shift(now, |it| {
-                it.give_up_unlinking();
                 it.halt();
                 it.face.wish = Wish::Rest;
                 it.face.state = State::Stopped;

@@ -147,18 +147,7 @@ impl Session {
         self.face.state = State::Failed(cause, comes_back.then_some((now + wait * SECOND, tries)));
     }
 
-    /// A logout that is under way is not waited for any longer.
-    pub(crate) fn give_up_unlinking(&mut self) {
-        if let State::LoggedOut { unlink: "under-way", .. } = self.face.state {
-            self.face.linked = false;
-            self.phone.linked = false;
-            self.tell_for_good("session.unlinked not-confirmed");
-            self.logged_out.push(("not-confirmed", self.face.changed));
-        }
-    }
-
     pub(crate) fn pair(&mut self, how: How, now: Millis) {
-        self.give_up_unlinking();
         self.forget();
         let run = self.next_run();
         self.face.state = State::Pairing { run, how, code: None, by: now + 30 * SECOND };
@@ -185,7 +174,10 @@ impl Session {
 
     /// The run that undoes a link: one that is there, or another one.
     pub(crate) fn undo_link(&mut self, now: Millis) -> u64 {
-        let run = self.face.state.run().unwrap_or_else(|| self.next_run());
+        let run = match self.face.state {
+            State::LoggedOut { .. } => self.face.runs,
+            _ => self.face.state.run().unwrap_or_else(|| self.next_run()),
+        };
         self.phone.unlink(run, now);
         run
     }
@@ -247,14 +239,11 @@ impl Session {
         let relaunches =
             matches!(self.face.state, State::Starting { .. } | State::Online { .. } | State::Reconnecting { .. });
         match (&self.face.state, fact) {
-            (State::Unlinking { by, .. }, Fact::Lost) => {
-                let by = *by;
-                self.shift(now, |it| {
-                    let run = it.next_run();
-                    it.face.state = State::Unlinking { run, by };
-                    it.phone.unlink(run, now);
-                });
-            }
+            (State::Unlinking { .. }, Fact::Lost) => self.shift(now, |it| {
+                let run = it.next_run();
+                it.face.state = State::Unlinking { run, by: now + 10 * SECOND };
+                it.phone.unlink(run, now);
+            }),
             (State::Unlinking { .. }, _) if over => self.shift(now, |it| {
                 it.face.linked = false;
                 it.go();

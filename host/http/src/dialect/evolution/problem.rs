@@ -146,6 +146,7 @@ pub(super) fn refused(refusal: Refusal, name: &str) -> String {
     match refusal {
         Refusal::NotPaired | Refusal::NotRunning => format!("The \"{name}\" instance is not connected"),
         Refusal::AlreadyPaired => format!("The \"{name}\" instance is already connected"),
+        Refusal::LoggingOut => format!("The \"{name}\" instance is being logged out"),
         Refusal::AlreadyPairing => format!("The \"{name}\" instance is already connecting"),
         Refusal::PendingDelete => format!("The \"{name}\" instance is scheduled for deletion"),
         Refusal::NotPendingDelete => format!("The \"{name}\" instance is not scheduled for deletion"),

@@ -125,6 +125,7 @@ fn from_service(error: &ServiceError) -> Problem {
                 Refusal::NotPaired | Refusal::NotRunning => because(StatusCode::BAD_REQUEST, "validation_error"),
                 Refusal::AlreadyPaired
                 | Refusal::AlreadyPairing
+                | Refusal::LoggingOut
                 | Refusal::PendingDelete
                 | Refusal::Removing
                 | Refusal::NotPendingDelete => because(StatusCode::CONFLICT, "conflict"),

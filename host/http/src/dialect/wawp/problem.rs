@@ -194,6 +194,7 @@ fn refused(refusal: Refusal, told: &Told<'_>) -> String {
         Refusal::AlreadyPaired => "session is linked already; log it out first",
         Refusal::NotPaired
         | Refusal::AlreadyPairing
+        | Refusal::LoggingOut
         | Refusal::PendingDelete
         | Refusal::Removing
         | Refusal::NotPendingDelete => return refusal.to_string(),
