@@ -174,10 +174,46 @@ async fn what_whatsapp_refuses_is_not_confirmed() {
     let stage = Stage::new().await;
     let actor = stage.actor(1);
     actor.link(ADA).await;
-    let errors = [("md:remove-companion-device".to_owned(), 500)].into();
+    let errors = [("md:remove-companion-device".to_owned(), 406)].into();
     stage.server.set_faults(Faults { errors, ..Faults::default() });
     actor.unlink().await;
     assert_eq!(actor.until("unlinked").await, GIVEN_UP);
+}
+
+/// The story: one answer of 503 in the wrong moment, and the device was given up with nine seconds left.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_whatsapp_cannot_do_now_is_asked_for_again() {
+    let stage = Stage::new().await;
+    let actor = stage.actor(1);
+    actor.link(ADA).await;
+    let errors = [("md:remove-companion-device".to_owned(), 503)].into();
+    stage.server.set_faults(Faults { errors, ..Faults::default() });
+    actor.unlink().await;
+    stage.server.wait_until(|state| !state.unlinks.is_empty()).await;
+    stage.server.set_faults(Faults::default());
+    assert_eq!(actor.until("unlinked").await, UNLINKED);
+}
+
+/// The story: WhatsApp was back after an outage, and who was logged out then waited for a client that waited for its next try. So
+/// did who was logged out on a connection of which nobody had noticed that it was dead.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_lost_or_dead_is_not_waited_for() {
+    let stage = Stage::new().await;
+    let actor = stage.actor(1);
+    actor.link(ADA).await;
+    let device = linked(&stage.server.state(), ADA).unwrap();
+    stage.server.act(ADA, device, Action::Silence).unwrap();
+    actor.unlink().await;
+    assert_eq!(actor.until("unlinked").await, UNLINKED);
+
+    actor.link(ADA).await;
+    let device = linked(&stage.server.state(), ADA).unwrap();
+    stage.server.set_faults(Faults { refuse_connects: true, ..Faults::default() });
+    stage.server.act(ADA, device, Action::Drop).unwrap();
+    actor.until("disconnected").await;
+    stage.server.set_faults(Faults::default());
+    actor.unlink().await;
+    assert_eq!(actor.until("unlinked").await, UNLINKED);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -98,14 +98,13 @@ impl Registry {
         }
         let exact = format!("{space}:{tag}");
         let code = self.faults.errors.get(&exact).or_else(|| self.faults.errors.get(space)).copied();
-        if let Some(code) = code {
-            self.put(connection, Out::Stanza(node::error(id, code, "fault")));
-            return true;
+        match code {
+            Some(code) => self.put(connection, Out::Stanza(node::error(id, code, "fault"))),
+            None if self.faults.unanswered.contains(&exact) || self.faults.unanswered.contains(space) => {
+                self.seen.totals.unanswered += 1;
+            }
+            None => return false,
         }
-        if !self.faults.unanswered.contains(&exact) && !self.faults.unanswered.contains(space) {
-            return false;
-        }
-        self.seen.totals.unanswered += 1;
         if let (Some(me), "remove-companion-device") = (me, tag) {
             let by = UnlinkedBy::Device;
             self.seen.unlinks.push(Unlink { number: me.number, device: me.device, by, confirmed: false });

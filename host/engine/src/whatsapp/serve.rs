@@ -26,8 +26,13 @@ use super::{behaviour, gate, inbound};
 const LOOK: Duration = Duration::from_secs(10);
 /// How long after a QR code's end the next one may come.
 const NEXT_CODE: Duration = Duration::from_secs(8);
-/// How often it is looked whether a client that is to be unlinked is let in, and how long a failure to unlink it is left alone.
+/// How often it is looked whether a client that is to be unlinked is let in.
 const LOGIN: Duration = Duration::from_millis(50);
+/// How long a connection that is there may take to unlink the device, before another client does it: nobody may have noticed yet that
+/// it is dead.
+const ON_THIS_CONNECTION: Duration = Duration::from_secs(3);
+/// After how long an unlink that WhatsApp could not do is asked for again.
+const UNLINK_AGAIN: Duration = Duration::from_millis(500);
 /// How many codes to type one pairing may have.
 const MAX_CODES: u32 = 3;
 
@@ -169,14 +174,15 @@ impl<'a> Serve<'a> {
 
     fn obey(&mut self, order: Option<Order>) -> Result<(), End> {
         let shows = matches!(order, Some(Order::Configure(_)));
+        let unlinks_already = self.life.unlink_by.is_some();
         self.life.obey(order)?;
-        if let Some(unlink_by) = self.life.unlink_by {
-            // WhatsApp may be confirming a link at this very moment. What is so can be seen once nothing is under way any more.
-            if let Stage::Pairing(_) = self.stage {
+        if let (Some(unlink_by), false) = (self.life.unlink_by, unlinks_already) {
+            // While it pairs, WhatsApp may be confirming a link at this very moment: what is so can be seen once nothing is under way
+            // any more. A client that lost its connection may wait a minute before it tries again, and another one waits for nothing.
+            if !matches!(self.stage, Stage::Online) {
                 return Err(End::ToUnlink);
             }
-            self.turn = None;
-            self.deadline = Some(unlink_by);
+            self.deadline = Some(unlink_by.min(Instant::now() + ON_THIS_CONNECTION));
             self.ask_to_unlink();
         }
         if shows && matches!(self.stage, Stage::Online) {
@@ -390,7 +396,7 @@ impl<'a> Serve<'a> {
             let Some(pn) = client.pn() else { return Err(IqError::NotConnected) };
             let asked = client.execute(RemoveCompanionDeviceSpec::new(&pn)).await;
             if asked.is_err() {
-                sleep(LOGIN).await;
+                sleep(UNLINK_AGAIN).await;
             }
             asked
         }));
@@ -399,7 +405,7 @@ impl<'a> Serve<'a> {
     fn unlink_came(&mut self, unlink: &Result<(), IqError>) -> Result<(), End> {
         match unlink {
             Ok(()) => Err(End::Unlinked { confirmed: true }),
-            Err(IqError::ServerError { .. }) => Err(End::Unlinked { confirmed: false }),
+            Err(IqError::ServerError { code: ..500, .. }) => Err(End::Unlinked { confirmed: false }),
             // It may have been heard or not; it is asked again, here or on the next connection, until the deadline.
             Err(_) => {
                 self.ask_to_unlink();
@@ -420,8 +426,10 @@ impl<'a> Serve<'a> {
     }
 
     fn late(&mut self) -> End {
-        if self.life.unlink_by.is_some() {
-            return End::Unlinked { confirmed: false };
+        match self.life.unlink_by {
+            Some(unlink_by) if Instant::now() < unlink_by => return End::ToUnlink,
+            Some(_) => return End::Unlinked { confirmed: false },
+            None => {}
         }
         if self.codes > 0 && !self.is_linked {
             return End::Says(Fact::CodesExhausted);
