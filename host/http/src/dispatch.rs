@@ -411,17 +411,21 @@ async fn pair_or_start(
 /// Waits for what the dialect wants to answer with.
 pub(crate) async fn wait(front: &Front, permit: &Permit, done: Done, then: WaitFor) -> Answer {
     let Some(session) = &done.session else { return Answer::Operated(done) };
-    let (org, id) = (permit.target().org, session.id);
+    let (org, id, since) = (permit.target().org, session.id, session.generation);
+    // What is shown may be older for a moment than what was just done.
+    let now_or_later = move |session: &Session| session.generation >= since;
     let waited = match (then, &done.outcome) {
         (WaitFor::PairingCode(at_most), Outcome::Done | Outcome::Unchanged) => {
             debug_assert!(at_most <= FIRST_CODE_TIMEOUT, "nobody waits longer than the code may take");
-            front.service.wait_for(org, id, at_most, has_code_or_never_will).await
+            let reached = move |session: &Session| now_or_later(session) && has_code_or_never_will(session);
+            front.service.wait_for(org, id, at_most, reached).await
         }
         // Deleting what is being deleted already answers at once.
         (WaitFor::Gone(at_most), Outcome::Done) => front.service.wait_for(org, id, at_most, |_| false).await,
         // What became of a logout is worth a wait: the phone may have to be told by hand.
         _ if permit.kind() == OperationKind::SessionLogout && is_unlinking(session) => {
-            front.service.wait_for(org, id, LOGOUT_WAIT, |session| !is_unlinking(session)).await
+            let reached = move |session: &Session| now_or_later(session) && !is_unlinking(session);
+            front.service.wait_for(org, id, LOGOUT_WAIT, reached).await
         }
         _ => return Answer::Operated(done),
     };

@@ -106,11 +106,15 @@ impl Service {
     /// Sessions that changed within `settling` are left alone.
     pub async fn reconcile(self: &Arc<Self>, settling: Duration) {
         let now = self.now();
-        for session in self.views.all() {
+        let all: Vec<SessionId> = self.views.all().iter().map(|session| session.id).collect();
+        for id in all {
+            // In this order: the engine is told after the session is shown, so that a run is never newer than what is shown.
+            let alive = self.engine.run(id);
+            let Some(session) = self.views.find(id) else { continue };
             if settling > Duration::ZERO && now.since(session.updated_at) < settling {
                 continue;
             }
-            let found = lifecycle::reconcile(&session, self.engine.run(session.id));
+            let found = lifecycle::reconcile(&session, alive);
             self.perform(&session, found.effects).await;
             if let Some(attempt) = found.lost {
                 let lost = Input::Engine(EngineFact { attempt, fact: Fact::Lost });

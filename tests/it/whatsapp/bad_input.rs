@@ -36,8 +36,9 @@ async fn a_number_that_whatsapp_does_not_link_fails_the_pairing() {
     errors.insert("md:link_code_companion_reg".to_owned(), 400);
     scene.controls().set_faults(Faults { errors, ..Faults::default() });
     let path = format!("/api/v1/sessions/{session}/pairing-code");
-    let asked = scene.org().client.post(&path, &json!({ "phone": "62812345678" })).await;
-    assert_ne!(asked.status, 200, "{asked:?}");
+    let refused = scene.org().client.post(&path, &json!({ "phone": "62812345678" })).await.expect(400);
+    let details = &refused["error"]["details"];
+    assert_eq!((&details["reason"], &details["failure"]), (&json!("pairing_failed"), &json!("pairing-refused")));
     let seen = scene.becomes(&session, "it has failed", |seen| seen["status"] == "failed").await;
     assert_eq!(seen["failure"], "pairing-refused", "{seen}");
 }

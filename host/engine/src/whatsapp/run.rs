@@ -238,7 +238,7 @@ impl Life {
             let order = tokio::select! {
                 biased;
                 order = self.orders.recv() => order,
-                turn = of(&shared).take(self.run.session, self.run.attempt) => return Ok(Some(turn)),
+                turn = of(&shared).take(self.run.org, self.run.session, self.run.attempt) => return Ok(Some(turn)),
             };
             self.obey(order)?;
         }

@@ -19,7 +19,7 @@ use super::client::Live;
 use super::facts::{self, Meaning};
 use super::keep::DeviceBackend;
 use super::run::{Life, Order, device_of};
-use super::turns::Turn;
+use super::turns::{self, Turn};
 use super::{behaviour, gate, inbound};
 
 /// How often it is looked whether the client still writes what it has to.
@@ -85,7 +85,8 @@ pub(super) struct Serve<'a> {
     stage: Stage,
     /// When something should have happened.
     deadline: Option<Instant>,
-    turn: Option<Turn>,
+    /// The turn to connect, and until when others wait for it.
+    turn: Option<(Turn, Instant)>,
     /// Whether the lifecycle knows that there is a device.
     is_linked: bool,
     /// Who this run has said that the device is.
@@ -106,6 +107,7 @@ enum Heard {
     Code(Result<String, PairError>),
     Unlink(Result<(), IqError>),
     Ended,
+    TurnOver,
     Late,
     Look,
 }
@@ -121,6 +123,7 @@ impl<'a> Serve<'a> {
     ) -> Self {
         let deadline = Some(life.unlink_by.unwrap_or(deadline));
         let is_linked = matches!(stage, Stage::Connecting);
+        let turn = turn.map(|turn| (turn, Instant::now() + turns::LASTS));
         let mut serve = Self {
             life,
             live,
@@ -154,6 +157,7 @@ impl<'a> Serve<'a> {
                 code = asked(&mut self.code) => Heard::Code(code),
                 unlink = asked(&mut self.unlink) => Heard::Unlink(unlink),
                 () = self.live.ended() => Heard::Ended,
+                () = reached(self.turn.as_ref().map(|(_, until)| *until)) => Heard::TurnOver,
                 () = reached(self.deadline) => Heard::Late,
                 _ = look.tick() => Heard::Look,
             };
@@ -163,6 +167,10 @@ impl<'a> Serve<'a> {
                 Heard::Code(code) => self.code_came(code),
                 Heard::Unlink(unlink) => self.unlink_came(&unlink),
                 Heard::Ended => Err(self.client_ended()),
+                Heard::TurnOver => {
+                    self.turn = None;
+                    Ok(())
+                }
                 Heard::Late => Err(self.late()),
                 Heard::Look => self.look(),
             };

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use portcullis_core::operation::{CreateSession, WhenPairing, WhenStopped, WhenUnpaired};
-use portcullis_core::session::{PairingCode, PairingMethod, Settings};
+use portcullis_core::session::{FailureCause, PairingCode, PairingMethod, Settings};
 use portcullis_core::{Labels, Operation, Secret, Session, SessionId, Status};
 use portcullis_service::{Outcome, SimulatorAct};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::view::{self, CodeView, DeletionView, MeView, RatePolicyView, SessionView};
 use super::{decode, mismatch, told};
@@ -333,8 +334,20 @@ fn code(answer: Answer, wanted: PairingMethod, show: impl Fn(&PairingCode) -> Re
             // A code is a credential: no cache may keep it.
             Some(show(code).with("cache-control", "no-store"))
         }
+        Status::Failed { cause, .. } => Some(told(&no_code(*cause))),
         _ => None,
     }
+}
+
+/// The pairing has failed, so that there will be no code.
+fn no_code(cause: FailureCause) -> Problem {
+    let (status, code, message) = match cause {
+        FailureCause::PairingRefused => {
+            (StatusCode::BAD_REQUEST, "validation_error", "WhatsApp does not link a device to this number")
+        }
+        _ => (StatusCode::CONFLICT, "conflict", "the pairing has failed; start it anew"),
+    };
+    Problem::new(status, code, message).with_details(json!({ "reason": "pairing_failed", "failure": cause.name() }))
 }
 
 pub(super) fn rate_policy_of(_context: &EncodeContext<'_>, answer: Answer) -> Reply {
