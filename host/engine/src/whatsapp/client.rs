@@ -26,7 +26,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout, timeout_at};
 use whatsapp_rust::Client;
 use whatsapp_rust::bot::{Bot, BotBuilderError, BotHandle};
-use whatsapp_rust::cache_config::{CacheConfig, CacheEntryConfig};
+use whatsapp_rust::cache_config::{CacheConfig, CacheEntryConfig, MsgSecretPolicy};
 use whatsapp_rust::wacore::store::DevicePropsOverride;
 use whatsapp_rust::waproto::whatsapp::device_props::PlatformType;
 
@@ -191,7 +191,8 @@ fn caches() -> CacheConfig {
         // chat without one begins another, which is little beside the reading of a message.
         chat_lanes_capacity: 1,
         session_locks_capacity: 256,
-        seed_msg_secrets_from_history: false,
+        // They open votes and other additions to messages, of which nothing is told here, and each would be a row for a month.
+        msg_secret_policy: MsgSecretPolicy::Disabled,
         ..CacheConfig::default()
     }
 }

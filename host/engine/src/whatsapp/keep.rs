@@ -28,7 +28,7 @@
 //!   session is put after it. If neither is there, WhatsApp brings the message again and it is opened again; it is acknowledged only
 //!   after the gateway's own commit. Most of these rows go before a commit comes, and are never written.
 //! - *sent messages*: they answer a device that could not read one. Lost is the answer for those of the last second.
-//! - *message secrets*: they open reactions and votes about a message. The client itself lets them wait.
+//! - *message secrets*: they open votes and other additions to messages. The driver has the client keep none.
 //! - *LID mappings, device lists, group metadata, who has a sender key*: caches of what WhatsApp is asked again.
 //! - *tokens of contacts*: WhatsApp brings them again with the next change; until then a new chat is as without one.
 //! - *base keys*: they tell within one exchange of retries whether it goes in circles; it is at most one round longer.

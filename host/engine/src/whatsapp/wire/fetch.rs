@@ -23,7 +23,8 @@ const LIMITS: Limits = Limits {
     head: Duration::from_secs(15),
     body_time: Duration::from_secs(15),
     whole: Duration::from_secs(18),
-    body: 4 * 1024 * 1024,
+    // The list of an account's contacts comes in one piece, and a session does not connect without it.
+    body: 32 * 1024 * 1024,
     overlong: Overlong::Refused,
 };
 
