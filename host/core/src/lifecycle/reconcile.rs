@@ -42,7 +42,7 @@ pub fn reconcile(session: &Session, alive: Option<Attempt>) -> Reconciliation {
 /// What [`reconcile`] found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reconciliation {
-    /// A run that should exist and does not; report it as [`Fact::Lost`].
+    /// A run that should exist and does not; report it as [`Fact::Lost`](super::Fact::Lost).
     pub lost: Option<Attempt>,
     /// What to do again, or to end.
     pub effects: Vec<Effect>,
