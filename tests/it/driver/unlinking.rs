@@ -148,7 +148,7 @@ async fn a_run_that_ends_as_it_is_told_to_unlink_unlinks_all_the_same() {
             match actor.fact().await {
                 UNLINKED => break,
                 // It was said before the run had heard of the logout; the lifecycle does not listen to it any more.
-                Fact::Ended { .. } | Fact::Identified { .. } | Fact::Disconnected => {}
+                Fact::Ended { .. } | Fact::Identified { .. } | Fact::Connected | Fact::Disconnected => {}
                 other => panic!("{other:?}"),
             }
         }
