@@ -14,7 +14,7 @@ use std::time::Duration;
 use portcullis_core::{Attempt, OrgId, SessionId};
 use tokio::sync::oneshot;
 
-/// How long at most a turn begins late, so that turns do not begin in lockstep.
+/// How long at most a turn begins late that was waited for, so that turns do not begin in lockstep.
 const JITTER: Duration = Duration::from_millis(200);
 /// How long somebody who has not connected has a turn. They go on trying without one.
 pub(super) const LASTS: Duration = Duration::from_secs(5);
@@ -52,10 +52,10 @@ impl Turns {
                 None
             }
         };
-        let turn = match free {
-            Some(turn) => turn,
-            None => mine.await.expect("whoever waits is given a turn and never forgotten"),
-        };
+        if let Some(turn) = free {
+            return turn;
+        }
+        let turn = mine.await.expect("whoever waits is given a turn and never forgotten");
         tokio::time::sleep(jitter(session, attempt)).await;
         turn
     }
